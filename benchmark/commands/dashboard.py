@@ -1,0 +1,24 @@
+"""dashboard: MLflow's own UI over what was tracked."""
+
+from typing import Annotated
+
+import typer
+
+from benchmark.commands.options import TrackingUri, say
+
+
+def dashboard(
+    tracking_uri: TrackingUri = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one if it is taken.")] = 5000,
+) -> None:
+    """Serve MLflow's own UI on 127.0.0.1 and print its address."""
+    import subprocess
+
+    from benchmark.tracking import dashboard as server
+
+    address, command = server(tracking_uri, port)
+    say(f"MLflow dashboard: {address} (Ctrl-C ends it)")
+    try:
+        raise typer.Exit(subprocess.run(command, check=False).returncode)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None

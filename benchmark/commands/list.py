@@ -1,0 +1,18 @@
+"""list: what can be named in a matrix."""
+
+from typing import Annotated
+
+import typer
+
+from benchmark.commands.options import TableFormat
+from benchmark.table import Format, show
+
+
+def list_(
+    what: Annotated[str, typer.Argument(help="tasks, models, strategies or matrices")],
+    format: TableFormat = Format.text,
+) -> None:
+    """List what can be named in a matrix."""
+    from benchmark import listing
+
+    show(listing.rows(what), format)

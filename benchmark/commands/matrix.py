@@ -1,0 +1,137 @@
+"""plan, run, status, report and sync: what is done with a matrix."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.commands.options import (
+    REPORTS,
+    RESULTS,
+    DataRoot,
+    MatrixFile,
+    Reports,
+    Results,
+    TableFormat,
+    TrackingUri,
+    say,
+)
+from benchmark.table import Format, show
+
+
+def plan(matrix: MatrixFile, results: Results = RESULTS, format: TableFormat = Format.text) -> None:
+    """Show every run of a matrix: its id, where it stands and its predicted steps."""
+    from benchmark import matrix as matrices
+    from benchmark import runner
+
+    planned = runner.plan(matrices.load(matrix), results)
+    rows = [
+        {
+            "run_id": p.run_id,
+            "kind": "lr trial" if p.trial else "run",
+            "state": p.state,
+            "steps": runner.predicted_steps(p.spec or p.cell.runs(p.cell.search.lr[0])[0]),
+            "lr": p.spec.lr if p.spec else None,
+            "hash": p.spec.hash if p.spec else None,
+        }
+        for p in planned
+    ]
+    show(rows, format)
+
+
+def run(
+    matrix: MatrixFile,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+    data_root: DataRoot = None,
+    tracking_uri: TrackingUri = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most this many runs (their lr trials come along).")
+    ] = None,
+    format: TableFormat = Format.text,
+) -> None:
+    """Run what a matrix still lacks, one process a run; then write the report and print the summary."""
+    from benchmark import matrix as matrices
+    from benchmark import runner
+    from benchmark.progress import bars
+    from benchmark.tracking import Tracker
+
+    if data_root is not None:
+        os.environ["HIFT_DATA_ROOT"] = str(data_root.resolve())
+    loaded = matrices.load(matrix)
+    runner.check(loaded)
+    todo = [p for p in runner.plan(loaded, results) if p.state not in runner.SETTLED]
+    with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
+        outcome = runner.run(loaded, results, tracker=tracker, progress=progress, limit=limit)
+        written = _write_report(loaded, results, reports)
+        tracker.report(written.parent)
+    _show_summary(loaded, results, format)
+    say(f"{outcome.ran} run now, {outcome.failed} failed; the rest was done before")
+    if outcome.fixed_s:
+        fixed = sorted(outcome.fixed_s)[len(outcome.fixed_s) // 2]
+        say(f"fixed cost per run (start, model, data, records, MLflow): {fixed:.1f} s (median)")
+    say(f"report:    {written}")
+    say(
+        f"dashboard: hift-bench dashboard{f' --tracking-uri {tracking_uri}' if tracking_uri else ''}"
+    )
+    for reason in dict.fromkeys(outcome.refused):
+        say(f"hift-bench: {reason}")
+    if outcome.refused:
+        raise typer.Exit(2)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def status(
+    matrix: MatrixFile, results: Results = RESULTS, format: TableFormat = Format.text
+) -> None:
+    """Show the summary table of what is on record for a matrix."""
+    from benchmark import matrix as matrices
+
+    _show_summary(matrices.load(matrix), results, format)
+
+
+def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
+    """Write reports/<matrix>/index.html, report.md and cells.csv from the records alone."""
+    from benchmark import matrix as matrices
+
+    sys.stdout.write(f"{_write_report(matrices.load(matrix), results, reports)}\n")
+
+
+def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
+    """Rebuild the matrix's MLflow runs from its records; what is there already is not doubled."""
+    from benchmark import matrix as matrices
+    from benchmark import record
+    from benchmark.tracking import Tracker
+
+    loaded = matrices.load(matrix)
+    with Tracker(tracking_uri, loaded.name) as tracker:
+        for folder in (results / loaded.name / "search", results / loaded.name):
+            tracker.sync(record.load_all(folder), folder)
+    if tracker.broken:  # it has said why
+        raise typer.Exit(1)
+
+
+def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
+    from benchmark import record
+    from benchmark.report import write_report
+
+    folder = results / matrix.name
+    return write_report(
+        name=matrix.name,
+        description=matrix.description,
+        cells=matrix.cells,
+        records=record.load_all(folder),
+        trials=record.load_all(folder / "search"),
+        folder=folder,
+        out=reports / matrix.name,
+    )
+
+
+def _show_summary(matrix: Any, results: Path, format: Format) -> None:
+    from benchmark import record, summary
+
+    rows = summary.rows(matrix.cells, record.load_all(results / matrix.name))
+    show(summary.printable(rows), format, title=matrix.name)

@@ -1,0 +1,36 @@
+"""regress: the tiny-model regression that CI runs."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.commands.options import RESULTS, say
+
+
+def regress(
+    update: Annotated[bool, typer.Option("--update", help="Rewrite the golden values.")] = False,
+    golden: Annotated[Path, typer.Option(help="The golden values.")] = RESULTS / "regression",
+) -> None:
+    """Run the tiny-model regression and hold it against the golden values; exit 1 on drift."""
+    from benchmark import regression
+
+    tolerance, drifts = regression.run(golden, update=update)
+    if update:
+        say(f"golden values written to {golden}")
+        return
+    for drift in drifts:
+        sys.stdout.write(f"{drift}\n")
+    allowed = f"losses to {tolerance.loss:g} relative, scores to {tolerance.score:g}"
+    if tolerance != regression.SAME:
+        allowed += (
+            " (the wider tolerance: another torch version or CPU kind made the golden values)"
+        )
+    say(
+        f"regress: {len(drifts)} values drifted ({allowed})"
+        if drifts
+        else f"regress: fine ({allowed})"
+    )
+    if drifts:
+        raise typer.Exit(1)

@@ -1,0 +1,39 @@
+"""schedule: what a HiFT run would do, step by step."""
+
+from typing import Annotated
+
+import typer
+
+from benchmark.commands.options import TableFormat
+from benchmark.table import Format, show
+
+
+def schedule(
+    model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
+    group_size: Annotated[int, typer.Option(min=1, help="m, units per group.")] = 1,
+    order: Annotated[str, typer.Option(help="bottom2up, top2down or random.")] = "bottom2up",
+    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    dwell: Annotated[int, typer.Option(min=1, help="Steps per group.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the run.")] = 40,
+    mode: Annotated[str, typer.Option(help="paper, or reference: the authors' code.")] = "paper",
+    lr: Annotated[float, typer.Option(help="The base learning rate.")] = 1.0,
+    shape: Annotated[str, typer.Option(help="linear, cosine or constant.")] = "linear",
+    warmup_steps: Annotated[int, typer.Option(min=0)] = 0,
+    format: TableFormat = Format.text,
+) -> None:
+    """Print step, sweep, group, units, learning rate and trainable ratio; builds no weights."""
+    from benchmark import preview
+
+    rows = preview.schedule(
+        model,
+        group_size=group_size,
+        order=order,
+        seed=seed,
+        dwell=dwell,
+        steps=steps,
+        mode=mode,
+        lr=lr,
+        shape=shape,
+        warmup_steps=warmup_steps,
+    )
+    show(list(rows), format)
