@@ -16,7 +16,8 @@ from benchmark import splits
 from benchmark.cache import cache_folder
 from benchmark.errors import UserError
 from benchmark.spec import RunSpec
-from tasks.base import Adapter, DatasetConfig, TaskConfig, TaskError
+from tasks.base import Adapter, TaskConfig, TaskError
+from tasks.config import Origin
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -57,12 +58,15 @@ def check(task: TaskConfig, source: str) -> None:
     """Refuse, before anything runs, a mirror without the dataset or with a damaged file."""
     if source != "mirror":
         return
-    folder = _folder(task, source)
-    files = sorted(folder.glob(f"{task.dataset.config}/**/*.parquet"))
+    for origin in task.dataset.origins.values():
+        _check(task, origin)
+
+
+def _check(task: TaskConfig, origin: Origin) -> None:
+    folder = _folder(task, origin, "mirror")
+    files = sorted(folder.glob(f"{origin.config}/**/*.parquet"))
     if not files:
-        raise UserError(
-            f"{folder}: no parquet files of config {task.dataset.config} for {task.name}"
-        )
+        raise UserError(f"{folder}: no parquet files of config {origin.config} for {task.name}")
     for path in files:
         with open(path, "rb") as file:
             head = file.read(4)
@@ -76,15 +80,15 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
 
     Raises UserError for missing or unreadable data, too few rows and rows that the task cannot use.
     """
-    where, found = _read(adapter.config, spec.data)
+    found = _read_all(adapter.config, spec.data)
     dataset = adapter.config.dataset
     parts = {
         role: _arranged(
-            splits.part(found, adapter.config, role, where), role, adapter, tokenizer, spec
+            splits.part(all_splits, adapter.config, role, where), role, adapter, tokenizer, spec
         )
-        for role in ("train", "eval")
+        for role, (where, all_splits) in found.items()
     }
-    train, held_out = splits.draw(spec, parts["train"].rows, dataset, where)
+    train, held_out = splits.draw(spec, parts["train"].rows, dataset, found["train"][0])
     n_eval = len(parts["eval"].rows)
     evaluation = list(range(n_eval))
     if spec.eval_examples is not None and spec.eval_examples < n_eval:
@@ -97,7 +101,7 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         except TaskError as error:
             number = "" if error.row is None else parts[role].numbers[drawn[error.row]]
             at = "" if error.row is None else f" row {number} of {name}:"
-            raise UserError(f"{where}:{at} {error.reason}") from None
+            raise UserError(f"{found[role][0]}:{at} {error.reason}") from None
 
     development = rows("train", held_out, " (held out)") if held_out else None
     data = rows("train", train), rows("eval", evaluation), development
@@ -158,43 +162,53 @@ def _lengths(rows: Rows) -> list[int]:
     ]
 
 
-def _folder(task: TaskConfig, source: str) -> Path:
+def _folder(task: TaskConfig, origin: Origin, source: str) -> Path:
     """The folder in the Hub's layout that holds the dataset. Raises UserError where it is not there."""
     if source == "twin":
         from benchmark.twin import data as twin
 
         root = cache_folder(f"twin-data-{twin.VERSION}")
-        return twin.build(task.dataset.id, task.dataset.config, root)
+        return twin.build(origin.id, origin.config, root)
     root = mirror_root()
     if root is None:
         raise UserError(
             f"{task.name}: data: mirror needs a folder laid out like the Hub: --data-root or {ROOT_VARIABLE}"
         )
-    folder = root / task.dataset.id
+    folder = root / origin.id
     if not folder.is_dir():
         there = sorted(str(p.relative_to(root)) for p in root.glob("*/*") if p.is_dir())
         raise UserError(
-            f"{root}: has no dataset {task.dataset.id}, which {task.name} needs; "
+            f"{root}: has no dataset {origin.id}, which {task.name} needs; "
             f"it has {', '.join(there) or 'none'}"
         )
     return folder
 
 
-def _read(task: TaskConfig, source: str) -> tuple[str, "DatasetDict"]:
+def _read_all(task: TaskConfig, source: str) -> dict[str, tuple[str, "DatasetDict"]]:
+    """What `_read` gives for each role; a dataset that serves both is read once."""
+    train, evaluation = task.dataset.origins.values()
+    found = _read(task, train, source)
+    return {
+        "train": found,
+        "eval": found if evaluation is train else _read(task, evaluation, source),
+    }
+
+
+def _read(task: TaskConfig, origin: Origin, source: str) -> tuple[str, "DatasetDict"]:
     """Where the data is (a folder, or an id on the Hub) and all its splits."""
     import datasets
 
-    dataset: DatasetConfig = task.dataset
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     if source == "hub":
-        where, arguments = dataset.id, {"revision": dataset.revision}
+        where, arguments = origin.id, {"revision": origin.revision}
     else:
-        check(task, source)
-        folder = _folder(task, source).resolve()
+        if source == "mirror":
+            _check(task, origin)
+        folder = _folder(task, origin, source).resolve()
         where, arguments = str(folder), {"cache_dir": _cache_of(folder)}
     try:
-        return where, datasets.load_dataset(where, dataset.config, **arguments)
+        return where, datasets.load_dataset(where, origin.config, **arguments)
     except Exception as error:  # whatever the reader's libraries raise, it is the data that is bad
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         hint = (

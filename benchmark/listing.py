@@ -28,8 +28,8 @@ def _tasks() -> list[dict[str, Any]]:
                 "version": task.version,
                 "adapter": task.adapter,
                 "metric": task.main_version,
-                "dataset": f"{task.dataset.id}/{task.dataset.config}",
-                "revision": task.dataset.revision,
+                "dataset": task.dataset.title,
+                "revision": task.dataset.pinned,
                 **task.dataset.sizes,
             }
         )

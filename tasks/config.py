@@ -23,22 +23,43 @@ class Shots(_Strict):
     count: Positive
 
 
-class DatasetConfig(_Strict):
-    """Where the data is, in the Hub's terms. `revision` is pinned; script datasets use
-    `refs/convert/parquet`.
+class Origin(_Strict):
+    """One dataset, in the Hub's terms. `revision` is pinned; script datasets use `refs/convert/parquet`."""
+
+    id: str
+    config: str
+    revision: str
+
+
+class DatasetConfig(Origin):
+    """Where the data is. `evaluated_on` is the dataset of the split `eval` where it is not that of `train`.
 
     `splits` are names, or slices of them by row (`train[1000:]`). `sizes` are the official row counts of the
     splits used, for planning. `without` names rows that are no examples: a value of a column each, as SNLI's
     label -1 where the annotators disagreed.
     """
 
-    id: str
-    config: str
-    revision: str
     splits: dict[str, str]
     sizes: dict[str, int]
     without: dict[str, int | str] = {}
     shots: Shots | None = None
+    evaluated_on: Origin | None = None
+
+    @property
+    def origins(self) -> dict[str, Origin]:
+        """The dataset that each role, `train` and `eval`, is read from."""
+        return {"train": self, "eval": self.evaluated_on or self}
+
+    @property
+    def title(self) -> str:
+        """Id and config, of both datasets where there are two."""
+        return " + ".join(dict.fromkeys(f"{o.id}/{o.config}" for o in self.origins.values()))
+
+    @property
+    def pinned(self) -> str:
+        """The revision, or both in the order of the title."""
+        found = {f"{o.id}/{o.config}": o.revision for o in self.origins.values()}
+        return " + ".join(found.values())
 
     @model_validator(mode="after")
     def _complete(self) -> "DatasetConfig":

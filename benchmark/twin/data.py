@@ -33,6 +33,7 @@ GENERATORS = {
     ("nyu-mll/glue", "rte"): "benchmark.twin.generators.reading:rte",
     ("nyu-mll/glue", "wnli"): "benchmark.twin.generators.commonsense:wnli",
     ("nyu-mll/glue", "ax"): "benchmark.twin.generators.inference:ax",
+    ("pietrolesci/glue_diagnostics", "default"): "benchmark.twin.generators.inference:diagnostics",
     ("stanfordnlp/snli", "plain_text"): "benchmark.twin.generators.inference:snli",
     ("aps/super_glue", "boolq"): "benchmark.twin.generators.reading:boolq",
     ("aps/super_glue", "cb"): "benchmark.twin.generators.inference:cb",

@@ -15,7 +15,8 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 def twin_rows(task, role="eval", n=None):
     """The first `n` rows of a role of the task's twin, as columns."""
-    tables = twins.tables(task.dataset.id, task.dataset.config)
+    origin = task.dataset.origins[role]
+    tables = twins.tables(origin.id, origin.config)
     split = re.sub(r"\[.*", "", task.dataset.splits[role])
     rows = tables.splits[split][:n]
     return {name: [row[name] for row in rows] for name in tables.features}

@@ -25,6 +25,7 @@ DIGESTS = {
     ("nyu-mll/glue", "rte"): "5546841b60909d36",
     ("nyu-mll/glue", "wnli"): "b7cb15820a6f4c5f",
     ("nyu-mll/glue", "ax"): "a17811ab4853a21d",
+    ("pietrolesci/glue_diagnostics", "default"): "982b394c4070eedf",
     ("stanfordnlp/snli", "plain_text"): "3fe1eebac0a822b1",
     ("aps/super_glue", "boolq"): "f5df37b24e006060",
     ("aps/super_glue", "cb"): "d850b40210bfb983",

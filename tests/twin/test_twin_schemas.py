@@ -70,7 +70,8 @@ def test_no_text_is_in_two_splits(pair):
 
 def test_the_diagnostic_set_is_not_in_mnli_s_training_rows():
     train = {(row["premise"], row["hypothesis"]) for row in splits((GLUE, "mnli"))["train"]}
-    assert not train & {(row["premise"], row["hypothesis"]) for row in splits((GLUE, "ax"))["test"]}
+    for pair in ((GLUE, "ax"), ("pietrolesci/glue_diagnostics", "default")):
+        assert not train & {(row["premise"], row["hypothesis"]) for row in splits(pair)["test"]}
 
 
 @pytest.mark.parametrize("pair", [pair for pair in OFFICIAL if pair[0] in (GLUE, SUPER)])

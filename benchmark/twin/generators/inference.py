@@ -62,6 +62,20 @@ def ax(rng: random.Random) -> Tables:
     return Tables(_features(), indexed(_three_way(rng, {"test": 300}, {"test": WORK}), "test"))
 
 
+def diagnostics(rng: random.Random) -> Tables:
+    """GLUE's diagnostic set with its labels (pietrolesci/glue_diagnostics): the official columns and shares.
+
+    As in `ax`, about another world than MNLI's training rows. What is marked in the official columns
+    (logic, knowledge, ...) is not marked here.
+    """
+    marks = ("lexical semantics", "predicate-argument structure", "logic", "knowledge", "domain")
+    features = Features({**dict.fromkeys(marks, Value("string")), **_features(idx=False)})
+    shares = {"test": (0.417, 0.35, 0.233)}
+    splits = classed(rng, {"test": 600}, shares, functools.partial(_pair, WORK))
+    rows = [{**dict.fromkeys(marks, ""), **row} for row in splits["test"]]
+    return Tables(features, {"test": rows})
+
+
 def cb(rng: random.Random) -> Tables:
     """SuperGLUE CB: the official columns, label names, sizes and shares; the test labels are hidden.
 
