@@ -35,6 +35,7 @@ ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
         schemas.ClassificationConfig,
     ),
     "regression": ("tasks.classification:Regression", schemas.RegressionConfig),
+    "masked": ("tasks.masked:Masked", schemas.MaskedConfig),
     "candidates": ("tasks.candidates:Candidates", schemas.CandidatesConfig),
 }
 """name -> the adapter as "module:Class", and the type of its tasks' YAMLs."""
@@ -56,10 +57,14 @@ class Adapter(abc.ABC):
 
     head: ClassVar[str]
     """The model head this adapter trains: a key of `benchmark.models.HEADS`."""
+    prompted: ClassVar[bool] = False
+    """Whether there is a prompt, which demonstrations can stand before."""
 
     def __init__(self, config: Any) -> None:
         """`config` is of the type that ADAPTERS gives beside this class."""
         self.config = config
+        self.demonstrations: Sequence[str] = ()
+        """Texts that `encode` puts before every prompt (in-context), the last of them that fit."""
 
     def model_arguments(self) -> dict[str, Any]:
         """Extra arguments of the model's `from_pretrained`, such as `num_labels`."""
@@ -71,11 +76,16 @@ class Adapter(abc.ABC):
         """A split's raw rows -> its examples, where an example is not just a row; None where it is."""
         return None
 
+    def demonstrated(self, rows: Rows) -> list[str]:
+        """Each row's prompt with its right answer, as a text for `demonstrations`; for a `prompted` one."""
+        raise NotImplementedError
+
     @abc.abstractmethod
     def encode(
         self, rows: Rows, tokenizer: "PreTrainedTokenizerBase", max_length: int
     ) -> dict[str, list[Any]]:
-        """Columns of raw rows -> columns of model features, and `truncated` (one bool per row).
+        """Columns of raw rows -> columns of model features, and `truncated` (one bool per row); with
+        demonstrations `shown` as well, how many of them fit beside the row's prompt.
 
         `input_ids` holds a list of ids per row, or a list of such lists where a row has several inputs.
         """

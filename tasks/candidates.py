@@ -1,5 +1,6 @@
 """Choice by a causal LM: the candidate with the highest mean log-probability per token after the prompt."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ class Candidates(Adapter):
 
     config: CandidatesConfig
     head = "causal_lm"
+    prompted = True
 
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
@@ -27,32 +29,52 @@ class Candidates(Adapter):
         references = self.right(rows)
         self.check(rows)
         features: dict[str, list[Any]] = {
-            name: [] for name in ("input_ids", "answer_lengths", "labels", "truncated")
+            name: [] for name in ("input_ids", "answer_lengths", "labels", "truncated", "shown")
         }
+
+        def too_long(pairs: list[prompts.Pair]) -> bool:
+            return max(len(pair.ids) for pair in pairs) > max_length
+
         for at, row in enumerate(each(rows)):
-            pairs, truncated = prompts.fitted(
-                self,
-                row,
-                at,
-                self.config.cut,
-                lambda row, at=at: self.pairs(row, at, tokenizer),
-                lambda pairs: max(len(pair.ids) for pair in pairs) > max_length,
+            encode = functools.partial(self.pairs, at=at, tokenizer=tokenizer)
+            pairs, truncated = prompts.fitted(self, row, at, self.config.cut, encode, too_long)
+            pairs, shown = prompts.preceded(
+                () if truncated else self.demonstrations,
+                pairs,
+                functools.partial(encode, row),
+                too_long,
             )
             features["input_ids"].append([pair.ids for pair in pairs])
             features["answer_lengths"].append([pair.answer for pair in pairs])
             features["labels"].append(references[at])
             features["truncated"].append(truncated)
+            features["shown"].append(shown)
         return features
+
+    def demonstrated(self, rows: Rows) -> list[str]:
+        self.check(rows)
+        found = []
+        for at, (row, right) in enumerate(zip(each(rows), self.right(rows), strict=True)):
+            candidate = self.candidates(row, at)[right]
+            answer = self.render(self.config.answer, {**row, "candidate": candidate}, at)
+            found.append(self.render(self.config.prompt, row, at) + answer)
+        return found
 
     def check(self, rows: Rows) -> None:
         """Raises TaskError for a column that a template reads and the data has not."""
         self.columns_of((self.config.prompt, self.config.answer), rows, made=("candidate",))
 
     def pairs(
-        self, row: Mapping[str, Any], at: int, tokenizer: PreTrainedTokenizerBase
+        self,
+        row: Mapping[str, Any],
+        before: str = "",
+        *,
+        at: int,
+        tokenizer: PreTrainedTokenizerBase,
     ) -> list[prompts.Pair]:
-        """Prompt and answer for each candidate. Raises TaskError where one has no token of its own."""
-        prompt = self.render(self.config.prompt, row, at).lstrip(" ")
+        """Prompt, with the text `before` it, and answer for each candidate. Raises TaskError where one has
+        no token of its own."""
+        prompt = before + self.render(self.config.prompt, row, at).lstrip(" ")
         found = []
         for candidate in self.candidates(row, at):
             answer = self.render(self.config.answer, {**row, "candidate": candidate}, at)

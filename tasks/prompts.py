@@ -1,13 +1,17 @@
 """A prompt and the answer after it, as tokens that fit: the passage is cut where needed, nothing else."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from tasks.base import Adapter, TaskError
+
+
+BETWEEN = "\n\n"
+"""After each demonstration, as `train_sep` in arXiv 2305.17333's code."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,27 @@ def fitted(
             f"{name}: column {cut}: not one word of it fits beside the rest: raise max_length", at
         )
     return encode({**row, cut: row[cut][: ends[fits - 1]]}), True
+
+
+def preceded(
+    demonstrations: Sequence[str],
+    alone: list[Pair],
+    encode: Callable[[str], list[Pair]],
+    too_long: Callable[[list[Pair]], bool],
+) -> tuple[list[Pair], int]:
+    """`encode(before)` with as many of the last demonstrations before the prompt as fit, and their number;
+    `alone` is what fits without any.
+
+    arXiv 2305.17333's code cuts the first one in the middle instead.
+    """
+    kept, fits, fails = alone, 0, len(demonstrations) + 1
+    trial = len(demonstrations)  # mostly all of them fit
+    while fails - fits > 1:
+        chosen = demonstrations[len(demonstrations) - trial :]
+        pairs = encode("".join(text.strip() + BETWEEN for text in chosen))
+        if too_long(pairs):
+            fails = trial
+        else:
+            kept, fits = pairs, trial
+        trial = (fits + fails) // 2
+    return kept, fits
