@@ -18,6 +18,7 @@ from benchmark.commands.options import say
 from benchmark.commands.regress import regress
 from benchmark.commands.schedule import schedule
 from benchmark.commands.speed import speed
+from benchmark.commands.tables import tables
 from benchmark.errors import UserError
 
 app = typer.Typer(
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (plan, run, status, report, sync, dashboard, regress, schedule, speed):
+for command in (plan, run, status, report, sync, dashboard, regress, schedule, speed, tables):
     app.command()(command)
 app.command(name="list")(list_)
 

@@ -1,0 +1,57 @@
+"""tables: the paper's tables, paper beside ours."""
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark.commands.options import RESULTS, Results
+from benchmark.errors import UserError
+from benchmark.table import Format, show
+
+
+class PaperFormat(enum.StrEnum):
+    """The formats of every command, and two for papers and pages."""
+
+    text = "text"
+    json = "json"
+    csv = "csv"
+    md = "md"
+    tex = "tex"
+    html = "html"
+
+
+def tables(
+    name: Annotated[str | None, typer.Argument(help="A table; --list names them.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the tables.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Write every table, in every format.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Where --all writes.")] = Path("reports/paper"),
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A closed-form table of this shape, folder or Hub id; may be repeated."),
+    ] = None,
+    results: Results = RESULTS,
+    format: Annotated[PaperFormat, typer.Option(help="How to print.")] = PaperFormat.text,
+) -> None:
+    """Regenerate the paper's tables: trainable parameters, memory, scores; paper beside ours."""
+    from benchmark.tables import definition, render
+
+    if [name is not None, list_, all_].count(True) != 1:
+        raise UserError("tables: name one table, or give --list or --all")
+    if list_:
+        if format.value not in list(Format):
+            raise UserError(f"--list: --format {format.value}: give one of {', '.join(Format)}")
+        show(render.overview(), Format(format.value))
+    elif all_:
+        sys.stdout.write(f"{render.write_all(out, results)}\n")
+    else:
+        made = render.render(definition.load(str(name)), results, models=tuple(model or ()))
+        if format is PaperFormat.text:
+            show(made.shown, Format.text, title=made.table.title)
+            sys.stdout.write("".join(f"{note}\n" for note in made.notes))
+        else:
+            sys.stdout.write(made.text(format.value))

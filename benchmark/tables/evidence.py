@@ -1,0 +1,170 @@
+"""Which records may stand in a table: those of the matrix as it is written now, and all from one source.
+
+A number is shown only for a cell whose every seed has a successful record of exactly the spec the matrix
+says. Anything else becomes the cell's state, in words.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from benchmark import matrix as matrices
+from benchmark import record, runner, summary
+from benchmark.errors import UserError
+from benchmark.matrix import Cell
+from benchmark.record import RunRecord
+from benchmark.spec import RunSpec
+
+MATRICES = Path(__file__).parent.parent / "matrices"
+CANNOT = ("oom", "unsupported")
+
+
+@dataclass(frozen=True)
+class State:
+    """A cell that shows no number: "not run", "cannot run here" or "fault", and why."""
+
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A matrix and its records. `absent` says why there is nothing; `notices` are for the whole table."""
+
+    cells: tuple[Cell, ...] = ()
+    records: Mapping[str, tuple[RunRecord, ...]] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+    absent: str = ""
+    notices: tuple[str, ...] = ()
+
+    def cell(self, *, task: str, model: str, label: str) -> Cell | None:
+        """The matrix's cell of that name, if it has one."""
+        return self._places.get((task, model, label))
+
+    def state(self, cell: Cell) -> State | None:
+        """Why `cell` has no number; None when every seed has a record that counts."""
+        found = [i for i in cell.run_ids if i in self.records]
+        if not found:
+            return State("not run", "no record")
+        if faults := [f"{i}: {self.faults[i]}" for i in found if i in self.faults]:
+            return State("fault", "; ".join(faults))
+        for run_id in found:
+            (one,) = self.records[run_id]
+            if one.status != "success":
+                verdict = "cannot run here" if one.status in CANNOT else "fault"
+                return State(verdict, f"{run_id}: {one.status}: {_line(one.error)}")
+        if missing := [i for i in cell.run_ids if i not in self.records]:
+            return State("fault", f"seeds missing: {', '.join(missing)}")
+        scored = {
+            (s.metric, s.metric_version, s.split, s.n)
+            for s in (one.scores for one in self.of(cell))
+            if s is not None
+        }
+        if len(scored) != 1:
+            return State("fault", f"the seeds were not scored alike: {sorted(scored)}")
+        return None
+
+    def of(self, cell: Cell) -> list[RunRecord]:
+        """The records of `cell`, by seed."""
+        return [one for run_id in cell.run_ids for one in self.records.get(run_id, ())]
+
+    def mixture(self, cells: Iterable[Cell], *, real: bool) -> State | None:
+        """The fault of a table whose `cells` draw on several data sources, or, where the paper's `real`
+        data is meant, on a generated twin or a random model."""
+        used = [one.inputs for cell in cells for one in self.of(cell) if one.inputs is not None]
+        sources = Counter(inputs.dataset_source for inputs in used)
+        if len(sources) > 1:
+            counted = ", ".join(
+                f"{name} ({count} records)" for name, count in sorted(sources.items())
+            )
+            return State("fault", f"data sources are mixed in this table: {counted}")
+        if real and "twin" in sources:
+            return State("fault", "twin data, where the real data is meant")
+        if real and any(inputs.model_source == "twin" for inputs in used):
+            return State("fault", "a random twin model, where the real one is meant")
+        return None
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, str, str], Cell]:
+        return {(cell.task, cell.model, cell.label): cell for cell in self.cells}
+
+
+def gather(name: str, results: Path, folder: Path = MATRICES) -> Evidence:
+    """What `results`/`name` holds for the matrix `name` of `folder`.
+
+    Raises UserError for a matrix that cannot be read and a record off schema.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        return Evidence(absent=f"no matrix {name} in benchmark/matrices")
+    loaded = matrices.load(path)
+    cells = loaded.cells
+    records: dict[str, list[RunRecord]] = {}
+    for one in record.load_all(results / loaded.name):
+        records.setdefault(one.run_id, []).append(one)
+    if not records:
+        return Evidence(cells, absent=f"no records of matrix {name}")
+    faults: dict[str, str] = {}
+    for cell in cells:
+        if any(run_id in records for run_id in cell.run_ids):
+            faults |= _faults(cell, records, results)
+    known = {run_id for cell in cells for run_id in cell.run_ids}
+    strange = sorted(records.keys() - known)
+    notices = (f"records of no cell of the matrix, not used: {_some(strange)}",) if strange else ()
+    return Evidence(cells, {i: tuple(r) for i, r in records.items()}, faults, notices=notices)
+
+
+def _faults(
+    cell: Cell, records: Mapping[str, Sequence[RunRecord]], results: Path
+) -> dict[str, str]:
+    """run id -> what is wrong with its record, for those of `cell` that must not be shown."""
+    try:
+        rate = runner.chosen_rate(cell, results) if cell.search else None
+    except UserError as error:
+        return dict.fromkeys(cell.run_ids, str(error))
+    if cell.search and rate is None:
+        return dict.fromkeys(cell.run_ids, "its learning-rate trials are not all on record")
+    faults = {}
+    for spec in cell.runs(rate):
+        found = records.get(spec.run_id, ())
+        if len(found) > 1:
+            faults[spec.run_id] = f"{len(found)} records have this run id"
+        elif found and (fault := _fault(found[0], spec)):
+            faults[spec.run_id] = fault
+    return faults
+
+
+def _fault(one: RunRecord, spec: RunSpec) -> str:
+    """What `one` and the matrix's `spec` disagree on; "" for nothing."""
+    wanted, got = spec.model_dump(), summary.resolved(one)
+    differing = [
+        f"{name} {summary.as_text(got.get(name))}, not {summary.as_text(wanted[name])}"
+        for name in wanted
+        if summary.as_text(got.get(name)) != summary.as_text(wanted[name])
+    ]
+    if differing:
+        return f"not the matrix's run: {'; '.join(differing)}"
+    if one.spec_hash != spec.hash:
+        return f"not the matrix's run: hash {one.spec_hash}, not {spec.hash}"
+    if one.inputs is not None and one.inputs.dataset_source != spec.data:
+        return f"read {one.inputs.dataset_source} data, not {spec.data}"
+    return ""
+
+
+def scored_by(one: RunRecord, metric: str) -> RunRecord:
+    """`one` with `metric` of all its scores as the main one. Raises KeyError where it has no such score."""
+    assert one.scores is not None
+    scores = dataclasses.replace(one.scores, main=one.scores.all[metric], metric=metric)
+    return dataclasses.replace(one, scores=scores)
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "no reason recorded").split())[:200]
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
