@@ -130,7 +130,8 @@ def plan(matrix: Matrix, results: Path) -> list[Planned]:
 
 def predicted_steps(spec: RunSpec) -> int:
     """Optimizer steps from the spec and, where it takes all of train, the official row count."""
-    size = tasks.base.load(spec.task).dataset.sizes["train"] - spec.dev_examples
+    dataset = tasks.base.load(spec.task).dataset
+    size = dataset.sizes["train"] - (0 if dataset.shots else spec.dev_examples)
     return spec.steps(min(size, spec.train_examples or size))
 
 

@@ -60,35 +60,42 @@ def draw(
     """
     order = permutation(len(rows), spec.seed)
     if dataset.shots is not None:
-        return _few(spec, order, list(rows[dataset.shots.per]), dataset.shots.count, where)
+        return _few(spec, order, rows, dataset, where)
     held_out, rest = order[: spec.dev_examples], order[spec.dev_examples :]
     wanted = len(rest) if spec.train_examples is None else spec.train_examples
     if wanted > len(rest) or not rest:
         raise UserError(
             f"{where}: {spec.task}: train_examples {wanted} and dev_examples {spec.dev_examples} are more "
-            f"than the {len(rows)} rows of train"
+            f"than the {len(rows)} rows of {dataset.splits['train']}"
         )
     return rest[:wanted], held_out
 
 
 def _few(
-    spec: RunSpec, order: list[int], labels: list[int], shots: int, where: str
+    spec: RunSpec, order: list[int], rows: "Dataset", dataset: DatasetConfig, where: str
 ) -> tuple[list[int], list[int]]:
+    shots, split = dataset.shots, dataset.splits["train"]
+    assert shots is not None
+    if shots.per not in rows.column_names:
+        hint = nearest(shots.per, rows.column_names)
+        raise UserError(f"{where}: {spec.task}: {split} has no column {shots.per}{hint}")
+    labels = list(rows[shots.per])
     by_class: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
     for index in order:
         by_class[labels[index]].append(index)
     held_out, left_over = divmod(spec.dev_examples, len(by_class))
     if spec.train_examples is not None or left_over:
         raise UserError(
-            f"{spec.task}: takes {shots} rows of each of {len(by_class)} classes: give no train_examples, "
-            f"and dev_examples as a multiple of {len(by_class)}"
+            f"{spec.task}: takes {shots.count} rows of each of {len(by_class)} classes: give no "
+            f"train_examples, and dev_examples as a multiple of {len(by_class)}"
         )
+    wanted = shots.count + held_out
     for label, found in by_class.items():
-        if len(found) < shots + held_out:
+        if len(found) < wanted and label not in shots.all_of:
             raise UserError(
-                f"{where}: {spec.task}: class {label} has {len(found)} rows of train, "
-                f"fewer than the {shots + held_out} wanted"
+                f"{where}: {spec.task}: class {label} has {len(found)} rows of {split}, "
+                f"fewer than the {wanted} wanted"
             )
-    train = {i for found in by_class.values() for i in found[:shots]}
-    development = {i for found in by_class.values() for i in found[shots : shots + held_out]}
+    train = {i for found in by_class.values() for i in found[: shots.count]}
+    development = {i for found in by_class.values() for i in found[shots.count : wanted]}
     return [i for i in order if i in train], [i for i in order if i in development]

@@ -17,10 +17,15 @@ class _Strict(BaseModel):
 
 
 class Shots(_Strict):
-    """`count` rows of each class of column `per` are the whole training data, drawn by the run's seed."""
+    """`count` rows of each class of column `per` are the whole training data, drawn by the run's seed.
+
+    `all_of` names the classes that may have fewer rows: what they have trains, and what is left of it is
+    held out.
+    """
 
     per: str
     count: Positive
+    all_of: tuple[int, ...] = ()
 
 
 class Origin(_Strict):
@@ -35,8 +40,8 @@ class DatasetConfig(Origin):
     """Where the data is. `evaluated_on` is the dataset of the split `eval` where it is not that of `train`.
 
     `splits` are names, or slices of them by row (`train[1000:]`). `sizes` are the official row counts of the
-    splits used, for planning. `without` names rows that are no examples: a value of a column each, as SNLI's
-    label -1 where the annotators disagreed.
+    splits used, for planning; with `shots` that of `train` is their number. `without` names rows that are no
+    examples: a value of a column each, as SNLI's label -1 where the annotators disagreed.
     """
 
     splits: dict[str, str]
@@ -163,11 +168,16 @@ class CandidatesConfig(TaskConfig):
 
 
 class MaskedConfig(TaskConfig):
-    """A prompt with `{mask}` where the label's word belongs; `words` in the order of the label indices."""
+    """A prompt with `{mask}` where the label's word belongs; `words` in the order of the label indices.
+
+    `cut` is the column that is shortened where a row does not fit. A word that the tokenizer splits is
+    refused, unless `several_tokens` gives it a mask per token.
+    """
 
     prompt: str
     cut: str
     words: Annotated[tuple[str, ...], Field(min_length=2)]
+    several_tokens: bool = False
     label: str
 
 

@@ -55,16 +55,23 @@ def _filters(spec: str) -> list[tuple[str, str]]:
 def _value(field: str, spec: str, row: Row) -> str:
     value: Any = look_up(field, row)
     if value is None or value == []:
+    optional = any(name in OPTIONAL for name, _ in filters)
+    if value is None or value == [] or (_blank(value) and not optional):
+        raise ValueError(f"column {field}: empty text {value!r}")
+    of_text = isinstance(value, str)  # a filter may leave nothing of one letter (`no_last`)
         raise ValueError(f"column {field}: empty text {value!r}")
     filters = _filters(spec)
     for name, argument in filters:
         value = FILTERS[name](value, argument, row)
     if not isinstance(value, str | int | float):
         raise ValueError(f"column {field}: {value!r} is no text")
-    text = str(value)
-    if not text.strip() and not any(name in OPTIONAL for name, _ in filters):
-        raise ValueError(f"column {field}: empty text {text!r}")
-    return text
+    if _blank(value) and not of_text and not optional:
+        raise ValueError(f"column {field}: empty text {value!r}")
+    return str(value)
+
+
+def _blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
 
 
 def look_up(field: str, row: Row) -> Any:

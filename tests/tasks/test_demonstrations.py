@@ -47,7 +47,7 @@ def test_they_stand_before_the_prompt_with_a_blank_line_after_each(model):
 
 @pytest.mark.parametrize("name", PROMPTED)
 def test_a_tasks_own_rows_can_be_shown_and_the_last_that_fit_are(name):
-    tokenizer = tokenizer_of("tiny-gpt2")
+    tokenizer = tokenizer_of("tiny-gpt2" if task(name).head == "causal_lm" else "tiny-roberta")
     rows = examples(task(name), tokenizer, n=2, max_length=1024)
     shown = task(name).demonstrated(examples(task(name), tokenizer, "train", n=5, max_length=512))
     adapter = task(name)

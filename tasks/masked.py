@@ -1,0 +1,125 @@
+"""Prompt-based fine-tuning of a masked LM (LM-BFF, arXiv 2012.15723): the label's word fills the mask."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tasks import batches, prompts
+from tasks.base import Adapter, Rows, TaskError, each
+from tasks.config import MaskedConfig
+
+
+class Masked(Adapter):
+    """Predictions and references are label indices.
+
+    With one token for each word this is LM-BFF's softmax over the words' logits at the mask, as
+    princeton-nlp/MeZO medium_models/src/models.py has it. Where the task allows `several_tokens`, all prompts
+    get as many masks as the longest word has tokens, and a word's score is its tokens' mean log-probability
+    at the first of them.
+    """
+
+    config: MaskedConfig
+    head = "masked_lm"
+    prompted = True
+
+    def words(self, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+        """Each label's word as tokens. Raises TaskError for one that the tokenizer does not know, splits
+        (unless `several_tokens`) or does not tell from another."""
+        found: list[list[int]] = []
+        for word in self.config.words:
+            ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            said = f"{self.config.name}: words: the tokenizer of {tokenizer.name_or_path} "
+            if not ids or tokenizer.unk_token_id in ids:
+                raise TaskError(f"{said}does not know {word!r}")
+            if len(ids) > 1 and not self.config.several_tokens:
+                pieces = " ".join(tokenizer.convert_ids_to_tokens(ids))
+                raise TaskError(f"{said}splits {word!r} into {pieces}, and one token is needed")
+            if ids in found:
+                other = self.config.words[found.index(ids)]
+                raise TaskError(f"{said}does not tell {word!r} from {other!r}")
+            found.append(ids)
+        return found
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, list[Any]]:
+        self.columns_of([self.config.prompt], rows, made=("mask",))
+        mask = tokenizer.mask_token * max(map(len, self.words(tokenizer)))
+        features: dict[str, list[Any]] = {name: [] for name in ("input_ids", "truncated", "shown")}
+
+        def pairs(row: Mapping[str, Any], before: str = "", *, at: int) -> list[prompts.Pair]:
+            text = before + self.render(self.config.prompt, {**row, "mask": mask}, at)
+            return [prompts.Pair(tokenizer(text)["input_ids"], 0)]
+
+        def too_long(found: list[prompts.Pair]) -> bool:
+            return len(found[0].ids) > max_length
+
+        for at, row in enumerate(each(rows)):
+            encode = functools.partial(pairs, at=at)
+            found, truncated = prompts.fitted(self, row, at, self.config.cut, encode, too_long)
+            demonstrations = () if truncated else self.demonstrations
+            (pair,), shown = prompts.preceded(
+                demonstrations, found, functools.partial(encode, row), too_long
+            )
+            if pair.ids.count(tokenizer.mask_token_id) != mask.count(tokenizer.mask_token):
+                raise TaskError(
+                    f"{self.config.name}: a text holds {tokenizer.mask_token}, the prompt's mask",
+                    at,
+                )
+            features["input_ids"].append(pair.ids)
+            features["truncated"].append(truncated)
+            features["shown"].append(shown)
+        return features | {"labels": self.references(rows)}
+
+    def demonstrated(self, rows: Rows) -> list[str]:
+        self.columns_of([self.config.prompt], rows, made=("mask",))
+        words = [self.config.words[label] for label in self.references(rows)]
+        return [
+            self.render(self.config.prompt, {**row, "mask": word}, at)
+            for at, (row, word) in enumerate(zip(each(rows), words, strict=True))
+        ]
+
+    def references(self, rows: Rows) -> list[int]:
+        return self.labels(rows, self.config.label, self.config.words)
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+        words = batches.padded(self.words(tokenizer), -1, "right")
+
+        def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            ids = [feature["input_ids"] for feature in features]
+            batch = batches.inputs(ids, tokenizer.pad_token_id, side="right")
+            at_masks = batch["input_ids"] == tokenizer.mask_token_id
+            batch["masks"] = at_masks.nonzero()[:, 1].view(len(ids), -1)
+            batch["words"] = words
+            batch["labels"] = torch.tensor([feature["labels"] for feature in features])
+            return batch
+
+        return collate
+
+    def scores(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The mean log-probability (B, C) of each word's tokens at the masks."""
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        masks, words = batch["masks"], batch["words"]  # (B, M) positions, (C, M) tokens or -1
+        rows = torch.arange(len(logits), device=logits.device)[:, None]
+        at_masks = logits[rows, masks].float().log_softmax(-1)  # (B, M, vocabulary)
+        place = torch.arange(words.shape[1], device=words.device)
+        chosen = at_masks[:, place, words.clamp(min=0)]  # (B, C, M)
+        used = words >= 0
+        return (chosen * used).sum(-1) / used.sum(-1)
+
+    def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return functional.cross_entropy(self.scores(model, batch), batch["labels"])
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        batch: Mapping[str, torch.Tensor],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[int]:
+        return self.scores(model, batch).argmax(-1).tolist()
