@@ -37,6 +37,9 @@ ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
     "regression": ("tasks.classification:Regression", schemas.RegressionConfig),
     "masked": ("tasks.masked:Masked", schemas.MaskedConfig),
     "candidates": ("tasks.candidates:Candidates", schemas.CandidatesConfig),
+    "generation": ("tasks.generation:Generation", schemas.GenerationConfig),
+    "response": ("tasks.language_model:Response", schemas.ResponseConfig),
+    "language_model": ("tasks.language_model:LanguageModel", schemas.LanguageModelConfig),
 }
 """name -> the adapter as "module:Class", and the type of its tasks' YAMLs."""
 

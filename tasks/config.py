@@ -208,14 +208,19 @@ class GenerationConfig(TaskConfig):
     decoding: Decoding
 
 
-class LanguageModelConfig(TaskConfig):
-    """The likelihood of `answer` after `prompt` (which may be empty). With `blocks` the column's texts are
-    read as one and cut into blocks of the run's `max_length`, which is what `answer` then sees."""
+class ResponseConfig(TaskConfig):
+    """The likelihood of `answer` and the end token after `prompt`. `cut` is the column that is shortened
+    where a row does not fit."""
 
-    prompt: str = ""
+    prompt: str
     answer: str
     cut: str | None = None
-    blocks: str | None = None
+
+
+class LanguageModelConfig(TaskConfig):
+    """The likelihood of all texts of column `text`, read as one in blocks of the run's `max_length`."""
+
+    text: str
 
 
 class SpansConfig(TaskConfig):

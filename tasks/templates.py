@@ -54,13 +54,11 @@ def _filters(spec: str) -> list[tuple[str, str]]:
 
 def _value(field: str, spec: str, row: Row) -> str:
     value: Any = look_up(field, row)
-    if value is None or value == []:
+    filters = _filters(spec)
     optional = any(name in OPTIONAL for name, _ in filters)
     if value is None or value == [] or (_blank(value) and not optional):
         raise ValueError(f"column {field}: empty text {value!r}")
     of_text = isinstance(value, str)  # a filter may leave nothing of one letter (`no_last`)
-        raise ValueError(f"column {field}: empty text {value!r}")
-    filters = _filters(spec)
     for name, argument in filters:
         value = FILTERS[name](value, argument, row)
     if not isinstance(value, str | int | float):
@@ -111,6 +109,12 @@ def _put(text: str, pair: str, row: Row) -> str:
     return text.replace(place, row[column])
 
 
+def _triples(items: list[Any], _: str, __: Row) -> str:
+    """Subject, relation and object, lists or texts with bars between, as LoRA's GPT-2 reads them."""
+    parts = (item.split(" | ") if isinstance(item, str) else item for item in items)
+    return " | ".join(" : ".join(part) for part in parts)
+
+
 FILTERS: dict[str, Callable[[Any, str, Row], str]] = {
     "strip": lambda text, _, __: text.strip(),
     "lower": lambda text, _, __: text.lower(),
@@ -124,9 +128,8 @@ FILTERS: dict[str, Callable[[Any, str, Row], str]] = {
     "replace": _replace,
     "put": _put,
     "first": lambda items, _, __: items[0],
-    "join": lambda items, between, _: between.join(
-        item if isinstance(item, str) else " : ".join(item) for item in items
-    ),
+    "join": lambda items, between, _: between.join(items),
+    "triples": _triples,
     "if": lambda text, said, _: said if text.strip() else "",
     "after": lambda text, said, _: said + text if text.strip() else "",
 }

@@ -1,0 +1,103 @@
+"""What learns an answer after a prompt by a causal LM: the loss counts the answer's tokens alone."""
+
+import abc
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tasks import batches, prompts
+from tasks.base import Adapter, Rows, TaskError, each
+from tasks.prompts import Pair
+
+
+class Answers(Adapter):
+    """Features are prompt and answer as one sequence and the number of the answer's tokens at its end."""
+
+    head = "causal_lm"
+    prompted = True
+
+    @abc.abstractmethod
+    def ending(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
+        """What follows every answer and is learnt with it: text, then tokens."""
+
+    def reserve(self, max_length: int) -> int:
+        """The least number of tokens left free after the prompt."""
+        return 0
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, list[Any]]:
+        self.check(rows)
+        free = self.reserve(max_length)
+
+        def too_long(pairs: list[Pair]) -> bool:
+            (pair,) = pairs
+            return len(pair.ids) - pair.answer + max(pair.answer, free) > max_length
+
+        features: dict[str, list[Any]] = {
+            name: [] for name in ("input_ids", "answer_lengths", "truncated", "shown")
+        }
+        for at, row in enumerate(each(rows)):
+            encode = functools.partial(self.pair, at=at, tokenizer=tokenizer)
+            pairs, truncated = prompts.fitted(self, row, at, self.config.cut, encode, too_long)
+            (pair,), shown = prompts.preceded(
+                () if truncated else self.demonstrations,
+                pairs,
+                functools.partial(encode, row),
+                too_long,
+            )
+            features["input_ids"].append(pair.ids)
+            features["answer_lengths"].append(pair.answer)
+            features["truncated"].append(truncated)
+            features["shown"].append(shown)
+        return features
+
+    def demonstrated(self, rows: Rows) -> list[str]:
+        self.check(rows)
+        return [
+            self.render(self.config.prompt, row, at) + self.render(self.config.answer, row, at)
+            for at, row in enumerate(each(rows))
+        ]
+
+    def check(self, rows: Rows) -> None:
+        """Raises TaskError for a column that a template reads and the data has not."""
+        self.columns_of((self.config.prompt, self.config.answer), rows)
+
+    def pair(
+        self,
+        row: Mapping[str, Any],
+        before: str = "",
+        *,
+        at: int,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[Pair]:
+        """Prompt, with the text `before` it, and answer with its ending. Raises TaskError where no token
+        stands before the answer."""
+        text, tokens = self.ending(tokenizer)
+        prompt = before + self.render(self.config.prompt, row, at).lstrip(" ")
+        pair = prompts.pair(prompt, self.render(self.config.answer, row, at) + text, tokenizer)
+        ids, answer = pair.ids + tokens, pair.answer + len(tokens)
+        if not 0 < answer < len(ids):
+            raise TaskError(f"{self.config.name}: no token stands before the answer", at)
+        return [Pair(ids, answer)]
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+        def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            batch = batches.inputs([f["input_ids"] for f in features], tokenizer.pad_token_id)
+            batch["answer_lengths"] = torch.tensor([f["answer_lengths"] for f in features])
+            return batch
+
+        return collate
+
+    def log_probs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probabilities (B, A) of the answers' tokens, 0 before them; A is the longest answer."""
+        columns = ("input_ids", "attention_mask", "answer_lengths")
+        return batches.answer_log_probs(model, *(batch[name] for name in columns))
+
+    def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return -self.log_probs(model, batch).sum() / batch["answer_lengths"].sum()

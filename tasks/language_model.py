@@ -1,0 +1,100 @@
+"""How likely a causal LM finds a text, as the response to a prompt or in blocks; scored by perplexity."""
+
+import bisect
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tasks import metrics
+from tasks.answers import Answers
+from tasks.base import Rows, TaskError
+from tasks.config import LanguageModelConfig, ResponseConfig
+
+
+class Response(Answers):
+    """A prediction is the summed negative log-likelihood (nats) and the number of tokens it is summed over;
+    a reference is the number of words (split at blanks), which no tokenizer changes."""
+
+    config: ResponseConfig | LanguageModelConfig
+
+    def ending(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
+        return "", [tokenizer.eos_token_id]
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        batch: Mapping[str, torch.Tensor],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[list[float]]:
+        sums = -self.log_probs(model, batch).double().sum(-1)
+        pairs = zip(sums.tolist(), batch["answer_lengths"].tolist(), strict=True)
+        return [[total, tokens] for total, tokens in pairs]
+
+    def references(self, rows: Rows) -> list[int]:
+        return [len(text.split()) for text in self.texts(rows, self.config.answer)]
+
+    def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        """Perplexity per token, and per word, in which models of different tokenizers compare."""
+        totals, tokens = zip(*predictions, strict=True)
+        of_words = metrics.compute("perplexity", totals, references)
+        return metrics.compute("perplexity", totals, [int(n) for n in tokens]) | {
+            f"word_{name}": value for name, value in of_words.items()
+        }
+
+
+class LanguageModel(Response):
+    """Texts are read as one, in blocks of `max_length` tokens of which the first is the start token, so that
+    every token of the text is predicted once."""
+
+    config: LanguageModelConfig
+    prompted = False
+
+    def arrange(
+        self, rows: Rows, training: bool, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Rows:
+        """Each row's tokens one after the other, cut every max_length - 1; and the words begun in each block.
+
+        As transformers' run_clm.py, which keeps no start token and drops the last, shorter block.
+        """
+        texts = self.column(rows, self.config.text)
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TaskError(
+                    f"{self.config.name}: column {self.config.text}: {text!r} is no text", row
+                )
+        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        tokens = list(itertools.chain.from_iterable(encoded["input_ids"]))
+        rows_end = list(itertools.accumulate(map(len, encoded["input_ids"])))
+        words_before = list(itertools.accumulate((len(text.split()) for text in texts), initial=0))
+
+        def words(place: int) -> int:
+            """The words begun before the token at `place`."""
+            row = bisect.bisect_right(rows_end, place)
+            if row == len(texts):
+                return words_before[-1]
+            start, _ = encoded["offset_mapping"][row][place - rows_end[row]]  # from the row's end
+            return words_before[row] + len(texts[row][:start].split())
+
+        cuts = [*range(0, len(tokens), max_length - 1), len(tokens)]
+        blocks = list(itertools.pairwise(cuts))
+        return {
+            "tokens": [tokens[start:end] for start, end in blocks],
+            "words": [words(end) - words(start) for start, end in blocks],
+        }
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, list[Any]]:
+        start = tokenizer.bos_token_id
+        start = tokenizer.eos_token_id if start is None else start
+        return {
+            "input_ids": [[start, *tokens] for tokens in rows["tokens"]],
+            "answer_lengths": [len(tokens) for tokens in rows["tokens"]],
+            "truncated": [False] * len(rows["tokens"]),
+        }
+
+    def references(self, rows: Rows) -> list[int]:
+        return list(rows["words"])
