@@ -58,13 +58,11 @@ class Evidence:
                 return State(verdict, f"{run_id}: {one.status}: {_line(one.error)}")
         if missing := [i for i in cell.run_ids if i not in self.records]:
             return State("fault", f"seeds missing: {', '.join(missing)}")
-        scored = {
-            (s.metric, s.metric_version, s.split, s.n)
-            for s in (one.scores for one in self.of(cell))
-            if s is not None
-        }
-        if len(scored) != 1:
-            return State("fault", f"the seeds were not scored alike: {sorted(scored)}")
+        scores = {i: self.records[i][0].scores for i in cell.run_ids}
+        if without := [i for i, score in scores.items() if score is None]:
+            return State("fault", f"success recorded without a score: {', '.join(without)}")
+        if len({(s.metric, s.metric_version, s.split, s.n) for s in scores.values() if s}) > 1:
+            return State("fault", "its seeds differ in metric, metric version, split or examples")
         return None
 
     def of(self, cell: Cell) -> list[RunRecord]:
@@ -72,9 +70,10 @@ class Evidence:
         return [one for run_id in cell.run_ids for one in self.records.get(run_id, ())]
 
     def mixture(self, cells: Iterable[Cell], *, real: bool) -> State | None:
-        """The fault of a table whose `cells` draw on several data sources, or, where the paper's `real`
-        data is meant, on a generated twin or a random model."""
-        used = [one.inputs for cell in cells for one in self.of(cell) if one.inputs is not None]
+        """The fault of a table whose `cells`, those with a number, draw on several data sources or, where
+        `real` data is meant, on a generated twin or a random model."""
+        sound = [cell for cell in cells if self.state(cell) is None]
+        used = [one.inputs for cell in sound for one in self.of(cell) if one.inputs is not None]
         sources = Counter(inputs.dataset_source for inputs in used)
         if len(sources) > 1:
             counted = ", ".join(
@@ -92,12 +91,12 @@ class Evidence:
         return {(cell.task, cell.model, cell.label): cell for cell in self.cells}
 
 
-def gather(name: str, results: Path, folder: Path = MATRICES) -> Evidence:
-    """What `results`/`name` holds for the matrix `name` of `folder`.
+def gather(name: str, results: Path) -> Evidence:
+    """What `results`/`name` holds for the matrix `name`.
 
     Raises UserError for a matrix that cannot be read and a record off schema.
     """
-    path = folder / f"{name}.yaml"
+    path = MATRICES / f"{name}.yaml"
     if not path.is_file():
         return Evidence(absent=f"no matrix {name} in benchmark/matrices")
     loaded = matrices.load(path)

@@ -52,7 +52,7 @@ _TEX = {
 
 @dataclass(frozen=True)
 class Rendered:
-    """A table with its numbers: `rows` for csv and json, `shown` for people; both share no rounding."""
+    """A table with its numbers: `rows`, unrounded, for csv and json; `shown`, rounded, for people."""
 
     table: Table
     rows: Rows
@@ -212,9 +212,9 @@ def _score_cells(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "model": row["model"],
         "method": row["method"],
-        "published by": row["cites"],
         "column": row["column"],
-        "paper": paper,
+        "published by": row["cites"],
+        "published": paper,
         "ours, mean ± std (n)": _mean(row, 2),
         "difference": difference,
         "verdict": _verdict(row),
