@@ -7,12 +7,13 @@ Rows are drawn by seed; the held-out slice and the training rows never overlap.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import statistics
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import splits
+from benchmark import splits, tokenised
 from benchmark.cache import cache_folder
 from benchmark.errors import UserError
 from benchmark.spec import RunSpec
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROOT_VARIABLE = "HIFT_DATA_ROOT"
+Columns = Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows of one use, encoded: `encoded` has the model's features, `ids` a hash per example."""
+    """Raw rows of one use: `encoded` has the model's features (None for training rows of a run that trains
+    nothing), `ids` a hash per example."""
 
-    encoded: "Dataset"
+    encoded: "Dataset | None"
     references: list[Any]
     ids: list[str]
     split: str
@@ -39,13 +42,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains and is scored on; `development` is None unless a slice was held out."""
+    """What a run trains and is scored on; `development` is None unless a slice was held out.
+
+    `read`: rows of each role's split as it lies in the source. `truncated`: examples whose text was cut.
+    `shown`: demonstrations before a prompt, the mean over the examples.
+    """
 
     train: Rows
     evaluation: Rows
     development: Rows | None
     fingerprint: str
+    read: Mapping[str, int]
     truncated: int
+    shown: float
 
 
 def mirror_root() -> Path | None:
@@ -76,7 +85,7 @@ def _check(task: TaskConfig, origin: Origin) -> None:
 
 
 def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") -> Data:
-    """Read, draw and encode the rows of one run.
+    """Read, draw and encode the rows of one run, and give the adapter its demonstrations.
 
     Raises UserError for missing or unreadable data, too few rows and rows that the task cannot use.
     """
@@ -94,24 +103,43 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
     if spec.eval_examples is not None and spec.eval_examples < n_eval:
         evaluation = splits.permutation(n_eval, 0)[: spec.eval_examples]
 
-    def rows(role: str, drawn: list[int], note: str = "") -> Rows:
-        raw, name = parts[role].rows.select(drawn), dataset.splits[role]
+    def use(role: str, drawn: list[int], make: Callable[[Columns], Any]) -> Any:
+        """What `make` makes of the rows; one that it cannot use is named by its number in the split."""
+        raw = parts[role].rows.select(drawn)
         try:
-            return _encode(raw, name + note, adapter, tokenizer, spec.max_length)
+            return make({name: list(raw[name]) for name in raw.column_names})
         except TaskError as error:
             number = "" if error.row is None else parts[role].numbers[drawn[error.row]]
-            at = "" if error.row is None else f" row {number} of {name}:"
+            at = "" if error.row is None else f" row {number} of {dataset.splits[role]}:"
             raise UserError(f"{found[role][0]}:{at} {error.reason}") from None
 
+    def rows(role: str, drawn: list[int], note: str = "") -> Rows:
+        name = dataset.splits[role] + note
+        if role == "train" and spec.lr is None:
+            return Rows(None, [], use(role, drawn, _example_ids), name)
+        return use(role, drawn, lambda raw: _encode(raw, name, adapter, tokenizer, spec.max_length))
+
+    if spec.demonstrations > len(train):
+        raise UserError(
+            f"{found['train'][0]}: {spec.task}: demonstrations {spec.demonstrations} are more than the "
+            f"{len(train)} rows drawn from train"
+        )
+    if spec.demonstrations:
+        shown = train[: spec.demonstrations]
+        adapter.demonstrations = use("train", shown, adapter.demonstrated)
     development = rows("train", held_out, " (held out)") if held_out else None
     data = rows("train", train), rows("eval", evaluation), development
-    used = [part for part in data if part is not None]
+    ids = "".join(i for part in data if part is not None for i in part.ids)
+    encoded = [part.encoded for part in data if part is not None and part.encoded is not None]
     return Data(
         *data,
-        fingerprint=hashlib.sha256("".join(i for r in used for i in r.ids).encode()).hexdigest()[
-            :12
-        ],
-        truncated=sum(sum(part.encoded["truncated"]) for part in used),
+        fingerprint=hashlib.sha256(ids.encode()).hexdigest()[:12],
+        read={
+            role: len(all_splits[dataset.splits[role].partition("[")[0]])
+            for role, (_, all_splits) in found.items()
+        },
+        truncated=sum(sum(part["truncated"]) for part in encoded),
+        shown=statistics.fmean(data[1].encoded["shown"]) if spec.demonstrations else 0.0,
     )
 
 
@@ -129,24 +157,37 @@ def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> "DataLoader[Any
     sampler: Any = RandomSampler(rows.ids, generator=generator)
     if spec.group_by_length:
         sampler = LengthGroupedSampler(spec.batch_size, lengths=_lengths(rows), generator=generator)
-    encoded = rows.encoded.remove_columns("truncated")
-    return DataLoader(encoded, spec.batch_size, sampler=sampler, collate_fn=collate)
+    return DataLoader(_features(rows), spec.batch_size, sampler=sampler, collate_fn=collate)
 
 
-def evaluation_batches(rows: Rows, collate: Any, batch_size: int) -> "DataLoader[Any]":
-    """Longest first, so that padding is least and memory peaks in the first batch."""
+def evaluation_order(rows: Rows, batch_size: int) -> list[list[int]]:
+    """Indices of the rows in each batch, longest first, so that padding is least and memory peaks in the
+    first batch."""
+    order = _by_length(rows)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def evaluation_batches(
+    rows: Rows, collate: Any, batch_size: int, start: int = 0
+) -> "DataLoader[Any]":
+    """The batches of `evaluation_order`, from number `start` on."""
     from torch.utils.data import DataLoader
 
-    order = _by_length(rows)
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    encoded = rows.encoded.remove_columns("truncated")
-    return DataLoader(encoded, batch_sampler=batches, collate_fn=collate)
+    batches = evaluation_order(rows, batch_size)[start:]
+    return DataLoader(_features(rows), batch_sampler=batches, collate_fn=collate)
 
 
 def row_order(rows: Rows, predictions: list[Any]) -> list[Any]:
-    """Predictions in the order of `evaluation_batches`, put back into the order of the rows."""
+    """Predictions in the order of `evaluation_order`, put back into the order of the rows."""
     placed = dict(zip(_by_length(rows), predictions, strict=True))
     return [placed[index] for index in range(len(rows.ids))]
+
+
+def _features(rows: Rows) -> "Dataset":
+    """What the collator reads, without what is only counted."""
+    assert rows.encoded is not None
+    counted = {"truncated", "shown"} & set(rows.encoded.column_names)
+    return rows.encoded.remove_columns(sorted(counted))
 
 
 def _by_length(rows: Rows) -> list[int]:
@@ -244,22 +285,22 @@ def _arranged(
 
 
 def _encode(
-    raw: "Dataset",
+    columns: Columns,
     split: str,
     adapter: Adapter,
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
 ) -> Rows:
-    from datasets import Dataset
-
-    columns: Mapping[str, list[Any]] = {name: list(raw[name]) for name in raw.column_names}
-    encoded = Dataset.from_dict(adapter.encode(columns, tokenizer, max_length))
-    return Rows(encoded, adapter.references(columns), list(_example_ids(columns)), split)
+    ids = _example_ids(columns)
+    encoded = tokenised.encoded(adapter, columns, ids, tokenizer, max_length)
+    return Rows(encoded, adapter.references(columns), ids, split)
 
 
-def _example_ids(columns: Mapping[str, list[Any]]) -> Iterator[str]:
+def _example_ids(columns: Columns) -> list[str]:
     """16 hex digits over a row's content, the same from every source that holds the same row."""
     names = [name for name in columns if name != "idx"]
+    ids = []
     for values in zip(*(columns[name] for name in names), strict=True):
         text = json.dumps(dict(zip(names, values, strict=True)), sort_keys=True, default=str)
-        yield hashlib.sha256(text.encode()).hexdigest()[:16]
+        ids.append(hashlib.sha256(text.encode()).hexdigest()[:16])
+    return ids

@@ -16,8 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 
 import tasks.base
 from benchmark.errors import UserError, nearest
-from benchmark.spec import RunSpec, Strict
-from benchmark.strategies import STRATEGIES, options_of
+from benchmark.spec import TRAINING, RunSpec, Strict
+from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 SETTINGS = frozenset(RunSpec.model_fields) - {
     *("matrix", "task", "task_version", "model", "strategy", "label", "options", "seed", "score_on")
@@ -55,7 +55,7 @@ class Cell:
     @property
     def run_ids(self) -> tuple[str, ...]:
         """One per seed, known before the search is."""
-        rate = self.search.lr[0] if self.search else self.settings["lr"]
+        rate = self.search.lr[0] if self.search else self.settings.get("lr")
         return tuple(self._spec(seed=seed, lr=rate).run_id for seed in self.seeds)
 
     def trials(self) -> list[RunSpec]:
@@ -66,8 +66,9 @@ class Cell:
         return [self._spec(seed=self.search.seed, lr=lr, **held_out) for lr in self.search.lr]
 
     def runs(self, lr: float | None = None) -> list[RunSpec]:
-        """One RunSpec per seed, at the given rate or, where the search found it, at `lr`."""
-        rate = self.settings["lr"] if self.search is None else lr
+        """One RunSpec per seed, at the given rate (none where nothing trains) or, where the search found it,
+        at `lr`."""
+        rate = self.settings.get("lr") if self.search is None else lr
         return [self._spec(seed=seed, lr=rate) for seed in self.seeds]
 
     def _spec(self, **values: Any) -> RunSpec:
@@ -177,6 +178,12 @@ def _cell(
         known = f"unknown strategy {strategy!r}{nearest(strategy, STRATEGIES)}"
         raise UserError(f"{path}: strategies.{label}: {known}")
     options_type = options_of(strategy)
+    trains = strategy_class(strategy).trains
+    if not trains:  # what the other strategies of the matrix share is not meant for this one
+        for key in (TRAINING | {"search"}) & settings.keys():
+            if origin[key].startswith("strategies."):
+                raise fail(key, f"strategy {strategy} trains nothing and has no use for it")
+            del settings[key]
     seeds = settings.pop("seeds", [0])
     if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
         raise fail("seeds", f"{seeds!r} is not a list of different seeds")
@@ -191,7 +198,7 @@ def _cell(
         if key not in SETTINGS:
             valid = {*SETTINGS, *options_type.model_fields, "seeds", "search", "strategy"}
             raise fail(key, f"unknown key{nearest(key, valid)}")
-    if search is None and "lr" not in settings:
+    if trains and search is None and "lr" not in settings:
         raise fail("lr", "missing: give lr, or search: {lr: [...], examples: N}")
     try:
         options = options_type.model_validate(options).model_dump(exclude_defaults=True)

@@ -68,12 +68,18 @@ class Measure(lightning.Callback):
         self._examples = self._tokens = 0
         self._groups = 1
         self._paused = 0.0
+        self._seconds = 0.0
+        self._ever_numel = 0
+
+    def observe(self, model: torch.nn.Module, device: torch.device) -> None:
+        """Note what is there before any step; all that is needed where none comes."""
+        self._cuda = device.type == "cuda"
+        self.device = device
+        self._total = sum(p.numel() for p in model.parameters())
+        self._parameters = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        self._cuda = module.device.type == "cuda"
-        self.device = module.device
-        self._total = sum(p.numel() for p in module.parameters())
-        self._parameters = sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
+        self.observe(module, module.device)
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         self._started = time.perf_counter()
@@ -196,7 +202,7 @@ class Measure(lightning.Callback):
         )
 
     def params(self) -> Params:
-        ratios = [row["trainable_ratio"] for row in self.curve]
+        ratios = [row["trainable_ratio"] for row in self.curve] or [0.0]
         return Params(
             total=self._total,
             trainable_ever=self._ever_numel,
@@ -206,7 +212,7 @@ class Measure(lightning.Callback):
             groups=self._groups,
         )
 
-    def memory(self, eval_peak: int | None = None) -> Memory:
+    def memory(self) -> Memory:
         return Memory(
             kind="cuda" if self._cuda else "counted_cpu_tensors",
             device=str(self.device),
@@ -218,7 +224,7 @@ class Measure(lightning.Callback):
             master=self._peaks["master"],
             host_state=self._peaks["host_state"],
             host_rss_peak=host_rss_peak(),
-            eval_peak=eval_peak,
+            eval_peak=None,
         )
 
     def _count(
@@ -289,3 +295,9 @@ def host_rss_peak() -> int:
     """Peak resident bytes of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch, on a device or on a CPU, or Python could not get the memory it asked for."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)

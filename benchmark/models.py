@@ -96,6 +96,15 @@ def check_head(source: Source, head: str) -> None:
         )
 
 
+def holds_head(source: Source, head: str) -> bool:
+    """Whether the checkpoint was saved with the `head`, by the architecture its configuration names."""
+    import transformers
+
+    config = _from_pretrained(transformers.AutoConfig, source)
+    kind = getattr(transformers, HEADS[head])._model_mapping[type(config)]
+    return kind.__name__ in (config.architectures or ())
+
+
 def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     """The model's fast tokenizer, with a pad token (the end token where the family has none)."""
     from transformers import AutoTokenizer

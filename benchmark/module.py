@@ -12,6 +12,8 @@ from tasks.base import Adapter
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """RunSpec.precision -> Lightning's; what is not here the strategy does itself on a 32-true trainer."""
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""The same for evaluation: what operations compute in while the weights are fp32."""
 
 
 class FineTuning(lightning.LightningModule):
@@ -38,19 +40,36 @@ class FineTuning(lightning.LightningModule):
         }
 
 
-@torch.inference_mode()
 def predict(
     model: PreTrainedModel,
     adapter: Adapter,
     loader: Any,
     tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
+    precision: str = "fp32",
 ) -> list[Any]:
-    """Predictions in the loader's order; only what `adapter.predict` returns is kept, so memory does not
-    grow with the logits of the split."""
+    """Predictions in the loader's order."""
     model.to(device).eval()
     predictions: list[Any] = []
     for batch in loader:
-        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
-        predictions += adapter.predict(model, on_device, tokenizer)
+        predictions += predict_batch(model, adapter, on(device, batch), tokenizer, precision)
     return predictions
+
+
+def on(device: torch.device, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch's tensors on the device."""
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+@torch.inference_mode()
+def predict_batch(
+    model: PreTrainedModel,
+    adapter: Adapter,
+    batch: Mapping[str, torch.Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    precision: str,
+) -> list[Any]:
+    """What `adapter.predict` says of one batch, computed in the precision of the training."""
+    dtype = AUTOCAST.get(precision)
+    with torch.autocast(batch["input_ids"].device.type, dtype, enabled=dtype is not None):
+        return adapter.predict(model, batch, tokenizer)

@@ -5,9 +5,7 @@ starts each run as `python -m benchmark.recipe SPEC.json FOLDER`, a process of i
 as JSON lines on stdout.
 """
 
-import csv
 import datetime
-import io
 import json
 import sys
 import time
@@ -18,37 +16,50 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 
 import tasks.base
-from benchmark import data, environment, models
+from benchmark import compatibility, data, environment, evaluation, models
 from benchmark.errors import Unsupported, UserError
-from benchmark.measure import CURVE_COLUMNS, Diverged, Measure
-from benchmark.module import PRECISIONS, FineTuning, predict
-from benchmark.record import Inputs, RunRecord, Scores, Times, write, write_text
+from benchmark.measure import CURVE_COLUMNS, Diverged, Measure, out_of_memory
+from benchmark.module import PRECISIONS, FineTuning
+from benchmark.record import (
+    Inputs,
+    RunRecord,
+    Scores,
+    Times,
+    curve_text,
+    write,
+    write_predictions,
+    write_text,
+)
 from benchmark.selection import KeepBest
 from benchmark.spec import RunSpec
 from benchmark.strategies import strategy_class
+from benchmark.unfinished import Trained, Unfinished
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRecord:
+def run(
+    spec: RunSpec,
+    folder: Path,
+    report: Report = lambda row: None,
+    scratch: Path | None = None,
+) -> RunRecord:
     """Train and score one spec and write its record, curve and predictions below `folder`.
 
-    Out of memory and divergence are results and become the record's status. Writes nothing and raises
-    UserError or TaskError for bad input, Unsupported for a combination that cannot work.
+    Killed in the evaluation, it goes on from there when started again with the same `scratch` folder. Out of
+    memory and divergence are results and become the record's status. Writes nothing and raises UserError or
+    TaskError for bad input, Unsupported for a combination that cannot work.
     """
     started = datetime.datetime.now(datetime.UTC)
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
     strategy = strategy_class(spec.strategy)(spec)
-    if spec.precision == "fp16" and not torch.cuda.is_available():
-        raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
     task = tasks.base.load(spec.task)
     adapter = tasks.base.adapter(task)
     source = models.source(spec.model, spec.model_revision)
-    models.check_head(source, adapter.head)
+    compatibility.check(spec, strategy, adapter, source)
     tokenizer = models.load_tokenizer(source)
     rows = data.load(spec, adapter, tokenizer)
     model = models.load_model(
@@ -67,12 +78,16 @@ def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRe
         dataset_revision=task.dataset.pinned if spec.data == "hub" else None,
         dataset_fingerprint=rows.fingerprint,
         task_version=task.version,
-        examples_train=len(rows.train.ids),
+        examples_train=len(rows.train.ids) if strategy.trains else spec.demonstrations,
         examples_eval=len(rows.evaluation.ids),
         examples_truncated=rows.truncated,
+        read_train=rows.read["train"],
+        read_eval=rows.read["eval"],
+        demonstrations_mean=rows.shown,
     )
 
     model = strategy.prepare(model).train()  # from_pretrained leaves it in eval mode: no dropout
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     total_steps = spec.steps(len(rows.train.ids))
     module = FineTuning(model, adapter, strategy, total_steps)
     collate = adapter.collator(tokenizer)
@@ -82,7 +97,9 @@ def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRe
         assert rows.development is not None
         held_out = data.evaluation_batches(rows.development, collate, spec.eval_batch_size)
         callbacks.append(
-            KeepBest(adapter, tokenizer, held_out, rows.development, total_steps, measure)
+            KeepBest(
+                adapter, tokenizer, held_out, rows.development, total_steps, measure, spec.precision
+            )
         )
     trainer = lightning.Trainer(
         max_steps=total_steps,
@@ -99,6 +116,11 @@ def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRe
         enable_model_summary=False,
     )
 
+    name = f"{spec.run_id}.{spec.hash}"
+    work = Unfinished(scratch and scratch / f"{name}.unfinished", inputs)
+    trained = work.restore(model)
+    resumed = trained is not None
+
     def record(status: Any, error: str | None = None, **results: Any) -> RunRecord:
         finished = datetime.datetime.now(datetime.UTC)
         return RunRecord(
@@ -111,6 +133,7 @@ def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRe
                 started=started.isoformat(timespec="milliseconds"),
                 finished=finished.isoformat(timespec="milliseconds"),
                 total_s=round(time.time() - environment.process_started(), 3),
+                resumed=resumed,
             ),
             environment=environment.environment(),
             code=environment.code(),
@@ -118,34 +141,40 @@ def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRe
             **results,
         )
 
-    name = f"{spec.run_id}.{spec.hash}"
     try:
-        trainer.fit(module, data.training_batches(rows.train, collate, spec))
+        if trained is None:
+            if strategy.trains:
+                trainer.fit(module, data.training_batches(rows.train, collate, spec))
+            else:
+                measure.observe(model, trainer.strategy.root_device)
+            trained = Trained(
+                train=measure.train(),
+                params=measure.params(),
+                memory=measure.memory(),
+                curve=curve_text(measure.curve, CURVE_COLUMNS),
+            )
+            work.keep(trained, model, trainable)
         report({"event": "evaluating"})
         evaluation_started = time.time()
         scored = rows.development if spec.score_on == "dev" else rows.evaluation
         assert scored is not None
-        loader = data.evaluation_batches(scored, collate, spec.eval_batch_size)
-        in_order = predict(model, adapter, loader, tokenizer, measure.device)
-        predictions = data.row_order(scored, in_order)
+        device = trainer.strategy.root_device
+        predictions, eval_peak = evaluation.predictions(
+            model, adapter, tokenizer, scored, spec, device=device, kept=work
+        )
         scores = adapter.score(predictions, scored.references)
         evaluation_s = time.time() - evaluation_started
     except Diverged as error:
         done = record("diverged", str(error))
     except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         done = record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
     else:
-        write_text(folder / "curves" / f"{name}.csv", _csv(measure.curve))
+        write_text(folder / "curves" / f"{name}.csv", trained.curve)
         lines = zip(scored.ids, predictions, scored.references, strict=True)
-        write_text(
-            folder / "predictions" / f"{name}.jsonl",
-            "".join(
-                json.dumps({"id": i, "prediction": p, "reference": r}) + "\n" for i, p, r in lines
-            ),
-        )
-        train = measure.train()
+        write_predictions(folder / "predictions" / f"{name}.jsonl", lines)
+        peak = trained.memory.peak_allocated if strategy.trains else eval_peak
         done = record(
             "success",
             scores=Scores(
@@ -157,30 +186,17 @@ def run(spec: RunSpec, folder: Path, report: Report = lambda row: None) -> RunRe
                 n=len(predictions),
                 all=scores,
             ),
-            train=train,
-            params=measure.params(),
-            memory=measure.memory(),
+            train=trained.train,
+            params=trained.params,
+            memory=replace(trained.memory, peak_allocated=peak, eval_peak=eval_peak),
             curve=f"curves/{name}.csv",
             predictions=f"predictions/{name}.jsonl",
         )
-        fixed = done.times.total_s - train.seconds - evaluation_s
+        fixed = done.times.total_s - evaluation_s - (0 if resumed else trained.train.seconds)
         done = replace(done, times=replace(done.times, fixed_s=round(fixed, 3)))
     write(done, folder / f"{spec.run_id}.json")
+    work.remove()
     return done
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether torch, on a device or on a CPU, or Python could not get the memory it asked for."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CURVE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def main() -> int:
@@ -197,7 +213,7 @@ def main() -> int:
     warnings.filterwarnings("ignore", module="lightning")
     spec = RunSpec.model_validate_json(spec_path.read_text(encoding="utf-8"))
     try:
-        run(spec, folder, report)
+        run(spec, folder, report, scratch=spec_path.parent)
     except Unsupported as error:
         report({"event": "unsupported", "error": str(error)})
         return 3

@@ -7,11 +7,13 @@ predictions (JSON lines), both relative to the record's folder.
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import os
 import types
 import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +23,21 @@ from benchmark.errors import UserError, nearest
 SCHEMA_VERSION = 1
 
 Status = Literal["success", "oom", "diverged", "failed", "unsupported", "interrupted"]
+PREDICTION = ("id", "prediction", "reference")
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
     """UTC, ISO 8601. `fixed_s`: seconds of the process outside training and evaluation (start, model and
-    data load, records)."""
+    data load, records). `resumed`: a killed process had done the training and maybe some of the evaluation;
+    all but `train.seconds` is of the last process."""
 
     started: str
     finished: str
     total_s: float
     fixed_s: float | None = None
+    resumed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +86,8 @@ class Params:
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """Bytes. The training phase's peak: on a CUDA device the allocator's, on a CPU counted tensor bytes
-    (`kind`), with the optimizer state that HiFT keeps on the host in `host_state`, not in the peak."""
+    (`kind`), with the optimizer state that HiFT keeps on the host in `host_state`, not in the peak.
+    `eval_peak`: the evaluation's own, which is the run's where nothing trains."""
 
     kind: Literal["cuda", "counted_cpu_tensors"]
     device: str
@@ -99,7 +105,12 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What went in. `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows used."""
+    """What went in. `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows drawn.
+
+    `read_*`: rows of the splits in the source. `examples_*`: examples used of them, for training (or as
+    demonstrations) and for the score. `examples_truncated`: those whose text was cut. `demonstrations_mean`:
+    how many fit before a prompt.
+    """
 
     model: str
     model_source: str
@@ -113,6 +124,9 @@ class Inputs:
     examples_train: int
     examples_eval: int
     examples_truncated: int
+    read_train: int | None = None
+    read_eval: int | None = None
+    demonstrations_mean: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +200,7 @@ def load(path: Path) -> RunRecord:
         raise UserError(
             f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}, the one this version reads"
         )
-    return typing.cast(RunRecord, _build(RunRecord, data, path, ""))
+    return typing.cast(RunRecord, build(RunRecord, data, path))
 
 
 def _no_number(name: str) -> typing.NoReturn:
@@ -209,15 +223,49 @@ def read_curve(path: Path) -> dict[str, list[float]]:
     return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
 
 
-def _build(kind: Any, data: Any, path: Path, where: str) -> Any:
-    """`data` as an instance of `kind` (a dataclass, union, literal, dict or plain type), or a UserError."""
+def curve_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """The CSV that `read_curve` reads."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_predictions(path: Path, rows: Iterable[tuple[str, Any, Any]]) -> None:
+    """One JSON line per example from its id (a hash), prediction and reference."""
+    lines = (json.dumps(dict(zip(PREDICTION, row, strict=True))) + "\n" for row in rows)
+    write_text(path, "".join(lines))
+
+
+def read_predictions(path: Path) -> tuple[list[Any], list[Any]]:
+    """Predictions and references. Raises UserError naming the file, and the line that is unreadable."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: predictions cannot be read: {error}") from None
+    predictions, references = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found = json.loads(line)
+            predictions.append(found["prediction"])
+            references.append(found["reference"])
+        except (ValueError, KeyError, TypeError):
+            reason = f"line {number} has no prediction and reference"
+            raise UserError(f"{path}: {reason}") from None
+    return predictions, references
+
+
+def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:
+    """`data`, as read from the JSON file `path`, as an instance of `kind` (a dataclass, union, literal, dict
+    or plain type). Raises UserError naming the key `where` it is none."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return data
     if origin in (types.UnionType, typing.Union):
         if data is None and type(None) in arguments:
             return None
-        return _build(next(a for a in arguments if a is not type(None)), data, path, where)
+        return build(next(a for a in arguments if a is not type(None)), data, path, where)
     if origin is Literal:
         if data not in arguments:
             raise UserError(
@@ -227,9 +275,9 @@ def _build(kind: Any, data: Any, path: Path, where: str) -> Any:
     if origin is dict:
         if not isinstance(data, dict):
             raise UserError(f"{path}: {where}: {data!r} is not a table of values")
-        return {k: _build(arguments[1], v, path, f"{where}.{k}") for k, v in data.items()}
+        return {k: build(arguments[1], v, path, f"{where}.{k}") for k, v in data.items()}
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, data, path, where)
+        return _dataclass(kind, data, path, where)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
@@ -237,7 +285,7 @@ def _build(kind: Any, data: Any, path: Path, where: str) -> Any:
     return data
 
 
-def _build_dataclass(kind: Any, data: Any, path: Path, where: str) -> Any:
+def _dataclass(kind: Any, data: Any, path: Path, where: str) -> Any:
     if not isinstance(data, dict):
         raise UserError(f"{path}: {where}: {data!r} is not a table of values")
     hints = typing.get_type_hints(kind)
@@ -249,4 +297,4 @@ def _build_dataclass(kind: Any, data: Any, path: Path, where: str) -> Any:
         required = item.default is dataclasses.MISSING
         if required and item.name not in data:
             raise UserError(f"{path}: {prefix}{item.name}: missing")
-    return kind(**{k: _build(hints[k], v, path, prefix + k) for k, v in data.items()})
+    return kind(**{k: build(hints[k], v, path, prefix + k) for k, v in data.items()})

@@ -31,12 +31,13 @@ class KeepBest(lightning.Callback):
         rows: Rows,
         total_steps: int,
         measure: Measure,
+        precision: str,
     ) -> None:
         self.scores: dict[int, float] = {}
         self._adapter, self._tokenizer = adapter, tokenizer
         self._loader, self._rows = loader, rows
         self._points = {-(-total_steps * i // POINTS) for i in range(1, POINTS + 1)}
-        self._measure = measure
+        self._measure, self._precision = measure, precision
         self._best: tuple[float, dict[str, torch.Tensor]] | None = None
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
@@ -50,7 +51,12 @@ class KeepBest(lightning.Callback):
             return
         with self._measure.paused():
             in_order = predict(
-                module.model, self._adapter, self._loader, self._tokenizer, module.device
+                module.model,
+                self._adapter,
+                self._loader,
+                self._tokenizer,
+                module.device,
+                self._precision,
             )
             module.model.train()
         predictions = row_order(self._rows, in_order)

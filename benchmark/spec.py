@@ -21,6 +21,13 @@ from pydantic import (
 
 Positive = Annotated[int, Field(ge=1)]
 Optimizer = Literal["adamw", "sgd", "sgdm", "adagrad", "adafactor", "rmsprop", "lion"]
+TRAINING = frozenset(
+    {
+        *("optimizer", "lr", "weight_decay", "schedule", "warmup", "clip", "epochs", "max_steps"),
+        *("batch_size", "group_by_length", "accumulate", "select"),
+    }
+)
+"""Fields of RunSpec that a run which trains nothing has no use for."""
 
 
 class Strict(BaseModel):
@@ -40,7 +47,7 @@ class Strict(BaseModel):
 
 
 class RunSpec(Strict):
-    """One training run and its evaluation.
+    """One training run and its evaluation; without `lr` the evaluation of the model as it is.
 
     Fields may be added with a default; a default never changes and no field changes its meaning, because
     the hash leaves out what equals its default: so records stay valid when the schema grows.
@@ -62,9 +69,10 @@ class RunSpec(Strict):
     dev_examples: Annotated[int, Field(ge=0)] = 0
     score_on: Literal["eval", "dev"] = "eval"
     max_length: Annotated[int, Field(ge=4)] = 128
+    demonstrations: Annotated[int, Field(ge=0)] = 0
 
     optimizer: Optimizer = "adamw"
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -80,10 +88,17 @@ class RunSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSpec":
-        if (self.epochs is None) == (self.max_steps is None):
+        if self.lr is None:
+            fields = type(self).model_fields
+            for name in sorted(TRAINING):
+                if getattr(self, name) != fields[name].default:
+                    raise ValueError(f"lr: missing, so nothing trains and {name} has no use")
+        elif (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give either epochs or max_steps, not both and not neither")
-        if self.score_on == "dev" and not self.dev_examples:
-            raise ValueError("score_on: dev needs dev_examples")
+        elif self.demonstrations:
+            raise ValueError("demonstrations: stand before prompts of a model that is not trained")
+        if self.score_on == "dev" and (not self.dev_examples or self.lr is None):
+            raise ValueError("score_on: dev needs dev_examples and an lr, which it is the trial of")
         if self.select == "best" and not self.dev_examples:
             raise ValueError(
                 "select: best needs dev_examples, a slice held out of train to select on"
@@ -111,8 +126,10 @@ class RunSpec(Strict):
         return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
 
     def steps(self, train_size: int) -> int:
-        """Optimizer steps of this run on `train_size` training examples; a partial accumulation window
-        at the end of an epoch is a step of its own, as Lightning counts."""
+        """Optimizer steps of this run on `train_size` training examples, 0 without `lr`; a partial
+        accumulation window at the end of an epoch is a step of its own, as Lightning counts."""
+        if self.lr is None:
+            return 0
         if self.max_steps is not None:
             return self.max_steps
         assert self.epochs is not None

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmark.record import RunRecord
-from benchmark.spec import RunSpec
+from benchmark.spec import TRAINING, RunSpec
 
 MEMORY_NAMES = {
     "cuda": "peak GPU memory",
     "counted_cpu_tensors": "peak memory (counted tensor bytes, CPU)",
 }
 _NAMES_THE_CELL = {"matrix", "task", "model", "strategy", "label", "seed"}
-_TUNED_PER_CELL = {"lr", "options"}
+_TUNED_PER_CELL = {"lr", "options", "demonstrations"}
 _SAME_MACHINE = {"torch", "transformers", "device", "cpu", "threads"}
 
 
@@ -262,9 +262,12 @@ def _should_agree(record: RunRecord) -> Iterator[tuple[str, str, Any]]:
 
 
 def resolved(record: RunRecord) -> dict[str, Any]:
-    """The record's spec, with the default of every field that is younger than the record."""
+    """The record's spec, with the default of every field that is younger than the record, and without the
+    fields of a training that it did not have."""
     defaults = {k: f.default for k, f in RunSpec.model_fields.items() if not f.is_required()}
-    return defaults | {"options": {}} | record.spec
+    unused = TRAINING if record.spec.get("lr") is None else ()
+    whole = defaults | {"options": {}} | record.spec
+    return {name: value for name, value in whole.items() if name not in unused}
 
 
 def settings(records: Iterable[RunRecord]) -> dict[str, dict[str, tuple[str, ...]]]:

@@ -9,7 +9,6 @@ from transformers import PreTrainedTokenizerBase
 
 from tasks.base import Adapter, TaskError
 
-
 BETWEEN = "\n\n"
 """After each demonstration, as `train_sep` in arXiv 2305.17333's code."""
 

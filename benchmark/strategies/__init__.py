@@ -13,6 +13,7 @@ STRATEGIES = {
     "head": "benchmark.strategies.head:Head",
     "hift": "benchmark.strategies.hift:Hift",
     "lora": "benchmark.strategies.lora:Lora",
+    "none": "benchmark.strategies.none:Untrained",
 }
 
 

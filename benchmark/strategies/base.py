@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from benchmark.errors import Unsupported
+from benchmark.errors import Unsupported, UserError
 from benchmark.spec import Strict
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class TuningStrategy:
     """One method: which parameters train, and with which optimizer and learning rate."""
 
     Options: type[BaseModel] = Options
+    trains = True
+    """Whether there are training steps at all; without, a spec has no learning rate and no steps."""
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
 
     def __init__(self, spec: RunSpec) -> None:
@@ -36,6 +38,9 @@ class TuningStrategy:
                 f"strategy {spec.strategy} has no precision {spec.precision}, "
                 f"only {', '.join(self.precisions)}"
             )
+        if self.trains == (spec.lr is None):
+            says = "trains, and needs one" if self.trains else "trains nothing, and takes none"
+            raise UserError(f"lr: strategy {spec.strategy} {says}")
         self.spec = spec
         self.options: Any = self.Options(**spec.options)
 

@@ -1,0 +1,28 @@
+"""What cannot work together, refused before data or weights are loaded."""
+
+import torch
+
+from benchmark import models
+from benchmark.errors import Unsupported
+from benchmark.models import Source
+from benchmark.spec import RunSpec
+from benchmark.strategies.base import TuningStrategy
+from tasks.base import Adapter
+
+PRETRAINED_HEADS = ("causal_lm", "masked_lm")
+"""Heads that pretraining has trained; any other is new and random, unless the checkpoint holds it."""
+
+
+def check(spec: RunSpec, strategy: TuningStrategy, adapter: Adapter, source: Source) -> None:
+    """Raises Unsupported for a combination that cannot work, UserError for an unreadable model."""
+    if spec.precision == "fp16" and not torch.cuda.is_available():
+        raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
+    models.check_head(source, adapter.head)
+    if spec.demonstrations and not adapter.prompted:
+        raise Unsupported(f"demonstrations: {spec.task} has no prompt that they could stand before")
+    pretrained = adapter.head in PRETRAINED_HEADS or models.holds_head(source, adapter.head)
+    if not strategy.trains and not pretrained:
+        raise Unsupported(
+            f"strategy {spec.strategy}: {spec.task} needs a head {adapter.head}, which would be new and "
+            f"random on {spec.model}: train it, or name a checkpoint that holds one"
+        )

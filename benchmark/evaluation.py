@@ -1,0 +1,77 @@
+"""The predictions of a split: batch by batch, each kept as it comes, and what they cost in memory."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from benchmark import data
+from benchmark.data import Rows
+from benchmark.memory.counter import LiveBytes
+from benchmark.module import on, predict_batch
+from benchmark.spec import RunSpec
+from benchmark.unfinished import Scored, Unfinished
+from tasks.base import Adapter
+
+
+def predictions(
+    model: PreTrainedModel,
+    adapter: Adapter,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    spec: RunSpec,
+    *,
+    device: torch.device,
+    kept: Unfinished,
+) -> tuple[list[Any], int]:
+    """Predictions in the order of `rows`, and the evaluation's own peak in bytes.
+
+    Goes on after the batches that `kept` has of an earlier start. Only what `adapter.predict` returns is
+    held, so memory does not grow with the logits of the split.
+    """
+    collate, size = adapter.collator(tokenizer), spec.eval_batch_size
+    ids = [[rows.ids[index] for index in batch] for batch in data.evaluation_order(rows, size)]
+    scored = kept.scored(ids)
+    peak = _Peak(model.to(device).eval(), device, scored[-1].peak if scored else 0)
+    left = data.evaluation_batches(rows, collate, size, start=len(scored))
+    for of_batch, batch in zip(ids[len(scored) :], left, strict=True):
+        batch = on(device, batch)
+        with peak.around(batch):
+            found = predict_batch(model, adapter, batch, tokenizer, spec.precision)
+        scored.append(Scored(ids=of_batch, predictions=found, peak=peak.bytes))
+        kept.add(scored[-1])
+    in_order = [prediction for batch in scored for prediction in batch.predictions]
+    return data.row_order(rows, in_order), peak.bytes
+
+
+class _Peak:
+    """Peak bytes of weights, batch and what is made of them; the optimizer state of a training that still
+    waits on the device is not the evaluation's.
+
+    On a CPU the first batch is counted alone, which is the longest: counting costs about 10 µs an operation.
+    """
+
+    def __init__(self, model: torch.nn.Module, device: torch.device, so_far: int) -> None:
+        self.bytes = so_far
+        self._cuda = device.type == "cuda"
+        self._device = device
+        self._resident = [*model.parameters(), *model.buffers()]
+        if self._cuda:
+            weights = sum(tensor.nbytes for tensor in self._resident)
+            self._elsewhere = torch.cuda.memory_allocated(device) - weights
+            torch.cuda.reset_peak_memory_stats(device)
+
+    @contextlib.contextmanager
+    def around(self, batch: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        if self._cuda:
+            yield
+            peak = torch.cuda.max_memory_allocated(self._device) - self._elsewhere
+            self.bytes = max(self.bytes, peak)
+        elif self.bytes:
+            yield
+        else:
+            with LiveBytes([*self._resident, *batch.values()]) as counter:
+                yield
+            self.bytes = counter.peak
