@@ -59,7 +59,7 @@ class LanguageModel(Response):
 
         As transformers' run_clm.py, which keeps no start token and drops the last, shorter block.
         """
-        texts = self.column(rows, self.config.text)
+        texts = list(self.column(rows, self.config.text))
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise TaskError(
