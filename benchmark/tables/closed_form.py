@@ -43,7 +43,6 @@ PRECISIONS = {
     "Mixed": Precision(2, "all", idle_masters_on_device=True),
     "Mixed^Hi": Precision(2, "all"),
 }
-QUANTITIES = ("trainable_params", "para", "gra", "sta", "pgs", "residual_states", "total")
 ROWS = tuple(
     (optimizer, precision, method)
     for optimizer in OPTIMIZERS
@@ -153,6 +152,7 @@ def memory(model: str) -> list[dict[str, Any]]:
 def _memory_row(model: str, optimizer: str, precision: str, method: str) -> dict[str, Any]:
     found = held(model, OPTIMIZERS[optimizer], precision, method)
     return {
+        "model": model,
         "optimizer": optimizer,
         "precision": precision,
         "method": method,

@@ -112,8 +112,11 @@ def gather(name: str, results: Path) -> Evidence:
             faults |= _faults(cell, records, results)
     known = {run_id for cell in cells for run_id in cell.run_ids}
     strange = sorted(records.keys() - known)
-    notices = (f"records of no cell of the matrix, not used: {_some(strange)}",) if strange else ()
-    return Evidence(cells, {i: tuple(r) for i, r in records.items()}, faults, notices=notices)
+    notices = [f"Records of no cell of the matrix, not used: {_some(strange)}."] if strange else []
+    if any(one.code.get("dirty") for found in records.values() for one in found):
+        notices.append("Some runs were made from code with uncommitted changes.")
+    found = {run_id: tuple(same) for run_id, same in records.items()}
+    return Evidence(cells, found, faults, notices=tuple(notices))
 
 
 def _faults(

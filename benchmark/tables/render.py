@@ -96,6 +96,8 @@ def render(table: Table, results: Path, *, models: Sequence[str] = ()) -> Render
     if isinstance(table, LedgerTable):
         if not (models or table.models):
             raise UserError(f"table {table.id}: --model: name a known shape, a folder or a Hub id")
+        if models and table.shows == "memory" and table.models:
+            raise UserError(f"table {table.id}: --model: give it to the table memory instead")
         rows = compare.ledger_rows(table, models or table.models)
         rule = (compare.LEDGER_RULE,) if table.reference else ()
         return Rendered(table, rows, _ledger_cells(rows), table.notes + rule)
@@ -105,7 +107,9 @@ def render(table: Table, results: Path, *, models: Sequence[str] = ()) -> Render
     notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
     if isinstance(table, ScoreTable):
         rows = compare.score_rows(table, found)
-        return Rendered(table, rows, [_score_cells(row) for row in rows], (*notes, compare.RULE))
+        return Rendered(
+            table, rows, [_score_cells(row) for row in rows], (*notes, compare.rule(table))
+        )
     rows = compare.record_rows(table, found)
     return Rendered(table, rows, [_record_cells(table, row) for row in rows], notes)
 

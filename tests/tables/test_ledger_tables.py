@@ -146,7 +146,7 @@ def test_a_wrong_closed_form_is_outside(monkeypatch):
 
 
 def test_any_config_has_a_ledger(cli, tmp_path):
-    """A local folder with a config and no weights; the paper's values are not laid beside it."""
+    """A local folder with a config and no weights."""
     from transformers import LlamaConfig
 
     small = LlamaConfig(
@@ -161,7 +161,7 @@ def test_any_config_has_a_ledger(cli, tmp_path):
     block = 4 * 64 * 64 + 3 * 64 * 128 + 2 * 64
     total = 3 * block + 2 * 100 * 64 + 64
     folder = str(tmp_path / "small")
-    code, out, err = cli("tables", "memory-llama-7b", "--model", folder, "--format", "json")
+    code, out, err = cli("tables", "memory", "--model", folder, "--format", "json")
     assert code == 0, err
     rows = json.loads(out)
     assert rows[0]["trainable_params"] == total / 10**6
@@ -177,6 +177,7 @@ def test_any_config_has_a_ledger(cli, tmp_path):
         (["memory"], "table memory: --model: name a known shape, a folder or a Hub id"),
         (["memory", "--model", "lama-7b"], 'did you mean "llama-7b"'),
         (["speed", "--model", "llama-7b"], "its rows come from records"),
+        (["memory-llama-7b", "--model", "opt-13b"], "give it to the table memory instead"),
         ([], "name one table, or give --list or --all"),
         (["speed", "--all"], "name one table, or give --list or --all"),
         (["--list", "--format", "tex"], "give one of text, json, csv, md"),
@@ -184,6 +185,14 @@ def test_any_config_has_a_ledger(cli, tmp_path):
 )
 def test_bad_input_is_one_line(write, refused, arguments, message):
     assert message in refused("tables", *arguments)
+
+
+def test_the_papers_mean_is_not_laid_beside_other_models(cli):
+    code, out, _ = cli("tables", "trainable-parameters", "--model", "llama-7b", "--format", "json")
+    assert code == 0
+    one, mean = json.loads(out)
+    assert one["reduction_percent"] == mean["reduction_percent"]
+    assert mean["reduction_percent_paper"] is mean["verdict"] is None
 
 
 def test_a_config_without_a_head_is_refused(write, refused):
