@@ -169,9 +169,12 @@ def _longtable(page: Rendered) -> str:
     head = " & ".join(tex(name) for name in page.shown[0])
     body = "".join(" & ".join(map(tex, row.values())) + " \\\\\n" for row in page.shown)
     notes = "".join(f"% {' '.join(note.split())}\n" for note in page.notes)
+    columns = zip(*(row.values() for row in page.shown), strict=True)
+    wide = (max(map(len, column)) > 40 for column in columns)  # such a column wraps
+    widths = "".join(r"p{0.2\linewidth}" if it else "l" for it in wide)
     return (
         f"% {page.table.id}: needs \\usepackage{{booktabs,longtable}}\n{notes}"
-        f"\\begin{{longtable}}{{{'l' * len(page.shown[0])}}}\n"
+        f"\\begin{{longtable}}{{{widths}}}\n"
         f"\\caption{{{tex(page.table.title)}}} \\\\\n"
         f"\\toprule\n{head} \\\\\n\\midrule\n\\endhead\n"
         f"{body}\\bottomrule\n\\end{{longtable}}\n"

@@ -107,6 +107,16 @@ def test_every_row_runs_or_says_why_not(table):
         assert line.model in table.models
 
 
+@pytest.mark.parametrize("table", SCORES, ids=lambda table: table.id)
+def test_every_run_a_table_shows_is_a_cell_of_its_matrix(table):
+    path = evidence.MATRICES / f"{table.matrix}.yaml"
+    cells = {(cell.task, cell.model, cell.label) for cell in matrix.load(path).cells}
+    for line in table.rows:
+        for column in table.columns.values():
+            if line.strategy and (column.only is None or line.method in column.only):
+                assert (column.task, table.models[line.model], line.strategy) in cells
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
