@@ -216,6 +216,10 @@ def read(adapter, rows):
     return rows
 
 
+def read_golden(name):
+    return yaml.safe_load(path(name).read_text(encoding="utf-8"))
+
+
 def golden(name):
     """The golden file's content, made anew."""
     rows = read(adapter(name), chosen(adapter(name)))

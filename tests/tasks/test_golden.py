@@ -5,7 +5,6 @@ After a change that is meant: `python tests/tasks/rendering.py TASK`, and read t
 
 import pytest
 import rendering
-import yaml
 
 from benchmark.twin import models as twins
 from tasks import base
@@ -21,13 +20,9 @@ VERBALIZED = [
 """The tasks in which words stand for the labels."""
 
 
-def golden(name):
-    return yaml.safe_load(rendering.path(name).read_text(encoding="utf-8"))
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rows_are_rendered_as_in_the_golden_file(name):
-    content = golden(name)
+    content = rendering.read_golden(name)
     rows = {column: [row[column] for row in content["rows"]] for column in content["rows"][0]}
     assert content["version"] == base.load(name).version, "a new version is rendered and read anew"
     assert rendering.rendered(rendering.adapter(name), rows) == content["examples"]
@@ -40,7 +35,7 @@ def test_every_golden_file_is_a_tasks():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_examples_and_each_label_are_in_the_golden_file(name):
-    task, examples = base.load(name), golden(name)["examples"]
+    task, examples = base.load(name), rendering.read_golden(name)["examples"]
     words = getattr(getattr(task, "candidates", None), "words", None)
     labels = getattr(task, "labels", None) or getattr(task, "words", None) or words
     assert len(examples) >= 2
@@ -50,7 +45,7 @@ def test_two_examples_and_each_label_are_in_the_golden_file(name):
 
 @pytest.mark.parametrize("name", PROMPTED)
 def test_no_blank_slips_into_a_prompt(name):
-    for example in golden(name)["examples"]:
+    for example in rendering.read_golden(name)["examples"]:
         if "text" in example:
             prompts, answers = [example["text"]], []
         else:
@@ -68,7 +63,7 @@ def test_no_blank_slips_into_a_prompt(name):
 
 def answers_of(name, tokenizer):
     """The tokens of each label's word, as it stands after the prompt or in it."""
-    task, row = base.load(name), golden(name)["rows"][0]
+    task, row = base.load(name), rendering.read_golden(name)["rows"][0]
     if task.adapter == "masked":
         return [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in task.words]
     pairs = rendering.adapter(name).pairs(row, at=0, tokenizer=tokenizer)
