@@ -16,6 +16,7 @@ from benchmark.commands.list import list_
 from benchmark.commands.matrix import plan, report, run, status, sync
 from benchmark.commands.options import say
 from benchmark.commands.regress import regress
+from benchmark.commands.rescore import rescore
 from benchmark.commands.schedule import schedule
 from benchmark.commands.speed import speed
 from benchmark.commands.tables import tables
@@ -28,7 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (plan, run, status, report, sync, dashboard, regress, schedule, speed, tables):
+for command in (
+    plan,
+    run,
+    status,
+    report,
+    sync,
+    dashboard,
+    regress,
+    rescore,
+    schedule,
+    speed,
+    tables,
+):
     app.command()(command)
 app.command(name="list")(list_)
 

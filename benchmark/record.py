@@ -243,7 +243,8 @@ def read_predictions(path: Path) -> tuple[list[Any], list[Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: predictions cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: predictions cannot be read: {reason}") from None
     predictions, references = [], []
     for number, line in enumerate(lines, start=1):
         try:
