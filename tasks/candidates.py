@@ -142,11 +142,7 @@ class Candidates(Adapter):
                 model, batch["input_ids"][right], batch["attention_mask"][right], lengths
             )
             return -tokens.sum() / lengths.sum()
-        scores = self.scores(model, batch, len(batch["input_ids"]))
-        table = torch.nn.utils.rnn.pad_sequence(
-            scores.split(counts.tolist()), batch_first=True, padding_value=float("-inf")
-        )
-        return functional.cross_entropy(table, labels)
+        return over_candidates(self.scores(model, batch, len(batch["input_ids"])), counts, labels)
 
     def scores(
         self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor], at_once: int
@@ -183,3 +179,13 @@ class Candidates(Adapter):
             predictions = [reference["candidates"][index] for index, reference in pairs]
             references = [reference["right"] for reference in references]
         return super().score(predictions, references)
+
+
+def over_candidates(
+    scores: torch.Tensor, counts: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """The mean cross-entropy of the right candidates, where rows have `counts` of the `scores` (N,)."""
+    table = torch.nn.utils.rnn.pad_sequence(
+        scores.split(counts.tolist()), batch_first=True, padding_value=float("-inf")
+    )
+    return functional.cross_entropy(table, labels)

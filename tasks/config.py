@@ -106,7 +106,9 @@ class TaskConfig(_Strict):
         module = self.main.partition(".")[0]
         return f"{module}@{metrics.version(module)}"
 
-    @field_validator("inputs", "prompt", "answer", "question_id", mode="after", check_fields=False)
+    @field_validator(
+        "inputs", "prompt", "answer", "question", "question_id", mode="after", check_fields=False
+    )
     @classmethod
     def _readable(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for template in [value] if isinstance(value, str) else value or ():
@@ -224,8 +226,9 @@ class LanguageModelConfig(TaskConfig):
 
 
 class SpansConfig(TaskConfig):
-    """The answer to `question` is a piece of `context`; `answers` holds `text` and `answer_start` lists.
-    Long contexts are read in windows that overlap by `stride` tokens."""
+    """The answer to `question` (a column or template) is a piece of column `context`; `answers` holds `text`
+    and `answer_start` lists. Long contexts are read in windows that overlap by `stride` tokens, but at most
+    by a third of the run's `max_length`."""
 
     question: str
     context: str
@@ -235,8 +238,28 @@ class SpansConfig(TaskConfig):
 
 
 class TaggingConfig(TaskConfig):
-    """A tag per word: lists of words and of tag indices, and the tags' names."""
+    """A tag per word: columns with lists of words and of tag indices, and the tags' names, `O` for none."""
 
     words: str
     tags: str
     names: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _none(self) -> "TaggingConfig":
+        if "O" not in self.names:
+            raise ValueError("names need O, the tag of a word outside all entities")
+        return self
+
+
+class ChoiceConfig(TaskConfig):
+    """Two input texts for each candidate, the second with `{candidate}`, or a filter that puts it somewhere.
+    What does not fit is cut from the first."""
+
+    inputs: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
+    candidates: Columns | Listed
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> "ChoiceConfig":
+        if "candidate" not in templates.columns(self.inputs[1]):
+            raise ValueError("inputs: the second needs {candidate}")
+        return self

@@ -1,0 +1,52 @@
+"""Precision, recall and F1 over named entities, as CoNLL's conlleval counts them: whole chunk and its type.
+
+Tags are IOB2. A chunk begins at a B tag, and at an I tag that continues no chunk of its type.
+"""
+
+import datasets
+import evaluate
+
+VERSION = "1"
+
+
+class EntityF1(evaluate.Metric):
+    """Predictions and references are lists of tags, one per word."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        tags = datasets.List(datasets.Value("string"))
+        return evaluate.MetricInfo(
+            description=__doc__,
+            citation="",
+            features=datasets.Features(predictions=tags, references=tags),
+        )
+
+    def _compute(
+        self, predictions: list[list[str]], references: list[list[str]]
+    ) -> dict[str, float]:
+        predicted, right = _all_chunks(predictions), _all_chunks(references)
+        both = len(predicted & right)
+        precision = both / len(predicted) if predicted else 0.0
+        recall = both / len(right) if right else 0.0
+        f1 = 2 * both / (len(predicted) + len(right)) if both else 0.0
+        return {"precision": precision, "recall": recall, "f1": f1}
+
+
+def _all_chunks(sentences: list[list[str]]) -> set[tuple[int, int, int, str]]:
+    """Sentence, first word, the word after the last, and type of every chunk."""
+    return {(number, *chunk) for number, tags in enumerate(sentences) for chunk in _chunks(tags)}
+
+
+def _chunks(tags: list[str]) -> list[tuple[int, int, str]]:
+    found, start = [], 0
+    before = ("O", "")
+    for place, tag in enumerate([*tags, "O"]):
+        mark, _, kind = tag.partition("-")
+        if mark not in ("B", "I", "O"):
+            raise ValueError(f"entity_f1: tag {tag!r} is not B-, I- or O")
+        goes_on = mark == "I" and before[0] != "O" and kind == before[1]
+        if before[0] != "O" and not goes_on:
+            found.append((start, place, before[1]))
+        if mark != "O" and not goes_on:
+            start = place
+        before = (mark, kind)
+    return found

@@ -1,0 +1,206 @@
+"""Span question answering with a head: where in the context the answer starts and ends, as for SQuAD."""
+
+import bisect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tasks import batches
+from tasks.base import Adapter, Rows, TaskError
+from tasks.config import SpansConfig
+
+OUTSIDE = (-1, -1)
+"""The characters of a token that is none of the context's."""
+
+
+class Spans(Adapter):
+    """Predictions are texts, references lists of right texts.
+
+    A long context is read in windows, all of the row's question and some of its context each, so nothing is
+    cut; a window without the whole answer has both labels at its first token. Windows and labels follow
+    transformers examples/pytorch/question-answering/run_qa.py, and so does the choice of an answer, but that
+    every pair of start and end is weighed and not only those of the 20 best of each.
+    """
+
+    config: SpansConfig
+    head = "question_answering"
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, list[Any]]:
+        questions, contexts = self.texts(rows, self.config.question), self.contexts(rows)
+        answers = self.places(rows)
+        stride = min(self.config.stride, max_length // 3)
+        alone = tokenizer(questions, add_special_tokens=False)["input_ids"]
+        room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - stride
+        for at, ids in enumerate(alone):
+            if len(ids) >= room:
+                raise TaskError(
+                    f"{self.config.name}: the question's {len(ids)} tokens leave no room for the context: "
+                    "raise max_length",
+                    at,
+                )
+        encoded = tokenizer(
+            questions,
+            contexts,
+            truncation="only_second",
+            max_length=max_length,
+            stride=stride,
+            return_overflowing_tokens=True,
+        )
+        names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
+        features: dict[str, list[Any]] = {
+            name: [[] for _ in contexts] for name in (*names, "offsets", "labels")
+        }
+        for window, at in enumerate(encoded["overflow_to_sample_mapping"]):
+            whole = encoded.encodings[window]
+            offsets = [
+                place if sequence == 1 else OUTSIDE
+                for place, sequence in zip(whole.offsets, whole.sequence_ids, strict=True)
+            ]
+            for name in names:
+                features[name][at].append(encoded[name][window])
+            features["offsets"][at].append(offsets)
+            features["labels"][at].append(labels(offsets, *answers[at]))
+        return features | {"context": contexts, "truncated": [False] * len(contexts)}
+
+    def contexts(self, rows: Rows) -> list[str]:
+        """The contexts as they stand, as answers are counted in their characters."""
+        found = self.column(rows, self.config.context)
+        for at, text in enumerate(found):
+            if not isinstance(text, str) or not text.strip():
+                raise TaskError(
+                    f"{self.config.name}: column {self.config.context}: empty text {text!r}", at
+                )
+        return list(found)
+
+    def places(self, rows: Rows) -> list[tuple[int, int]]:
+        """The first character of each row's first answer in the context, and the one after its last."""
+        starts = self.column(rows, f"{self.config.answers}.answer_start")
+        found = []
+        for at, (start, texts, context) in enumerate(
+            zip(starts, self.references(rows), self.contexts(rows), strict=True)
+        ):
+            end = start[0] + len(texts[0]) if start else -1
+            if not 0 <= end - len(texts[0]) < end <= len(context):
+                raise TaskError(
+                    f"{self.config.name}: column {self.config.answers}: {texts[0]!r} at {start} is "
+                    f"outside the {len(context)} characters of {self.config.context}",
+                    at,
+                )
+            found.append((start[0], end))
+        return found
+
+    def references(self, rows: Rows) -> list[list[str]]:
+        found = self.column(rows, f"{self.config.answers}.text")
+        for at, texts in enumerate(found):
+            if not texts:
+                raise TaskError(f"{self.config.name}: column {self.config.answers}: no answer", at)
+        return [list(texts) for texts in found]
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+        def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            def windows(name: str) -> list[Any]:
+                return [window for feature in features for window in feature[name]]
+
+            batch = batches.inputs(windows("input_ids"), tokenizer.pad_token_id, side="right")
+            if "token_type_ids" in features[0]:
+                batch["token_type_ids"] = batches.padded(windows("token_type_ids"), 0, "right")
+            ends = [
+                batches.padded([[token[i] for token in w] for w in windows("offsets")], -1, "right")
+                for i in (0, 1)
+            ]
+            batch["offsets"] = torch.stack(ends, dim=-1)
+            batch["labels"] = torch.tensor(windows("labels"))
+            batch["counts"] = torch.tensor([len(feature["input_ids"]) for feature in features])
+            characters = [list(map(ord, feature["context"])) for feature in features]
+            batch["context"] = batches.padded(characters, 0, "right")
+            return batch
+
+        return collate
+
+    def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The mean of both ends' cross-entropy over a window's own tokens: padding changes nothing."""
+        found = model(**read(batch))
+        padding = batch["attention_mask"] == 0
+        losses = [
+            functional.cross_entropy(logits.float().masked_fill(padding, float("-inf")), labels)
+            for logits, labels in zip(
+                (found.start_logits, found.end_logits), batch["labels"].unbind(-1), strict=True
+            )
+        ]
+        return sum(losses) / 2
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        batch: Mapping[str, torch.Tensor],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[str]:
+        counts = batch["counts"].tolist()
+        inputs = read(batch)
+        offsets = batch["offsets"].split(len(counts))  # as much memory as any task's batch
+        parts = zip(
+            *(tensor.split(len(counts)) for tensor in inputs.values()), offsets, strict=True
+        )
+        scores, places = [], []
+        for *tensors, windows in parts:
+            found = model(**dict(zip(inputs, tensors, strict=True)))
+            best = best_spans(
+                found.start_logits, found.end_logits, windows, self.config.max_answer_tokens
+            )
+            scores.append(best[0])
+            places.append(best[1])
+        texts = []
+        of_rows = zip(
+            torch.cat(scores).split(counts),
+            torch.cat(places).split(counts),
+            batch["context"].tolist(),
+            strict=True,
+        )
+        for scores_of_row, places_of_row, characters in of_rows:
+            start, end = places_of_row[scores_of_row.argmax()].tolist()
+            texts.append("".join(map(chr, characters[start:end])).strip())
+        return texts
+
+
+def read(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What the model reads of a batch, (windows, L) each."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def labels(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
+    """The tokens with the answer's first and last character; (0, 0) where a window lacks one of them."""
+    of_context = [token for token, place in enumerate(offsets) if place != OUTSIDE]
+    if not of_context or offsets[of_context[0]][0] > start or offsets[of_context[-1]][1] < end:
+        return 0, 0
+    first = bisect.bisect_right(of_context, start, key=lambda token: offsets[token][0]) - 1
+    last = bisect.bisect_left(of_context, end, key=lambda token: offsets[token][1])
+    return of_context[first], of_context[last]
+
+
+def best_spans(
+    starts: torch.Tensor, ends: torch.Tensor, offsets: torch.Tensor, longest: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each window's highest sum of a start and an end logit (W,) and that span's characters (W, 2).
+
+    Logits are (W, L), offsets (W, L, 2). A span lies in the context and has `longest` tokens at most.
+    """
+    outside = offsets[..., 0] < 0
+    starts = starts.float().masked_fill(outside, float("-inf"))
+    ends = ends.float().masked_fill(outside, float("-inf"))
+    tokens = starts.shape[1]
+    of_length = [  # (W, L) for each number of tokens after the first
+        functional.pad(starts[:, : tokens - more] + ends[:, more:], (0, more), value=float("-inf"))
+        for more in range(min(longest, tokens))
+    ]
+    scores, best = torch.stack(of_length, dim=1).flatten(1).max(1)
+    more, first = best // tokens, best % tokens
+    row = torch.arange(len(best), device=best.device)
+    return scores, torch.stack([offsets[row, first, 0], offsets[row, first + more, 1]], dim=-1)

@@ -1,0 +1,135 @@
+"""Tagging words with a head over tokens, as for named entities: a word's first token decides."""
+
+import bisect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from tasks import batches
+from tasks.base import Adapter, Rows, TaskError
+from tasks.config import TaggingConfig
+
+IGNORED = -100
+"""The label of a token that is no word's first: transformers' loss leaves it out."""
+
+
+class Tagging(Adapter):
+    """Predictions and references are lists of tag names, one per word. The loss is over first tokens alone.
+
+    Words are read with a blank between them, so that every family's tokenizer will do. A word beyond
+    `max_length`, or without a token, is predicted as `O`, never left out.
+    """
+
+    config: TaggingConfig
+    head = "token_classification"
+
+    def model_arguments(self) -> dict[str, Any]:
+        names = self.config.names
+        return {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+        }
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> dict[str, list[Any]]:
+        tags, sentences = self.tags(rows), self.words(rows)
+        texts = [" ".join(words) for words in sentences]
+        encoded = tokenizer(texts, truncation=True, max_length=max_length)
+        features: dict[str, list[Any]] = {"input_ids": encoded["input_ids"], "first": []}
+        for words, whole in zip(sentences, encoded.encodings, strict=True):
+            features["first"].append(first_tokens(words, whole.offsets, whole.sequence_ids))
+        features["tags"] = tags
+        features["truncated"] = [bool(whole.overflowing) for whole in encoded.encodings]
+        return features
+
+    def words(self, rows: Rows) -> list[list[str]]:
+        """Each row's words. Raises TaskError for a row without any, or with an empty one."""
+        column = self.config.words
+        found = self.column(rows, column)
+        for at, words in enumerate(found):
+            for text in words or [""]:
+                if not isinstance(text, str) or not text.strip():
+                    raise TaskError(f"{self.config.name}: column {column}: empty text {text!r}", at)
+        return [list(words) for words in found]
+
+    def tags(self, rows: Rows) -> list[list[int]]:
+        """Each row's tag indices, as many as words."""
+        column, names = self.config.tags, self.config.names
+        found = self.column(rows, column)
+        for at, (tags, words) in enumerate(zip(found, self.words(rows), strict=True)):
+            if len(tags) != len(words):
+                raise TaskError(
+                    f"{self.config.name}: column {column}: {len(tags)} tags for {len(words)} words",
+                    at,
+                )
+            for tag in tags:
+                if not isinstance(tag, int) or not 0 <= tag < len(names):
+                    raise TaskError(
+                        f"{self.config.name}: column {column}: tag {tag!r} is outside "
+                        f"{', '.join(names)}",
+                        at,
+                    )
+        return [list(tags) for tags in found]
+
+    def references(self, rows: Rows) -> list[list[str]]:
+        return [[self.config.names[tag] for tag in tags] for tags in self.tags(rows)]
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase
+    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+        def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            ids = [feature["input_ids"] for feature in features]
+            batch = batches.inputs(ids, tokenizer.pad_token_id, side="right")
+            batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
+            for row, feature in enumerate(features):
+                for token, tag in zip(feature["first"], feature["tags"], strict=True):
+                    if token >= 0:
+                        batch["labels"][row, token] = tag
+            batch["first"] = batches.padded([feature["first"] for feature in features], -1, "right")
+            batch["words"] = torch.tensor([len(feature["first"]) for feature in features])
+            return batch
+
+        return collate
+
+    def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+        return model(**read).loss
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        batch: Mapping[str, torch.Tensor],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> list[list[str]]:
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        first = batch["first"]
+        chosen = logits.argmax(-1).gather(1, first.clamp(min=0))
+        chosen = chosen.masked_fill(first < 0, self.config.names.index("O")).tolist()
+        counts = batch["words"].tolist()
+        return [
+            [self.config.names[tag] for tag in tags[:count]]
+            for tags, count in zip(chosen, counts, strict=True)
+        ]
+
+
+def first_tokens(
+    words: Sequence[str],
+    offsets: Sequence[tuple[int, int]],
+    sequences: Sequence[int | None],
+) -> list[int]:
+    """The token with each word's first character, or -1, where the words stand one blank apart.
+
+    `offsets` are each token's characters; `sequences` is None for tokens that the tokenizer added.
+    """
+    of_text = [token for token, sequence in enumerate(sequences) if sequence is not None]
+    found, start = [], 0
+    for word in words:
+        place = bisect.bisect_right(of_text, start, key=lambda token: offsets[token][1])
+        inside = place < len(of_text) and offsets[of_text[place]][0] < start + len(word)
+        found.append(of_text[place] if inside else -1)
+        start += len(word) + 1
+    return found
