@@ -34,6 +34,7 @@ def tables(
         list[str] | None,
         typer.Option(help="A closed-form table of this shape, folder or Hub id; may be repeated."),
     ] = None,
+    group_size: Annotated[int, typer.Option(min=1, help="HiFT's m in a closed-form table.")] = 1,
     results: Results = RESULTS,
     format: Annotated[PaperFormat, typer.Option(help="How to print.")] = PaperFormat.text,
 ) -> None:
@@ -49,7 +50,8 @@ def tables(
     elif all_:
         sys.stdout.write(f"{render.write_all(out, results)}\n")
     else:
-        made = render.render(definition.load(str(name)), results, models=tuple(model or ()))
+        table, models = definition.load(str(name)), tuple(model or ())
+        made = render.render(table, results, models=models, group_size=group_size)
         if format is PaperFormat.text:
             show(made.shown, Format.text, title=made.table.title)
             sys.stdout.write("".join(f"{note}\n" for note in made.notes))

@@ -122,17 +122,20 @@ def held(model: str, optimizer: str, precision: str, method: str, *, group_size:
     )
 
 
-def trainable_parameters(models: Sequence[str]) -> list[dict[str, Any]]:
-    """One row per model: total, the most that one step of HiFT at m = 1 trains, and the reduction in
-    percent; then their mean reduction."""
+def trainable_parameters(models: Sequence[str], *, group_size: int = 1) -> list[dict[str, Any]]:
+    """One row per model: total, the most that one step of HiFT at m = `group_size` trains, and the
+    reduction in percent; then their mean reduction."""
+    from benchmark.engine import make_plan
+
     rows: list[dict[str, Any]] = []
     for model in models:
         units, _ = shape(model)
-        total, peak = sum(u.numel for u in units), max(u.numel for u in units)
+        groups = make_plan(units, group_size=group_size).groups
+        total, peak = sum(u.numel for u in units), max(group.numel for group in groups)
         rows.append(
             {
                 "model": model,
-                "units": len(units),
+                "groups": len(groups),
                 "total_params": total,
                 "peak_trainable": peak,
                 "reduction_percent": 100 * (1 - peak / total),
@@ -143,14 +146,16 @@ def trainable_parameters(models: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def memory(model: str) -> list[dict[str, Any]]:
+def memory(model: str, *, group_size: int = 1) -> list[dict[str, Any]]:
     """The paper's rows for one model: trainable in millions, #Para, #Gra and #Sta in MB (2^20 bytes),
     #PGS in GB (2^30)."""
-    return [_memory_row(model, *row) for row in ROWS]
+    return [_memory_row(model, *row, group_size) for row in ROWS]
 
 
-def _memory_row(model: str, optimizer: str, precision: str, method: str) -> dict[str, Any]:
-    found = held(model, OPTIMIZERS[optimizer], precision, method)
+def _memory_row(
+    model: str, optimizer: str, precision: str, method: str, group_size: int
+) -> dict[str, Any]:
+    found = held(model, OPTIMIZERS[optimizer], precision, method, group_size=group_size)
     return {
         "model": model,
         "optimizer": optimizer,

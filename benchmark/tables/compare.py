@@ -51,20 +51,22 @@ def rule(table: ScoreTable) -> str:
     )
 
 
-def ledger_rows(table: LedgerTable, models: Sequence[str]) -> list[dict[str, Any]]:
+def ledger_rows(
+    table: LedgerTable, models: Sequence[str], *, group_size: int = 1
+) -> list[dict[str, Any]]:
     """The closed form's rows, each published quantity `q` followed by `q_paper` and `q_difference`, and a
     verdict over the row's printed cells; None where nothing is published."""
     from benchmark.tables import closed_form
 
-    mine = tuple(models) == table.models  # another model has no published values
+    mine = tuple(models) == table.models and group_size == 1  # nothing else is published
     printed = definition.published(table.reference) if table.reference and mine else ()
     if table.shows == "trainable_parameters":
-        rows = closed_form.trainable_parameters(models)
+        rows = closed_form.trainable_parameters(models, group_size=group_size)
         values = {("mean", "", ""): dict(zip(["reduction_percent"], printed, strict=False))}
         keys = [(row["model"], "", "") for row in rows]
         quantities = ["reduction_percent"]
     else:
-        rows = [row for model in models for row in closed_form.memory(model)]
+        rows = [row for model in models for row in closed_form.memory(model, group_size=group_size)]
         values = {}
         for row in printed:
             key = row["optimizer"], row["precision"], row["method"]

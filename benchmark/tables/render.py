@@ -87,22 +87,27 @@ class Rendered:
         return _environment(html=True).get_template("table.html.j2").render(page=self)
 
 
-def render(table: Table, results: Path, *, models: Sequence[str] = ()) -> Rendered:
+def render(
+    table: Table, results: Path, *, models: Sequence[str] = (), group_size: int = 1
+) -> Rendered:
     """Fill `table` from the shapes of its models (or of `models` instead), or from the records in `results`.
 
-    Raises UserError for models given to a table of records, none given to one that names none, an
-    unknown model, and a matrix or record that cannot be read.
+    group_size: HiFT's m in a table of shapes. Raises UserError for models or m given to a table of
+    records, no model given to a table that names none, an unknown model, an m beyond a model's units,
+    and a matrix or record that cannot be read.
     """
     if isinstance(table, LedgerTable):
         if not (models or table.models):
             raise UserError(f"table {table.id}: --model: name a known shape, a folder or a Hub id")
         if models and table.shows == "memory" and table.models:
             raise UserError(f"table {table.id}: --model: give it to the table memory instead")
-        rows = compare.ledger_rows(table, models or table.models)
+        rows = compare.ledger_rows(table, models or table.models, group_size=group_size)
+        notes = (f"HiFT with m = {group_size} units per group.", *table.notes)
         rule = (compare.LEDGER_RULE,) if table.reference else ()
-        return Rendered(table, rows, _ledger_cells(rows), table.notes + rule)
-    if models:
-        raise UserError(f"table {table.id}: --model: its rows come from records, not from a shape")
+        return Rendered(table, rows, _ledger_cells(rows), notes + rule)
+    if models or group_size != 1:
+        key = "--model" if models else "--group-size"
+        raise UserError(f"table {table.id}: {key}: its rows come from records, not from a shape")
     found = evidence.gather(table.matrix, results)
     notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
     if isinstance(table, ScoreTable):

@@ -134,8 +134,8 @@ def test_a_wrong_closed_form_is_outside(monkeypatch):
 
     right = closed_form.memory
 
-    def wrong(model):
-        first, *rest = right(model)
+    def wrong(model, **options):
+        first, *rest = right(model, **options)
         return [first | {"sta": first["sta"] - 0.06}, *rest]
 
     monkeypatch.setattr(closed_form, "memory", wrong)
@@ -178,6 +178,8 @@ def test_any_config_has_a_ledger(cli, tmp_path):
         (["memory", "--model", "lama-7b"], 'did you mean "llama-7b"'),
         (["speed", "--model", "llama-7b"], "its rows come from records"),
         (["memory-llama-7b", "--model", "opt-13b"], "give it to the table memory instead"),
+        (["speed", "--group-size", "2"], "--group-size: its rows come from records"),
+        (["memory-llama-7b", "--group-size", "35"], "group_size 35 is more than the 34 units"),
         ([], "name one table, or give --list or --all"),
         (["speed", "--all"], "name one table, or give --list or --all"),
         (["--list", "--format", "tex"], "give one of text, json, csv, md"),
@@ -193,6 +195,20 @@ def test_the_papers_mean_is_not_laid_beside_other_models(cli):
     one, mean = json.loads(out)
     assert one["reduction_percent"] == mean["reduction_percent"]
     assert mean["reduction_percent_paper"] is mean["verdict"] is None
+
+
+def test_larger_groups_hold_more_and_nothing_is_published_for_them(cli):
+    """m = 2 of LLaMA-7B: 17 pairs of units, two blocks the largest."""
+    code, out, _ = cli("tables", "memory-llama-7b", "--group-size", "2", "--format", "json")
+    assert code == 0
+    hift = json.loads(out)[1]
+    assert hift["trainable_params"] == 2 * BLOCK / 10**6
+    assert hift["gra"] == 4 * 2 * BLOCK / 2**20
+    assert hift["para_paper"] is hift["verdict"] is None
+    code, out, _ = cli("tables", "trainable-parameters", "--group-size", "2", "--format", "json")
+    by_model = {row["model"]: row for row in json.loads(out)}
+    assert by_model["llama-7b"]["groups"] == 17
+    assert by_model["llama-7b"]["peak_trainable"] == 2 * BLOCK
 
 
 def test_a_config_without_a_head_is_refused(write, refused):
