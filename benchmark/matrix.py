@@ -6,7 +6,7 @@ key and the nearest valid one. No torch, lightning or mlflow here.
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,13 +121,21 @@ def load(path: Path) -> Matrix:
     for task in axes["tasks"]:
         if task not in (known := tasks.base.names()):
             raise UserError(f"{path}: tasks.{task}: unknown task{nearest(task, known)}")
+    paired = {
+        task: _of_task(f"{path}: tasks.{task}.models", settings, axes["models"])
+        for task, settings in axes["tasks"].items()
+    }
+    axes["tasks"] = {
+        task: {key: value for key, value in settings.items() if key != "models"}
+        for task, settings in axes["tasks"].items()
+    }
     excluded = _selectors(data.get("exclude", []), path, "exclude", axes)
     overrides = _selectors(data.get("cells", []), path, "cells", axes)
 
     cells = []
     for task, model, label in itertools.product(*(axes[axis] for axis in AXES)):
         place = {"task": task, "model": model, "strategy": label}
-        if any(_selects(entry, place) for entry in excluded):
+        if model not in paired[task] or any(_selects(entry, place) for entry in excluded):
             continue
         settings: dict[str, Any] = {}
         layers = [("defaults", defaults)]
@@ -290,6 +298,19 @@ def _models(
     if not isinstance(model, str):
         raise UserError(f"{path}: models: missing: name at least one, or give defaults.model")
     return {model: {}}
+
+
+def _of_task(
+    where: str, settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
+) -> Sequence[str]:
+    """The models that a task runs on: all, or those that its entry lists."""
+    wanted = settings.get("models", list(models))
+    if not isinstance(wanted, list) or not wanted:
+        raise UserError(f"{where}: {wanted!r} is not a list of models")
+    for name in wanted:
+        if not isinstance(name, str) or name not in models:
+            raise UserError(f"{where}: {name!r} is not here{nearest(name, models)}")
+    return wanted
 
 
 def _selectors(

@@ -44,6 +44,14 @@ MATRIX = {
         *("glue/sst2", "glue/sst22"),
         'm.yaml: tasks.glue/sst22: unknown task (did you mean "glue/sst2"?)',
     ),
+    "a task's models are not the matrix's": (
+        *("[glue/sst2]", "{glue/sst2: {models: [tiny-brt]}}"),
+        "m.yaml: tasks.glue/sst2.models: 'tiny-brt' is not here (did you mean \"tiny-bert\"?)",
+    ),
+    "a task's models are no list": (
+        *("[glue/sst2]", "{glue/sst2: {models: tiny-bert}}"),
+        "m.yaml: tasks.glue/sst2.models: 'tiny-bert' is not a list of models",
+    ),
     "unknown strategy": (
         *("full: {}", "ful: {}"),
         "m.yaml: strategies.ful: unknown strategy 'ful' (did you mean \"full\"?)",

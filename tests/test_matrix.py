@@ -87,6 +87,26 @@ def test_lists_and_tables_name_the_same(load):
     )
 
 
+def test_a_task_runs_on_the_models_it_lists_or_on_all(load):
+    loaded = load(
+        """
+        defaults: {data: twin, max_steps: 2, lr: 1.0e-3}
+        tasks:
+          glue/sst2: &prompted {models: [tiny-gpt2, tiny-opt], batch_size: 3}
+          glue/mrpc: *prompted
+          glue/rte:
+        models: [tiny-bert, tiny-gpt2, tiny-opt]
+        strategies: [full]
+    """
+    )
+    found = [(spec.task, spec.model, spec.batch_size) for spec in specs(loaded)]
+    assert found == [
+        *(("glue/sst2", "tiny-gpt2", 3), ("glue/sst2", "tiny-opt", 3)),
+        *(("glue/mrpc", "tiny-gpt2", 3), ("glue/mrpc", "tiny-opt", 3)),
+        *(("glue/rte", model, 16) for model in ("tiny-bert", "tiny-gpt2", "tiny-opt")),
+    ]
+
+
 def test_exclude_takes_out_what_all_its_names_match(load):
     loaded = load("""
         defaults: {data: twin, max_steps: 2, lr: 1.0e-3}
