@@ -26,6 +26,7 @@ MODELS = {
     "tiny-llama": "twin:",
     "roberta-base": "hub:FacebookAI/roberta-base",
     "roberta-large": "hub:FacebookAI/roberta-large",
+    "gpt2-medium": "hub:openai-community/gpt2-medium",
     "gpt2-large": "hub:openai-community/gpt2-large",
     "gpt-neo-2.7b": "hub:EleutherAI/gpt-neo-2.7B",
     "llama-7b": "hub:huggyllama/llama-7b",

@@ -1,7 +1,8 @@
 """Models by shape: transformers configs that need no network, built on the meta device without weights.
 
 The six models of the HiFT paper with the heads its tables have (RoBERTa: two-label classification, the
-others: causal LM), and the GPT-2 shape that `hift-bench speed` times. Add one: one entry in SHAPES.
+others: causal LM), GPT-2 medium of its E2E table, and the GPT-2 shape that `hift-bench speed` times. Add one:
+one entry in SHAPES.
 """
 
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ SHAPES = {
         _ROBERTA
         | {"hidden_size": 1024, "num_hidden_layers": 24}
         | {"num_attention_heads": 16, "intermediate_size": 4096},
+    ),
+    "gpt2-medium": Shape(
+        "GPT2LMHeadModel", "GPT2Config", {"n_embd": 1024, "n_layer": 24, "n_head": 16}
     ),
     "gpt2-large": Shape(
         "GPT2LMHeadModel", "GPT2Config", {"n_embd": 1280, "n_layer": 36, "n_head": 20}
