@@ -1,6 +1,5 @@
 """plan, run, status, report and sync: what is done with a matrix."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,28 +16,27 @@ from benchmark.commands.options import (
     TableFormat,
     TrackingUri,
     say,
+    use_mirror,
 )
 from benchmark.table import Format, show
 
 
-def plan(matrix: MatrixFile, results: Results = RESULTS, format: TableFormat = Format.text) -> None:
-    """Show every run of a matrix: its id, where it stands and its predicted steps."""
+def plan(
+    matrix: MatrixFile,
+    results: Results = RESULTS,
+    data_root: DataRoot = None,
+    format: TableFormat = Format.text,
+) -> None:
+    """Price a matrix: every run with its state, its predicted steps and what it lacks to start."""
     from benchmark import matrix as matrices
-    from benchmark import runner
+    from benchmark import pricing, runner
 
+    use_mirror(data_root)
     planned = runner.plan(matrices.load(matrix), results)
-    rows = [
-        {
-            "run_id": p.run_id,
-            "kind": "lr trial" if p.trial else "run",
-            "state": p.state,
-            "steps": runner.predicted_steps(p.spec or p.cell.runs(p.cell.search.lr[0])[0]),
-            "lr": p.spec.lr if p.spec else None,
-            "hash": p.spec.hash if p.spec else None,
-        }
-        for p in planned
-    ]
-    show(rows, format)
+    missing = pricing.absent(planned)
+    show(pricing.rows(planned, missing), format)
+    for line in pricing.summary(planned, missing):
+        say(line)
 
 
 def run(
@@ -58,8 +56,7 @@ def run(
     from benchmark.progress import bars
     from benchmark.tracking import Tracker
 
-    if data_root is not None:
-        os.environ["HIFT_DATA_ROOT"] = str(data_root.resolve())
+    use_mirror(data_root)
     loaded = matrices.load(matrix)
     runner.check(loaded)
     todo = [p for p in runner.plan(loaded, results) if p.state not in runner.SETTLED]

@@ -1,5 +1,6 @@
 """The options that several commands share, and how a command speaks to the person."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,3 +31,9 @@ RESULTS, REPORTS = Path("results"), Path("reports")
 def say(line: str) -> None:
     """A line for the person, on stderr, so that stdout holds the table alone."""
     sys.stderr.write(line + "\n")
+
+
+def use_mirror(folder: Path | None) -> None:
+    """Let `data: mirror` mean this folder, in the runs' processes too; None leaves it as it is."""
+    if folder is not None:
+        os.environ["HIFT_DATA_ROOT"] = str(folder.resolve())

@@ -1,0 +1,163 @@
+"""What a matrix would cost, before anything runs: steps, and the data and weights that are not here yet.
+
+Only local folders are looked at: no network, no torch, nothing is downloaded or built.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import tasks.base
+from benchmark import data, models, runner
+from benchmark.errors import UserError
+from benchmark.matrix import Cell
+from benchmark.runner import SETTLED, Planned
+from benchmark.spec import RunSpec
+from tasks.config import Origin
+
+
+class Need(NamedTuple):
+    """What a cell cannot run without. `variant`: the data's source, or the model's revision."""
+
+    kind: Literal["data", "weights"]
+    name: str
+    variant: str | None
+
+
+def needs(cell: Cell) -> tuple[Need, Need]:
+    """The dataset and the weights of a cell."""
+    revision = cell.settings.get("model_revision")
+    return Need("data", cell.task, cell.settings["data"]), Need("weights", cell.model, revision)
+
+
+def absent(planned: Iterable[Planned]) -> dict[Need, str]:
+    """What the runs still to do need and is not on this machine -> why, each looked for once."""
+    wanted = dict.fromkeys(n for p in planned if p.state not in SETTLED for n in needs(p.cell))
+    found = {n: _no_data(n) if n.kind == "data" else _no_weights(n) for n in wanted}
+    return {need: why for need, why in found.items() if why}
+
+
+def rows(planned: Sequence[Planned], missing: Mapping[Need, str]) -> list[dict[str, Any]]:
+    """A table row per run. `missing` is what `absent` found."""
+    return [
+        {
+            "run_id": p.run_id,
+            "kind": "lr trial" if p.trial else "run",
+            "state": p.state,
+            "steps": _steps(p),
+            "lr": p.spec.lr if p.spec else None,
+            "hash": p.spec.hash if p.spec else None,
+            "lacks": _lacks(p, missing),
+        }
+        for p in planned
+    ]
+
+
+def summary(planned: Sequence[Planned], missing: Mapping[Need, str]) -> Iterator[str]:
+    """Lines for the person: how much there is, how much is left, and what is not here."""
+    left = [p for p in planned if p.state not in SETTLED]
+    cells = len({(p.cell.task, p.cell.model, p.cell.label) for p in planned})
+    trials = sum(p.trial for p in planned)
+    yield (
+        f"{cells} cells, {len(planned)} runs ({trials} of them lr trials), "
+        f"{sum(map(_steps, planned)):,} steps; "
+        f"still to do: {len(left)} runs, {sum(map(_steps, left)):,} steps"
+    )
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for need, why in missing.items():
+        reasons.setdefault((need.kind, why), []).append(need.name)
+    for (kind, why), names in sorted(reasons.items(), key=lambda reason: reason[0][0]):
+        yield f"missing {kind}: {why} (for {', '.join(names)})"
+
+
+def _steps(planned: Planned) -> int:
+    return runner.predicted_steps(_spec(planned))
+
+
+def _spec(planned: Planned) -> RunSpec:
+    """The run's spec; while its rate is searched, with the first of them, which changes no cost."""
+    search = planned.cell.search
+    return planned.spec or planned.cell.runs(search.lr[0] if search else None)[0]
+
+
+def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:
+    if planned.state in SETTLED:
+        return None
+    return ", ".join(need.kind for need in needs(planned.cell) if need in missing) or None
+
+
+def _no_data(need: Need) -> str | None:
+    """Why the task's data cannot be read here; None where it can (a twin is made when it is needed)."""
+    task = tasks.base.load(need.name)
+    if need.variant != "hub":
+        try:
+            data.check(task, str(need.variant))
+        except UserError as error:
+            return str(error)
+        return None
+    root = _datasets_cache()
+    for origin in task.dataset.origins.values():
+        if not any(_prepared(root, origin)):
+            return f"{origin.id} ({origin.config}) is not in {root}"
+    return None
+
+
+def _datasets_cache() -> Path:
+    """Where the library `datasets` keeps what it has read, by its own variables."""
+    from huggingface_hub import constants
+
+    default = Path(constants.HF_HOME) / "datasets"
+    return Path(os.environ.get("HF_DATASETS_CACHE") or default).expanduser()
+
+
+def _prepared(root: Path, origin: Origin) -> Iterator[Path]:
+    """<root>/<owner>___<name>/<config>/<version>/<commit> of the dataset. A commit is only compared where
+    one is pinned: the folder of a branch is named by the commit that the branch stood at."""
+    owner, _, name = origin.id.rpartition("/")
+    wanted = f"{owner}___{name}".lstrip("_")
+    commit = "*" if "/" in origin.revision else origin.revision
+    for folder in root.glob("*"):
+        if _plain(folder.name) == _plain(wanted):
+            yield from folder.glob(f"{origin.config}/*/{commit}/dataset_info.json")
+
+
+def _plain(name: str) -> str:
+    """`datasets` puts a name into snake_case; this is the same for both spellings."""
+    return name.replace("_", "").lower()
+
+
+def _no_weights(need: Need) -> str | None:
+    """Why the model cannot be loaded here; None where it can (a twin is made when it is needed)."""
+    if models.MODELS.get(need.name, "").startswith("twin:"):
+        return None
+    try:
+        source = models.source(need.name, need.variant)
+    except UserError as error:
+        return str(error)
+    if source.kind != "hub" or _cached_weights(source):
+        return None
+    from huggingface_hub import constants
+
+    return f"{source.location} is not in {constants.HF_HUB_CACHE} as safetensors"
+
+
+def _cached_weights(source: models.Source) -> bool:
+    """Whether the configuration and every file of the weights lie in the Hub's cache."""
+
+    def cached(name: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source.location, name, revision=source.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    if cached("config.json") is None:
+        return False
+    if cached("model.safetensors"):
+        return True
+    index = cached("model.safetensors.index.json")
+    if index is None:
+        return False
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return all(map(cached, set(shards)))

@@ -1,0 +1,216 @@
+"""Pricing a matrix: what is missing, by folders that the libraries themselves wrote, and the totals."""
+
+import json
+import socket
+import textwrap
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import pytest
+from datasets.packaged_modules.parquet.parquet import Parquet
+from factories import make_record
+
+import tasks.base
+from benchmark import matrix, pricing, record, runner
+
+HUB = """
+    defaults: {model: roberta-base, data: hub, max_steps: 10, lr: 1.0e-3, seeds: [0, 1]}
+    tasks: [glue/sst2]
+    strategies: [full, hift]
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Empty caches of both libraries; whoever asks the network fails the test."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asks the network"))
+    return tmp_path
+
+
+def priced(home, text):
+    path = home / "m.yaml"
+    path.write_text(textwrap.dedent(text))
+    planned = runner.plan(matrix.load(path), home / "results")
+    missing = pricing.absent(planned)
+    return pricing.rows(planned, missing), list(pricing.summary(planned, missing))
+
+
+def cache_weights(home, repo, *files, commit="c0ffee", index=None):
+    """A snapshot of the repository in the Hub's cache, as huggingface_hub lays it out."""
+    folder = home / "hub" / f"models--{repo.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True, exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    for name in files:
+        (folder / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+        (folder / "snapshots" / commit / name).write_text("{}")
+    if index:
+        content = {"weight_map": {f"layer{i}": shard for i, shard in enumerate(index)}}
+        path = folder / "snapshots" / commit / "model.safetensors.index.json"
+        path.write_text(json.dumps(content))
+
+
+def cache_dataset(home, task, commit=None):
+    """The dataset as the library `datasets` prepares it in its own cache."""
+    dataset = tasks.base.load(task).dataset
+    file = home / "rows.parquet"
+    datasets.Dataset.from_dict({"sentence": ["a"], "label": [1]}).to_parquet(file)
+    builder = Parquet(
+        cache_dir=str(home / "datasets"),
+        dataset_name=dataset.id.split("/")[1],
+        config_name=dataset.config,
+        config_id=dataset.config,
+        hash=commit or dataset.revision,
+        data_files={"train": [str(file)]},
+    )
+    builder.repo_id = dataset.id  # given at once, it would have to come from the Hub
+    builder._cache_dir = builder._build_cache_dir()
+    builder.download_and_prepare()
+
+
+def lacks(home, text=HUB):
+    rows, _ = priced(home, text)
+    (only,) = {row["lacks"] for row in rows}
+    return only
+
+
+# --- what is missing ------------------------------------------------------------------------------
+
+
+def test_empty_caches_lack_everything_and_say_where_they_looked(home):
+    rows, said = priced(home, HUB)
+    assert {row["lacks"] for row in rows} == {"data, weights"}
+    assert said == [
+        "2 cells, 4 runs (0 of them lr trials), 40 steps; still to do: 4 runs, 40 steps",
+        f"missing data: nyu-mll/glue (sst2) is not in {home / 'datasets'} (for glue/sst2)",
+        f"missing weights: FacebookAI/roberta-base is not in {home / 'hub'} as safetensors "
+        "(for roberta-base)",
+    ]
+
+
+def test_a_dataset_counts_at_its_pinned_commit_alone(home):
+    cache_weights(home, "FacebookAI/roberta-base", "config.json", "model.safetensors")
+    cache_dataset(home, "glue/sst2", commit="another")
+    assert lacks(home) == "data"
+    cache_dataset(home, "glue/mrpc")
+    assert lacks(home) == "data"
+    cache_dataset(home, "glue/sst2")
+    assert lacks(home) is None
+
+
+@pytest.mark.parametrize("task", ["fewshot/trec_k16", "generation/e2e_nlg", "mezo/copa"])
+def test_a_branch_counts_at_any_commit_and_names_in_any_spelling(home, task):
+    text = HUB.replace("glue/sst2", task).replace("roberta-base", "tiny-gpt2")
+    before = lacks(home, text)
+    cache_dataset(home, task, commit="0123abc")
+    assert (before, lacks(home, text)) == ("data", None)
+
+
+def test_both_datasets_of_a_task_are_needed(home):
+    text = HUB.replace("glue/sst2", "glue/ax").replace("roberta-base", "tiny-bert")
+    cache_dataset(home, "glue/mnli")
+    _, said = priced(home, text)
+    assert said[1].startswith("missing data: pietrolesci/glue_diagnostics (")
+
+
+@pytest.mark.parametrize(
+    ("files", "index", "there"),
+    [
+        (["config.json"], None, False),
+        (["model.safetensors"], None, False),
+        (["config.json", "pytorch_model.bin"], None, False),
+        (["config.json", "a.safetensors"], ["a.safetensors", "b.safetensors"], False),
+        (["config.json", "a.safetensors", "b.safetensors"], ["a.safetensors"] * 2, True),
+        (["config.json", "model.safetensors"], None, True),
+    ],
+)
+def test_weights_count_when_every_file_of_them_is_there(home, files, index, there):
+    cache_dataset(home, "glue/sst2")
+    cache_weights(home, "FacebookAI/roberta-base", *files, index=index)
+    assert lacks(home) == (None if there else "weights")
+
+
+def test_a_model_revision_is_that_revision(home):
+    cache_dataset(home, "glue/sst2")
+    cache_weights(home, "FacebookAI/roberta-base", "config.json", "model.safetensors", commit="old")
+    assert lacks(home, HUB.replace("data: hub", "data: hub, model_revision: old")) is None
+    assert lacks(home, HUB.replace("data: hub", "data: hub, model_revision: new")) == "weights"
+
+
+def test_a_mirror_without_the_folder_and_one_with_it(home, monkeypatch):
+    text = HUB.replace("hub", "mirror").replace("roberta-base", "tiny-bert")
+    _, said = priced(home, text)
+    assert "needs a folder laid out like the Hub" in said[1]
+    monkeypatch.setenv("HIFT_DATA_ROOT", str(home / "mirror"))
+    (home / "mirror" / "a" / "b").mkdir(parents=True)
+    _, said = priced(home, text)
+    assert "has no dataset nyu-mll/glue" in said[1]
+    file = home / "mirror" / "nyu-mll" / "glue" / "sst2" / "train.parquet"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"PAR1 rows PAR")
+    _, said = priced(home, text)
+    assert "damaged or cut short" in said[1]
+    file.write_bytes(b"PAR1 rows PAR1")
+    assert lacks(home, text) is None
+
+
+def test_a_local_folder_without_a_model_and_a_name_that_is_none(home, monkeypatch):
+    monkeypatch.chdir(home)
+    (home / "mine").mkdir()
+    text = HUB.replace("hub", "twin")
+    for name, why in (("mine", "has no config.json"), ("roberta-bse", 'did you mean "roberta-')):
+        _, said = priced(home, text.replace("roberta-base", name))
+        assert said[1].startswith("missing weights: ") and why in said[1]
+    (home / "mine" / "config.json").write_text("{}")
+    assert lacks(home, text.replace("roberta-base", "mine")) is None
+
+
+def test_twins_lack_nothing_and_are_not_built(home, monkeypatch):
+    monkeypatch.setenv("HIFT_CACHE", str(home / "cache"))
+    assert lacks(home, HUB.replace("hub", "twin").replace("roberta-base", "tiny-opt")) is None
+    assert not (home / "cache").exists()
+
+
+# --- what is left ---------------------------------------------------------------------------------
+
+
+def test_a_run_on_record_costs_and_lacks_nothing_more(home):
+    priced(home, HUB)
+    spec = matrix.load(home / "m.yaml").cells[0].runs()[0]
+    record.write(make_record(spec), home / "results" / spec.matrix / f"{spec.run_id}.json")
+    rows, said = priced(home, HUB)
+    assert [row["lacks"] for row in rows] == [None] + ["data, weights"] * 3
+    assert said[0].endswith("40 steps; still to do: 3 runs, 30 steps")
+
+
+def test_a_searched_rate_is_priced_before_it_is_known(home):
+    text = HUB.replace("lr: 1.0e-3", "search: {lr: [1.0e-3, 2.0e-3], examples: 50}")
+    rows, said = priced(home, text)
+    assert [row["steps"] for row in rows] == [10] * 8
+    assert [row["state"] for row in rows] == (["missing"] * 2 + ["waiting"] * 2) * 2
+    assert said[0].startswith("2 cells, 8 runs (4 of them lr trials), 80 steps")
+
+
+def test_without_training_there_are_no_steps(home):
+    text = HUB.replace("glue/sst2", "mezo/sst2").replace("[full, hift]", "{none: {}}")
+    rows, _ = priced(home, text)
+    assert [(row["steps"], row["lr"]) for row in rows] == [(0, None)] * 2
+
+
+def test_the_command_prints_the_table_alone_on_stdout(home, cli, monkeypatch):
+    monkeypatch.chdir(home)
+    Path("m.yaml").write_text(textwrap.dedent(HUB))
+    code, out, err = cli("plan", "m.yaml", "--format", "json")
+    assert code == 0 and [row["lacks"] for row in json.loads(out)] == ["data, weights"] * 4
+    assert err.splitlines()[1].startswith("missing data: ")
+
+
+def test_the_command_takes_a_mirror(home, cli, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HIFT_DATA_ROOT", "")  # restored behind the command, which sets it
+    Path("m.yaml").write_text(textwrap.dedent(HUB.replace("hub", "mirror")))
+    (home / "elsewhere").mkdir()
+    _, _, err = cli("plan", "m.yaml", "--data-root", "elsewhere")
+    assert f"{home / 'elsewhere'}: has no dataset nyu-mll/glue" in err
