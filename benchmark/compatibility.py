@@ -1,9 +1,10 @@
 """What cannot work together, refused before data or weights are loaded."""
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from benchmark import models
-from benchmark.errors import Unsupported
+from benchmark.errors import Unsupported, UserError
 from benchmark.models import Source
 from benchmark.spec import RunSpec
 from benchmark.strategies.base import TuningStrategy
@@ -13,8 +14,14 @@ PRETRAINED_HEADS = ("causal_lm", "masked_lm")
 """Heads that pretraining has trained; any other is new and random, unless the checkpoint holds it."""
 
 
-def check(spec: RunSpec, strategy: TuningStrategy, adapter: Adapter, source: Source) -> None:
-    """Raises Unsupported for a combination that cannot work, UserError for an unreadable model."""
+def check(
+    spec: RunSpec,
+    strategy: TuningStrategy,
+    adapter: Adapter,
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Raises Unsupported for what cannot work, UserError for more tokens than the model can read."""
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
     models.check_head(source, adapter.head)
@@ -26,3 +33,5 @@ def check(spec: RunSpec, strategy: TuningStrategy, adapter: Adapter, source: Sou
             f"strategy {spec.strategy}: {spec.task} needs a head {adapter.head}, which would be new and "
             f"random on {spec.model}: train it, or name a checkpoint that holds one"
         )
+    if spec.max_length > models.positions(source, tokenizer):
+        raise UserError(f"max_length: {spec.max_length} is more than the positions of {spec.model}")

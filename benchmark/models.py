@@ -106,6 +106,15 @@ def holds_head(source: Source, head: str) -> bool:
     return kind.__name__ in (config.architectures or ())
 
 
+def positions(source: Source, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The most tokens that the model can read at once."""
+    import transformers
+
+    config = _from_pretrained(transformers.AutoConfig, source)
+    known = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    return min(known, tokenizer.model_max_length)
+
+
 def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     """The model's fast tokenizer, with a pad token (the end token where the family has none)."""
     from transformers import AutoTokenizer

@@ -59,15 +59,12 @@ def run(
     task = tasks.base.load(spec.task)
     adapter = tasks.base.adapter(task)
     source = models.source(spec.model, spec.model_revision)
-    compatibility.check(spec, strategy, adapter, source)
     tokenizer = models.load_tokenizer(source)
+    compatibility.check(spec, strategy, adapter, source, tokenizer)
     rows = data.load(spec, adapter, tokenizer)
     model = models.load_model(
         source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
     )
-    positions = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
-    if spec.max_length > min(positions, tokenizer.model_max_length):
-        raise UserError(f"max_length: {spec.max_length} is more than the positions of {spec.model}")
     inputs = Inputs(
         model=spec.model,
         model_source=source.kind,
@@ -90,17 +87,12 @@ def run(
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     total_steps = spec.steps(len(rows.train.ids))
     module = FineTuning(model, adapter, strategy, total_steps)
-    collate = adapter.collator(tokenizer)
     measure = Measure(lambda row: report({"event": "step", "total": total_steps, **row}))
     callbacks: list[lightning.Callback] = [measure]
     if spec.select == "best":
         assert rows.development is not None
-        held_out = data.evaluation_batches(rows.development, collate, spec.eval_batch_size)
-        callbacks.append(
-            KeepBest(
-                adapter, tokenizer, held_out, rows.development, total_steps, measure, spec.precision
-            )
-        )
+        held_out = rows.development
+        callbacks.append(KeepBest(adapter, tokenizer, held_out, spec, total_steps, measure))
     trainer = lightning.Trainer(
         max_steps=total_steps,
         max_epochs=-1,
@@ -144,6 +136,7 @@ def run(
     try:
         if trained is None:
             if strategy.trains:
+                collate = adapter.collator(tokenizer)
                 trainer.fit(module, data.training_batches(rows.train, collate, spec))
             else:
                 measure.observe(model, trainer.strategy.root_device)
@@ -202,10 +195,8 @@ def run(
 def main() -> int:
     """Run the spec of one file. The last event says why where it exits 2 (bad input) or 3 (unsupported)."""
     spec_path, folder = map(Path, sys.argv[1:])
-    events, sys.stdout = (
-        sys.stdout,
-        sys.stderr,
-    )  # whatever libraries print, stdout holds events alone
+    # whatever libraries print, stdout holds events alone
+    events, sys.stdout = sys.stdout, sys.stderr
 
     def report(row: dict[str, Any]) -> None:
         print(json.dumps(row), file=events, flush=True)

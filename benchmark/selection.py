@@ -9,9 +9,10 @@ import lightning
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from benchmark.data import Rows, row_order
+from benchmark.data import Rows, evaluation_batches, row_order
 from benchmark.measure import Measure
 from benchmark.module import predict
+from benchmark.spec import RunSpec
 from tasks.base import Adapter
 
 POINTS = 5
@@ -27,17 +28,18 @@ class KeepBest(lightning.Callback):
         self,
         adapter: Adapter,
         tokenizer: PreTrainedTokenizerBase,
-        loader: Any,
         rows: Rows,
+        spec: RunSpec,
         total_steps: int,
         measure: Measure,
-        precision: str,
     ) -> None:
         self.scores: dict[int, float] = {}
         self._adapter, self._tokenizer = adapter, tokenizer
-        self._loader, self._rows = loader, rows
+        collate = adapter.collator(tokenizer)
+        self._loader = evaluation_batches(rows, collate, spec.eval_batch_size)
+        self._rows, self._precision = rows, spec.precision
         self._points = {-(-total_steps * i // POINTS) for i in range(1, POINTS + 1)}
-        self._measure, self._precision = measure, precision
+        self._measure = measure
         self._best: tuple[float, dict[str, torch.Tensor]] | None = None
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
