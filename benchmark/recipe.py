@@ -164,10 +164,12 @@ def run(
             raise
         done = record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
     else:
-        write_text(folder / "curves" / f"{name}.csv", trained.curve)
+        peak = trained.memory.peak_allocated if strategy.trains else eval_peak
+        curve = f"curves/{name}.csv" if strategy.trains else None
+        if curve is not None:
+            write_text(folder / curve, trained.curve)
         lines = zip(scored.ids, predictions, scored.references, strict=True)
         write_predictions(folder / "predictions" / f"{name}.jsonl", lines)
-        peak = trained.memory.peak_allocated if strategy.trains else eval_peak
         done = record(
             "success",
             scores=Scores(
@@ -182,7 +184,7 @@ def run(
             train=trained.train,
             params=trained.params,
             memory=replace(trained.memory, peak_allocated=peak, eval_peak=eval_peak),
-            curve=f"curves/{name}.csv",
+            curve=curve,
             predictions=f"predictions/{name}.jsonl",
         )
         fixed = done.times.total_s - evaluation_s - (0 if resumed else trained.train.seconds)
