@@ -171,6 +171,27 @@ def test_more_units_to_a_group_than_there_are_is_refused_by_name(loaded):
         strategy.optimizer(copy.deepcopy(model), STEPS)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "new"),
+    [
+        ("tiny-roberta", "masked_lm", ""),
+        ("tiny-roberta", "question_answering", "qa_outputs"),
+        ("tiny-gpt2", "question_answering", "qa_outputs"),
+        ("tiny-bert", "token_classification", "classifier"),
+        ("tiny-opt", "causal_lm", ""),
+    ],
+)
+def test_lora_trains_what_is_new_of_every_head(name, head, new):
+    model = models.load_model(models.source(name), head, 1)
+    strategy = strategy_class("lora")(make_spec(strategy="lora", model=name))
+    prepared = strategy.prepare(model)
+    trains = {n for n, p in prepared.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert bool(trains) == bool(new) and all(f".{new}." in n for n in trains)
+    ids = torch.randint(10, 900, (2, 6), generator=torch.Generator().manual_seed(1))
+    output = prepared(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert output[0].requires_grad
+
+
 def test_lora_names_a_target_that_is_not_in_the_model(loaded):
     name, model, _ = loaded
     strategy = strategy_class("lora")(

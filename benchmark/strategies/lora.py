@@ -24,7 +24,7 @@ class LoraOptions(Options):
 
 
 class Lora(TuningStrategy):
-    """peft marks the head's modules as trained in full for sequence classification."""
+    """A new head trains in full beside the updates: which module that is, peft knows by the task type."""
 
     Options = LoraOptions
 
@@ -33,7 +33,7 @@ class Lora(TuningStrategy):
 
         options: LoraOptions = self.options
         config = LoraConfig(
-            task_type="SEQ_CLS" if hasattr(model, "num_labels") else "CAUSAL_LM",
+            task_type=_task_type(model),
             r=options.r,
             lora_alpha=options.alpha,
             lora_dropout=options.dropout,
@@ -45,3 +45,12 @@ class Lora(TuningStrategy):
             targets = ", ".join(options.targets or ()) or "by default"
             reason = str(error).splitlines()[0]
             raise UserError(f"strategy lora: targets: {targets}: {reason}") from None
+
+
+def _task_type(model: PreTrainedModel) -> str | None:
+    """peft's name for the model's head; None for a masked LM's, which is as pretrained as its base."""
+    if hasattr(model, "qa_outputs"):
+        return "QUESTION_ANS"
+    if hasattr(model, "num_labels"):
+        return "SEQ_CLS"
+    return "CAUSAL_LM" if model.can_generate() else None
