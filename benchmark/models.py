@@ -21,6 +21,7 @@ MODELS = {
     "tiny-bert": "twin:",
     "tiny-roberta": "twin:",
     "tiny-gpt2": "twin:",
+    "tiny-gpt2-512": "twin:",
     "tiny-gpt-neo": "twin:",
     "tiny-opt": "twin:",
     "tiny-llama": "twin:",

@@ -5,7 +5,7 @@ classes load like any checkpoint. What is saved is the base model, so a head of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from benchmark.twin.store import build_once
 VERSION = "v1"
 
 VOCAB_SIZE = 1000
-MAX_LENGTH = 128  # positions, special tokens included
+MAX_LENGTH = 128  # positions, special tokens included, where a twin names no other
 SEED = 0
 LAYERS, HIDDEN, HEADS, INTERMEDIATE = 4, 64, 2, 128
 
@@ -32,6 +32,7 @@ class Twin:
     special: tuple[str, ...]  # in id order, pad among them
     config: Mapping[str, Any]
     tokenizer_options: Mapping[str, Any] = field(default_factory=dict)
+    max_length: int = MAX_LENGTH
 
 
 _SIZES = {
@@ -117,6 +118,12 @@ TWINS: dict[str, Twin] = {
         {"pad_token": "<pad>", "add_bos_token": True},
     ),
 }
+# for prompts that MAX_LENGTH cannot hold: this vocabulary spells out most of GSM8K's and Alpaca's words
+TWINS["tiny-gpt2-512"] = replace(
+    TWINS["tiny-gpt2"],
+    config={**TWINS["tiny-gpt2"].config, "n_positions": 512},
+    max_length=512,
+)
 
 
 def build(name: str, root: Path) -> Path:
@@ -141,7 +148,7 @@ def describe() -> list[dict[str, Any]]:
                 "layers": LAYERS,
                 "hidden": HIDDEN,
                 "vocabulary": VOCAB_SIZE,
-                "max_length": MAX_LENGTH,
+                "max_length": twin.max_length,
                 "parameters": sum(p.numel() for p in _random_model(twin, "meta").parameters()),
             }
         )

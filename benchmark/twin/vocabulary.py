@@ -31,7 +31,7 @@ def train_tokenizer(twin: "Twin"):
     """Return the twin's tokenizer, an instance of its transformers class, of VOCAB_SIZE tokens."""
     import transformers
 
-    from benchmark.twin.models import MAX_LENGTH, VOCAB_SIZE
+    from benchmark.twin.models import VOCAB_SIZE
 
     learn = {"wordpiece": _wordpiece, "bytes": _bytes, "metaspace": _metaspace}[twin.training]
     learnt = learn(list(twin.special), VOCAB_SIZE)
@@ -40,7 +40,7 @@ def train_tokenizer(twin: "Twin"):
     if "merges" in model:
         parts["merges"] = [tuple(pair) for pair in model["merges"]]
     tokenizer = getattr(transformers, twin.tokenizer)(
-        **parts, model_max_length=MAX_LENGTH, **twin.tokenizer_options
+        **parts, model_max_length=twin.max_length, **twin.tokenizer_options
     )
     assert len(tokenizer) == VOCAB_SIZE, (twin.tokenizer, len(tokenizer))
     return tokenizer

@@ -18,6 +18,7 @@ VOCABULARIES = {
     "tiny-bert": "d59d1bbf0825c8e7",
     "tiny-roberta": "e6812fd45d25a734",
     "tiny-gpt2": "1863baaa2a958614",
+    "tiny-gpt2-512": "1863baaa2a958614",
     "tiny-gpt-neo": "1863baaa2a958614",
     "tiny-opt": "5b1e222115bcd009",
     "tiny-llama": "0f3b501cc9c8f11b",
@@ -26,6 +27,7 @@ TOKENIZERS = {
     "tiny-bert": "BertTokenizer",
     "tiny-roberta": "RobertaTokenizer",
     "tiny-gpt2": "GPT2Tokenizer",
+    "tiny-gpt2-512": "GPT2Tokenizer",
     "tiny-gpt-neo": "GPT2Tokenizer",
     "tiny-opt": "GPT2Tokenizer",
     "tiny-llama": "LlamaTokenizer",
@@ -34,6 +36,7 @@ HEADS = {
     "tiny-bert": ["MaskedLM", "QuestionAnswering"],
     "tiny-roberta": ["MaskedLM", "QuestionAnswering"],
     "tiny-gpt2": ["CausalLM", "QuestionAnswering"],
+    "tiny-gpt2-512": ["CausalLM", "QuestionAnswering"],
     "tiny-gpt-neo": ["CausalLM", "QuestionAnswering"],
     "tiny-opt": ["CausalLM", "QuestionAnswering"],
     "tiny-llama": ["CausalLM", "QuestionAnswering"],
@@ -93,8 +96,8 @@ def test_vocabulary_is_the_version_s(folder):
 
 def test_each_head_trains_at_full_length_and_ignores_padding(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
-    longest = tokenizer(["dull " * 200], truncation=True, return_tensors="pt")
-    assert longest["input_ids"].shape == (1, models.MAX_LENGTH)
+    longest = tokenizer(["dull " * 600], truncation=True, return_tensors="pt")
+    assert longest["input_ids"].shape == (1, models.TWINS[folder.name].max_length)
     for head in ["SequenceClassification", *HEADS[folder.name]]:
         torch.manual_seed(0)
         auto = getattr(transformers, f"AutoModelFor{head}")

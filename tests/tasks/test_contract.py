@@ -1,0 +1,165 @@
+"""Every task keeps the contract: its data, its card, and every family of models does it or is refused."""
+
+import functools
+import json
+import math
+import re
+
+import pytest
+import rendering
+import torch
+from conftest import features
+from factories import make_spec
+
+from benchmark import data, models, recipe, splits
+from benchmark.errors import Unsupported
+from benchmark.twin import models as twins
+from tasks import base
+
+NAMES = base.names()
+ENCODERS = ("tiny-bert", "tiny-roberta")
+DECODERS = ("tiny-gpt2", "tiny-gpt-neo", "tiny-opt", "tiny-llama")
+CAN = {
+    "sequence_classification": ENCODERS + DECODERS,
+    "question_answering": ENCODERS + DECODERS,
+    "token_classification": tuple(set(ENCODERS + DECODERS) - {"tiny-opt"}),  # transformers has none
+    "masked_lm": ENCODERS,
+    "causal_lm": DECODERS,
+}
+"""The families that have each head."""
+PAIRS = [(name, model) for name in NAMES for model in ENCODERS + DECODERS]
+FITTING = [(name, model) for name, model in PAIRS if model in CAN[rendering.adapter(name).head]]
+REFUSED = [pair for pair in PAIRS if pair not in FITTING]
+
+
+@functools.cache
+def brief(name):
+    """The task's adapter; what it generates is three tokens long."""
+    task = base.load(name)
+    if hasattr(task, "decoding"):
+        decoding = task.decoding.model_copy(update={"max_new_tokens": 3})
+        task = task.model_copy(update={"decoding": decoding})
+    return base.adapter(task)
+
+
+@functools.cache
+def network(model, head, labels, problem):
+    source = models.source(model)
+    arguments = {} if labels is None else {"num_labels": labels, "problem_type": problem}
+    torch.manual_seed(0)
+    return models.load_model(source, head, rendering.tokenizer_of(model).pad_token_id, **arguments)
+
+
+def batch(adapter, tokenizer, role):
+    """The first two examples of the twin that each tiny model has positions for, as a batch and as rows."""
+    rows = rendering.twin_part(adapter.config.name, role)
+    rows = rendering.take(rows, range(40))
+    rows = adapter.arrange(rows, role == "train", tokenizer, twins.MAX_LENGTH) or rows
+    found = []
+    for number in range(40):
+        row = rendering.take(rows, [number])
+        try:
+            found.append((row, *features(adapter, row, tokenizer, twins.MAX_LENGTH)))
+        except base.TaskError as error:
+            assert "raise max_length" in str(error)
+        if len(found) == 2:
+            break
+    two = {name: [value for row, _ in found for value in row[name]] for name in rows}
+    return adapter.collator(tokenizer)([feature for _, feature in found]), two
+
+
+@pytest.mark.parametrize(("name", "model"), FITTING)
+def test_a_family_that_can_do_the_task_learns_it_and_is_scored(name, model):
+    adapter, tokenizer = brief(name), rendering.tokenizer_of(model)
+    arguments = adapter.model_arguments()
+    net = network(model, adapter.head, arguments.get("num_labels"), arguments.get("problem_type"))
+    net.zero_grad()
+    loss = adapter.loss(net.train(), batch(adapter, tokenizer, "train")[0])
+    assert loss.shape == () and loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters() if p.grad is not None)
+    assert net.get_input_embeddings().weight.grad.any(), "the loss reaches the bottom of the model"
+
+    inputs, rows = batch(adapter, tokenizer, "eval")
+    with torch.no_grad():
+        predictions = adapter.predict(net.eval(), inputs, tokenizer)
+    references = adapter.references(rows)
+    assert len(predictions) == len(references) == 2
+    for kept in (predictions, references):
+        assert json.loads(json.dumps(kept)) == kept, "what is stored is what is scored"
+    if adapter.config.metrics != ("e2e",):  # whose Java programs take seconds
+        assert math.isfinite(adapter.score(predictions, references)[adapter.config.main_key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if base.load(name).metrics == ("e2e",)])
+def test_generated_text_is_scored(name):
+    adapter = rendering.adapter(name)
+    _, rows = batch(adapter, rendering.tokenizer_of("tiny-gpt2"), "eval")
+    right = [texts[0] for texts in adapter.references(rows)]
+    assert adapter.score(right, adapter.references(rows))[adapter.config.main_key] == 1
+
+
+@pytest.mark.parametrize(("name", "model"), REFUSED)
+def test_a_family_that_cannot_is_refused_before_anything_is_loaded(
+    name, model, tmp_path, monkeypatch
+):
+    def loaded(*arguments, **options):
+        raise AssertionError("something was loaded")
+
+    monkeypatch.setattr(models, "load_model", loaded)
+    monkeypatch.setattr(data, "load", loaded)
+    spec = make_spec(task=name, model=model, data="twin")
+    with pytest.raises(Unsupported, match=f"model {model}: its family .* has no head"):
+        recipe.run(spec, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_twin_has_the_splits_and_columns_that_the_task_reads(name):
+    adapter = rendering.adapter(name)
+    tokenizer = rendering.tokenizer_of(rendering.reader(adapter))
+    for role in ("train", "eval"):
+        rows = rendering.twin_part(name, role)
+        rows = adapter.arrange(rows, role == "train", tokenizer, 128) or rows
+        n = len(next(iter(rows.values())))
+        assert n >= 4 and len(adapter.references(rows)) == n
+        some = rendering.take(rows, range(min(n, 40)))
+        encoded = adapter.encode(some, tokenizer, rendering.UNCUT)
+        assert {len(values) for values in encoded.values()} == {min(n, 40)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_row_is_both_trained_on_and_evaluated_on(name):
+    task = base.load(name)
+    origins, used = task.dataset.origins, {}
+    for role, origin in origins.items():
+        part = splits.part(rendering.twin(origin.id, origin.config), task, role, "twin")
+        split = task.dataset.splits[role].partition("[")[0]
+        used[role] = {(origin.id, origin.config, split, number) for number in part.numbers}
+    assert not used["train"] & used["eval"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if base.load(name).dataset.shots])
+def test_the_shots_and_as_many_rows_to_select_on_can_be_drawn(name):
+    dataset, label = base.load(name).dataset, base.load(name).label
+    rows = rendering.twin_part(name, "train")
+    classes = len(base.load(name).words)
+    wanted = dataset.shots.count * classes
+    spec = make_spec(task=name, data="twin", seed=13, dev_examples=wanted)
+    part = splits.part(rendering.twin(dataset.id, dataset.config), base.load(name), "train", "twin")
+    train, held_out = splits.draw(spec, part.rows, dataset, "twin")
+    assert len(train) == dataset.sizes["train"] <= wanted and not set(train) & set(held_out)
+    assert {rows[label][i] for i in train} == set(range(classes))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_says_what_it_was_checked_against_and_revisions_are_pinned(name):
+    task = base.load(name)
+    assert task.version >= 1 and re.fullmatch(r"[a-z0-9_]+@\S+", task.main_version)
+    for link in re.findall(r"https?://\S+", task.card.paper):
+        assert link.startswith("https://")
+    assert "https://" in task.card.paper
+    assert len(task.card.reference.split()) >= 2 and len(task.card.checked.split()) >= 8
+    for origin in task.dataset.origins.values():
+        assert re.fullmatch(r"[0-9a-f]{40}|refs/convert/parquet", origin.revision)
