@@ -1,1 +1,1 @@
-"""Peak memory, counted and (later) simulated."""
+"""Peak memory of a training step: counted (counter), simulated (simulate, search) and measured (measured)."""

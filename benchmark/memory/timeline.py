@@ -1,0 +1,90 @@
+"""Timeline: LiveBytes with what each storage is for: every allocation and release of a step, in order.
+
+What a storage turns out to be (a gradient, an activation kept for the backward pass) it has been from its
+first byte on, so the split at any moment is read afterwards, from the whole step.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from benchmark.memory.counter import LiveBytes
+
+
+@dataclass(eq=False)
+class _Block:
+    size: int
+    kind: str = "temporaries"
+
+
+class Timeline(LiveBytes):
+    """`resident`: kind -> tensors alive from the start; `base`: kind -> bytes as they are, for which the
+    tensors `counted_elsewhere` stand. `granularity`: an allocator's smallest unit, in bytes."""
+
+    def __init__(
+        self,
+        resident: Mapping[str, Iterable[torch.Tensor]],
+        counted_elsewhere: Iterable[torch.Tensor] = (),
+        base: Mapping[str, int] | None = None,
+        *,
+        granularity: int = 1,
+    ) -> None:
+        self._base = dict(base or {})
+        self._granularity = granularity
+        self._blocks: dict[int, _Block] = {}
+        self._events: list[tuple[_Block, int]] = []
+        self._phases: list[tuple[int, str]] = []
+        super().__init__((), counted_elsewhere, sum(self._base.values()))
+        for kind, tensors in resident.items():
+            for tensor in tensors:
+                self._track(tensor)
+                self.mark(tensor, kind)
+
+    def phase(self, name: str) -> None:
+        """What follows belongs to this phase."""
+        self._phases.append((len(self._events), name))
+
+    def mark(self, tensor: torch.Tensor, kind: str) -> None:
+        """Say what the tensor's storage is for, if nothing has been said before."""
+        block = self._blocks.get(tensor.untyped_storage()._cdata)
+        if block is not None and block.kind == "temporaries":
+            block.kind = kind
+
+    def mark_alive(self, kind: str) -> None:
+        """Say it of everything alive of which nothing has been said."""
+        for block in self._blocks.values():
+            if block.kind == "temporaries":
+                block.kind = kind
+
+    def worst(self) -> tuple[str, dict[str, int]]:
+        """(phase, kind -> bytes) at the moment when most is alive, the first of several."""
+        total = most = sum(self._base.values())
+        at = 0
+        for index, (block, sign) in enumerate(self._events, start=1):
+            total += sign * block.size
+            if total > most:
+                most, at = total, index
+        phase = [name for start, name in self._phases if start < at or start == 0]
+        return (phase or [""])[-1], self.split(at)
+
+    def split(self, events: int | None = None) -> dict[str, int]:
+        """kind -> bytes after so many events (default: all so far)."""
+        bytes_of = dict(self._base)
+        for block, sign in self._events[:events]:
+            bytes_of[block.kind] = bytes_of.get(block.kind, 0) + sign * block.size
+        return bytes_of
+
+    def _track(self, tensor: torch.Tensor, size: int | None = None) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata in self._blocks:
+            return
+        if size is None:
+            size = -(-storage.nbytes() // self._granularity) * self._granularity
+        block = self._blocks[storage._cdata] = _Block(size)
+        self._events.append((block, 1))
+        super()._track(tensor, size)
+
+    def _free(self, key: int) -> None:
+        super()._free(key)
+        self._events.append((self._blocks.pop(key), -1))

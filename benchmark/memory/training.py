@@ -1,0 +1,170 @@
+"""Training: the step whose memory is asked for, of the suite's own strategies; simulated or real.
+
+Runs on whatever tensors the surrounding mode makes: real ones, or fake ones without storage.
+"""
+
+import contextlib
+import inspect
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmark import shapes
+from benchmark.engine import find_units
+from benchmark.errors import UserError
+from benchmark.memory.setting import Setting
+from benchmark.models import HEADS, source
+from benchmark.strategies import strategy_class
+from benchmark.strategies.base import TuningStrategy
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Training:
+    """A model with random weights, its strategy's optimizer, and one batch of full length.
+
+    One token of the batch is padding, so that the attention mask is made, as for any padded batch; there is
+    no key-value cache. Raises UserError for what the model, the strategy or the length cannot do.
+    """
+
+    def __init__(
+        self, setting: Setting, device: str = "cpu", *, fake: FakeTensorMode | None = None
+    ) -> None:
+        """fake: the mode whose tensors stand for real ones; nothing is allocated then."""
+        self.setting, self.device = setting, torch.device(device)
+        with torch.device("meta" if fake else device):
+            strategy = self._prepare()
+        with fake or contextlib.nullcontext():
+            if fake:
+                _fill(self.model)
+            self.optimizer, _ = strategy.optimizer(self.model, 10**6)
+            self.batch = self._batch()
+        scaled = setting.precision == "fp16" and self.device.type == "cuda"
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
+
+    def _prepare(self) -> TuningStrategy:
+        setting, base = self.setting, build(self.setting).train()
+        base.config.use_cache = False
+        if base.config.pad_token_id is None:
+            base.config.pad_token_id = 0
+        _check_length(base, setting)
+        if setting.checkpointing:
+            _checkpoint(base)
+        self._kind, self._regression = type(base).__name__, base.config.num_labels == 1
+        spec = setting.spec(**_as_the_engine_says(setting, base))
+        strategy = strategy_class(spec.strategy)(spec)
+        self.model = strategy.prepare(base).train()
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise UserError(f"strategy {setting.strategy} trains nothing, so it has no step")
+        return strategy
+
+    def _batch(self) -> dict[str, torch.Tensor]:
+        shape = (self.setting.batch_size, self.setting.seq_len)
+        ids = torch.full(shape, 5, device=self.device)
+        mask = torch.ones_like(ids)
+        mask[0, -1] = 0
+        batch = {"input_ids": ids, "attention_mask": mask}
+        if self._kind.endswith("ForQuestionAnswering"):
+            place = torch.zeros_like(ids[:, 0])
+            return batch | {"start_positions": place, "end_positions": place.clone()}
+        labels = torch.zeros_like(ids)
+        if self._kind.endswith("ForSequenceClassification"):
+            labels = torch.zeros(shape[0], device=self.device)
+            labels = labels if self._regression else labels.long()
+        return batch | {"labels": labels}
+
+    def forward(self) -> torch.Tensor:
+        """The loss, with its graph."""
+        low = AUTOCAST.get(self.setting.precision)
+        with torch.autocast(self.device.type, low) if low else contextlib.nullcontext():
+            loss: torch.Tensor = self.model(**self.batch).loss
+        return loss
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._scaler.scale(loss).backward()
+
+    def update(self) -> None:
+        """The optimizer's step; no gradient is left after it."""
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        """All three."""
+        self.backward(self.forward())
+        self.update()
+
+
+def build(setting: Setting) -> Any:
+    """The model with random weights on torch's default device. Raises UserError for a config without a head
+    that has a loss, or without the attention asked for."""
+    transformers.logging.set_verbosity_error()
+    if setting.head is None or setting.model in shapes.SHAPES:
+        named, config = shapes.config(setting.model)
+        kind = getattr(transformers, named)
+    else:
+        config = transformers.AutoConfig.from_pretrained(source(setting.model, None).location)
+    if setting.head is not None:
+        kind = getattr(transformers, HEADS[setting.head])._model_mapping[type(config)]
+        config.num_labels = setting.labels
+    if "labels" not in inspect.signature(kind.forward).parameters:
+        raise UserError(f"model {setting.model}: {kind.__name__} has no head with a loss")
+    if setting.attention is not None:
+        config._attn_implementation = setting.attention
+    try:
+        return kind(config)
+    except ValueError as error:
+        raise UserError(f"model {setting.model}: {str(error).splitlines()[0]}") from None
+
+
+def longest(model: nn.Module) -> int | None:
+    """The longest input that the model's positions allow; None without such a limit."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and "position" in name and module.padding_idx:
+            return module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from there
+    limit: int | None = getattr(model.config, "max_position_embeddings", None)
+    return limit
+
+
+def _fill(model: nn.Module) -> None:
+    """Put an empty CPU tensor in the place of each of the model's meta tensors; tied ones stay tied."""
+    made: dict[torch.Tensor, torch.Tensor] = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor not in made:
+                    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                    if isinstance(tensor, nn.Parameter):
+                        empty = nn.Parameter(empty, tensor.requires_grad)
+                    made[tensor] = empty
+                if tensor is not None:
+                    tensors[name] = made[tensor]
+
+
+def _check_length(model: nn.Module, setting: Setting) -> None:
+    limit = longest(model)
+    if limit is not None and setting.seq_len > limit:
+        raise UserError(
+            f"seq_len: {setting.seq_len} is more than the {limit} positions of {setting.model}"
+        )
+
+
+def _as_the_engine_says(setting: Setting, model: nn.Module) -> dict[str, Any]:
+    """The RunSpec fields by which the engine does what RunSpec has no word for: precision mixed."""
+    if setting.precision != "mixed":
+        return {}
+    if setting.strategy not in ("full", "hift"):
+        raise UserError(f"precision mixed is for full and hift, not {setting.strategy}")
+    fields: dict[str, Any] = {"strategy": "hift", "precision": "mixed_hi"}
+    if setting.strategy == "full":  # one group of all units, whose masters are all active
+        fields["options"] = {"group_size": len(find_units(model))}
+    return fields
+
+
+def _checkpoint(model: Any) -> None:
+    name = "activation_checkpointing_enable"  # as transformers 5.20 calls it
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})

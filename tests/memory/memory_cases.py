@@ -1,0 +1,90 @@
+"""Tiny models of six families as folders with a config.json alone, and the real step they are held to."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+import transformers as T
+
+from benchmark.measure import active_group, state_bytes, state_tensors
+from benchmark.memory.counter import LiveBytes
+from benchmark.memory.setting import Setting
+from benchmark.memory.training import Training
+
+WIDE = {"vocab_size": 211, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+POSITIONS = {"max_position_embeddings": 66, "pad_token_id": 1}
+FAMILIES = {
+    "bert": (
+        "BertForSequenceClassification",
+        lambda: T.BertConfig(**WIDE, **POSITIONS, intermediate_size=96),
+    ),
+    "roberta": (
+        "RobertaForSequenceClassification",
+        lambda: T.RobertaConfig(**WIDE, **POSITIONS, intermediate_size=96),
+    ),
+    "gpt2": (
+        "GPT2LMHeadModel",
+        lambda: T.GPT2Config(vocab_size=211, n_embd=32, n_layer=4, n_head=4, n_positions=64),
+    ),
+    "gpt_neo": (
+        "GPTNeoForCausalLM",
+        lambda: T.GPTNeoConfig(
+            vocab_size=211,
+            hidden_size=32,
+            num_layers=4,
+            num_heads=4,
+            attention_types=[[["global", "local"], 2]],
+            max_position_embeddings=64,
+        ),
+    ),
+    "opt": (
+        "OPTForCausalLM",
+        lambda: T.OPTConfig(**WIDE, **POSITIONS, ffn_dim=96, word_embed_proj_dim=32),
+    ),
+    "llama": (
+        "LlamaForCausalLM",
+        lambda: T.LlamaConfig(**WIDE, intermediate_size=96, max_position_embeddings=64),
+    ),
+}
+
+
+@cache
+def folder(family: str) -> str:
+    """A folder with that family's tiny config.json."""
+    path = Path(tempfile.mkdtemp(prefix=f"tiny_{family}_"))
+    name, config = FAMILIES[family]
+    made = config()
+    made.architectures = [name]
+    made.save_pretrained(path)
+    return str(path)
+
+
+def setting(family: str, **more) -> Setting:
+    """A small batch on the family's tiny model."""
+    return Setting(**{"model": folder(family), "batch_size": 3, "seq_len": 24, **more})
+
+
+def counted(setting: Setting) -> dict[int, int]:
+    """group -> peak bytes of the real step on the CPU; two sweeps of every group, the second counted."""
+    torch.manual_seed(0)
+    training = Training(setting)
+    steps = getattr(getattr(training.optimizer, "plan", None), "schedule", None)
+    sweep = steps.sweep_steps if steps else 1
+    peaks: dict[int, int] = {}
+    for step in range(2 * sweep):
+        if step < sweep:
+            training.step()
+            continue
+        group = active_group(training.optimizer)
+        held = state_bytes(training.optimizer)["device"]
+        model = training.model
+        counter = LiveBytes(
+            [*model.parameters(), *model.buffers(), *training.batch.values()],
+            counted_elsewhere=state_tensors(training.optimizer),
+            base=held["optimizer_state"] + held["master"],
+        )
+        with counter:
+            training.step()
+        peaks[group] = max(counter.peak, peaks.get(group, 0))
+    return peaks
