@@ -6,57 +6,37 @@ softmax and losses in fp32. Not simulated: kernels' own workspaces (cuBLAS takes
 allocator's fragmentation, which is in `reserved`, not in `allocated`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 GRANULARITY = 512
 """Bytes to which torch's CUDA allocator rounds every request."""
 FOREACH = ("Adam", "AdamW", "NAdam", "RAdam", "SGD", "Adagrad", "RMSprop")
 """Optimizers of torch.optim whose default on a CUDA device is foreach."""
-
-_IN_FP32: set[Callable[..., Any]] = {
-    functional.layer_norm,
-    functional.softmax,
-    functional.log_softmax,
-    functional.cross_entropy,
-    functional.mse_loss,
-    torch.softmax,
-    torch.Tensor.softmax,
-    torch.pow,
-    torch.Tensor.pow,
-    torch.rsqrt,
-    torch.sum,
-    torch.Tensor.sum,
-    torch.cumsum,
-    torch.Tensor.cumsum,
-}
+IN_FP32 = ("layer_norm", "softmax", "log_softmax", "cross_entropy", "mse_loss")
+"""What autocast does in fp32 on a CUDA device and not on a CPU, of what models call in functional."""
 
 
-class AsOnCuda(TorchFunctionMode):
-    """Calls of torch's functions allocate as their CUDA kernels do."""
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.Tensor.backward:
-            with self:  # or what a checkpoint recomputes would escape this mode
-                return torch.autograd.backward(args[0])
-        if func is functional.dropout:
-            return _dropout(*args, **kwargs)
-        if func is functional.scaled_dot_product_attention:
-            kwargs["dropout_p"] = 0.0  # the kernel keeps a seed, not a mask
-        if func in _IN_FP32 and torch.is_autocast_enabled("cpu"):
-            args = tuple(_raised(value) for value in args)
-        return func(*args, **kwargs)
+@contextlib.contextmanager
+def as_on_cuda() -> Iterator[None]:
+    """Within, torch.nn.functional allocates as its CUDA kernels do. Functions are replaced, for a torch
+    function mode does not reach what a checkpoint recomputes."""
+    replaced: dict[str, Callable[..., Any]] = {name: _in_fp32(name) for name in IN_FP32}
+    replaced["dropout"] = _dropout
+    replaced["scaled_dot_product_attention"] = _attention(functional.scaled_dot_product_attention)
+    before = {name: getattr(functional, name) for name in replaced}
+    try:
+        for name, function in replaced.items():
+            setattr(functional, name, function)
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(functional, name, function)
 
 
 def use_foreach(optimizer: torch.optim.Optimizer) -> None:
@@ -75,6 +55,25 @@ def _dropout(
     return torch.native_dropout(input, p, True)[0]
 
 
-def _raised(value: Any) -> Any:
-    low = (torch.bfloat16, torch.float16)
-    return value.float() if isinstance(value, torch.Tensor) and value.dtype in low else value
+def _attention(kernel: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """The kernel keeps the seed of its dropout, not a mask."""
+
+    @wraps(kernel)
+    def attention(*args: Any, **kwargs: Any) -> torch.Tensor:
+        return kernel(*args, **{**kwargs, "dropout_p": 0.0})
+
+    return attention
+
+
+def _in_fp32(name: str) -> Callable[..., torch.Tensor]:
+    function = getattr(functional, name)
+
+    @wraps(function)
+    def raised(input: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        low = input.dtype in (torch.bfloat16, torch.float16)
+        if low and torch.is_autocast_enabled("cpu"):
+            input = input.float()
+        result: torch.Tensor = function(input, *args, **kwargs)
+        return result
+
+    return raised

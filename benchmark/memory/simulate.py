@@ -106,7 +106,7 @@ def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> lis
     training = Training(setting, fake=fake)
     with fake, _AnyNumber(), contextlib.ExitStack() as stack:
         if device == "cuda":
-            stack.enter_context(kernels.AsOnCuda())
+            stack.enter_context(kernels.as_on_cuda())
             kernels.use_foreach(training.optimizer)
         return _Sweep(training, device, every).peaks()
 
