@@ -35,11 +35,15 @@ def tables(
         typer.Option(help="A closed-form table of this shape, folder or Hub id; may be repeated."),
     ] = None,
     group_size: Annotated[int, typer.Option(min=1, help="HiFT's m in a closed-form table.")] = 1,
+    simulate: Annotated[
+        bool, typer.Option(help="Simulate the peaks not on record yet: seconds each.")
+    ] = False,
     results: Results = RESULTS,
     format: Annotated[PaperFormat, typer.Option(help="How to print.")] = PaperFormat.text,
 ) -> None:
     """Regenerate the paper's tables: trainable parameters, memory, scores; paper beside ours."""
-    from benchmark.tables import definition, render
+    from benchmark.progress import counting
+    from benchmark.tables import definition, render, simulated
 
     if [name is not None, list_, all_].count(True) != 1:
         raise UserError("tables: name one table, or give --list or --all")
@@ -47,13 +51,21 @@ def tables(
         if format.value not in list(Format):
             raise UserError(f"--list: --format {format.value}: give one of {', '.join(Format)}")
         show(render.overview(), Format(format.value))
-    elif all_:
+        return
+    if all_ and (model or group_size != 1):
+        raise UserError("--all: takes no --model and no --group-size")
+    chosen = render.complete() if all_ else [definition.load(str(name))]
+    models = tuple(model or ())
+    if simulate:
+        wanted = [s for table in chosen for s in render.settings(table, models, group_size)]
+        with counting("simulations") as report:
+            simulated.run(wanted, results, report)
+    if all_:
         sys.stdout.write(f"{render.write_all(out, results)}\n")
+        return
+    made = render.render(chosen[0], results, models=models, group_size=group_size)
+    if format is PaperFormat.text:
+        show(made.shown, Format.text, title=made.table.title)
+        sys.stdout.write("".join(f"{note}\n" for note in made.notes))
     else:
-        table, models = definition.load(str(name)), tuple(model or ())
-        made = render.render(table, results, models=models, group_size=group_size)
-        if format is PaperFormat.text:
-            show(made.shown, Format.text, title=made.table.title)
-            sys.stdout.write("".join(f"{note}\n" for note in made.notes))
-        else:
-            sys.stdout.write(made.text(format.value))
+        sys.stdout.write(made.text(format.value))

@@ -166,8 +166,6 @@ def _memory_row(
         "gra": found.gra / MB,
         "sta": found.sta / MB,
         "pgs": found.pgs / GB,
-        "residual_states": None,
-        "total": None,
     }
 
 

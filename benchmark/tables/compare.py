@@ -6,10 +6,13 @@ seeds (ddof 1) and p the paper's where it printed one. Published single runs sca
 spread of runs and not of means. For closed forms: see `TOLERANCE`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from benchmark import summary
 from benchmark.matrix import Cell
@@ -24,6 +27,9 @@ from benchmark.tables.definition import (
     ScoreTable,
 )
 from benchmark.tables.evidence import Evidence, State, scored_by
+
+if TYPE_CHECKING:
+    from benchmark.tables import simulated
 
 # what a closed form gives; Residual and Total depend on batch and length, which the paper does not say
 EXACT = ("reduction_percent", "trainable_params", "para", "gra", "sta", "pgs")
@@ -52,11 +58,12 @@ def rule(table: ScoreTable) -> str:
 
 
 def ledger_rows(
-    table: LedgerTable, models: Sequence[str], *, group_size: int = 1
+    table: LedgerTable, models: Sequence[str], results: Path, *, group_size: int = 1
 ) -> list[dict[str, Any]]:
     """The closed form's rows, each published quantity `q` followed by `q_paper` and `q_difference`, and a
-    verdict over the row's printed cells; None where nothing is published."""
-    from benchmark.tables import closed_form
+    verdict over the row's printed cells; None where nothing is published. Residual and Total are simulated,
+    and blank without a record in `results`."""
+    from benchmark.tables import closed_form, simulated
 
     mine = tuple(models) == table.models and group_size == 1  # nothing else is published
     printed = definition.published(table.reference) if table.reference and mine else ()
@@ -66,7 +73,13 @@ def ledger_rows(
         keys = [(row["model"], "", "") for row in rows]
         quantities = ["reduction_percent"]
     else:
-        rows = [row for model in models for row in closed_form.memory(model, group_size=group_size)]
+        rows = []
+        for model in models:
+            settings = simulated.paper_settings(model, group_size=group_size)
+            found = simulated.read(model, results)
+            for row in closed_form.memory(model, group_size=group_size):
+                place = row["optimizer"], row["precision"], row["method"]
+                rows.append(row | _simulated(row, found.get(simulated.key(settings[place]))))
         values = {}
         for row in printed:
             key = row["optimizer"], row["precision"], row["method"]
@@ -76,6 +89,21 @@ def ledger_rows(
     return [
         _beside(row, quantities, values.get(key, {})) for row, key in zip(rows, keys, strict=True)
     ]
+
+
+def _simulated(row: Mapping[str, Any], found: simulated.Found | None) -> dict[str, float | None]:
+    """Total and, as the paper has it, the Residual that is left of it beside #PGS, in GB.
+
+    Blank where the simulated step held less than the weights or more than #PGS, so is one of something
+    else. Less than #PGS is no fault: a group other than the largest may have the highest peak.
+    """
+    pgs, weights = row["pgs"], row["para"] / 1024
+    slack = max(0.01, 1e-3 * pgs)  # the allocator rounds up to 512 bytes
+    standing = None if found is None else found.standing / 2**30
+    if found is None or standing is None or not weights - slack <= standing <= pgs + slack:
+        return {"residual_states": None, "total": None}
+    total = found.total / 2**30
+    return {"residual_states": total - pgs, "total": total}
 
 
 def _beside(

@@ -35,6 +35,21 @@ class LedgerTable(Common):
     reference: str | None = None
 
 
+class SimulatedTable(Common):
+    """Simulated peaks of one method over a grid, each against a budget in GB (2^30 bytes)."""
+
+    kind: Literal["simulated"]
+    model: str
+    strategy: str
+    optimizer: str
+    attention: str
+    precisions: tuple[str, ...]
+    seq_lens: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    budget_gb: Annotated[float, Field(gt=0)]
+    reference: str
+
+
 class FromRecords(Common):
     """Filled by the records of `matrix`, a name in benchmark/matrices."""
 
@@ -94,9 +109,10 @@ class RecordTable(FromRecords):
     baseline: str | None = None
 
 
-Table = LedgerTable | ScoreTable | RecordTable
+Table = LedgerTable | SimulatedTable | ScoreTable | RecordTable
 KINDS: dict[str, type[Table]] = {
     "ledger": LedgerTable,
+    "simulated": SimulatedTable,
     "scores": ScoreTable,
     "records": RecordTable,
 }

@@ -4,12 +4,14 @@ Everything from a record or a YAML is escaped: by Jinja2's autoescape in HTML, b
 records give equal bytes, since reports/paper is committed.
 """
 
+from __future__ import annotations
+
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -17,21 +19,23 @@ from benchmark.errors import UserError
 from benchmark.record import write_text
 from benchmark.report import escape_markdown
 from benchmark.table import as_csv, as_markdown
-from benchmark.tables import compare, definition, evidence
-from benchmark.tables.definition import LedgerTable, RecordTable, ScoreTable, Table
+from benchmark.tables import cells, compare, definition, evidence, simulated
+from benchmark.tables.definition import (
+    LedgerTable,
+    ScoreTable,
+    SimulatedTable,
+    Table,
+)
+
+if TYPE_CHECKING:
+    from benchmark.memory.setting import Setting
 
 Rows = list[dict[str, Any]]
+SIMULATED = (
+    "Our Residual and Total are simulated at batch 8 and length 512 with sdpa attention (--simulate). The "
+    "paper does not say at which it measured, so they have no verdict."
+)
 FORMATS = ("md", "csv", "json", "tex", "html")
-HEADINGS = {
-    "trainable_params": ("#Trainable, M", 2),
-    "para": ("#Para, MB", 2),
-    "gra": ("#Gra, MB", 2),
-    "sta": ("#Sta, MB", 2),
-    "pgs": ("#PGS, GB", 2),
-    "residual_states": ("Residual, GB", 2),
-    "total": ("Total, GB", 2),
-    "reduction_percent": ("reduction, %", 4),
-}
 _TEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -70,7 +74,7 @@ class Rendered:
     @property
     def filled_by(self) -> str:
         """What gives it its numbers: shapes, or a matrix."""
-        return "shapes" if isinstance(self.table, LedgerTable) else f"matrix {self.table.matrix}"
+        return filled_by(self.table)
 
     def text(self, format: str) -> str:
         """The whole table in md, csv, json, tex or html."""
@@ -96,27 +100,26 @@ def render(
     records, no model given to a table that names none, an unknown model, an m beyond a model's units,
     and a matrix or record that cannot be read.
     """
+    chosen = _models(table, models, group_size)
     if isinstance(table, LedgerTable):
-        if not (models or table.models):
-            raise UserError(f"table {table.id}: --model: name a known shape, a folder or a Hub id")
-        if models and table.shows == "memory" and table.models:
-            raise UserError(f"table {table.id}: --model: give it to the table memory instead")
-        rows = compare.ledger_rows(table, models or table.models, group_size=group_size)
+        rows = compare.ledger_rows(table, chosen, results, group_size=group_size)
         notes = (f"HiFT with m = {group_size} units per group.", *table.notes)
+        if table.shows == "memory":
+            notes = (*notes, SIMULATED)
         rule = (compare.LEDGER_RULE,) if table.reference else ()
-        return Rendered(table, rows, _ledger_cells(rows), notes + rule)
-    if models or group_size != 1:
-        key = "--model" if models else "--group-size"
-        raise UserError(f"table {table.id}: {key}: its rows come from records, not from a shape")
+        return Rendered(table, rows, cells.ledger(rows), notes + rule)
+    if isinstance(table, SimulatedTable):
+        rows = simulated.grid_rows(table, results)
+        return Rendered(table, rows, [cells.grid(row) for row in rows], table.notes)
     found = evidence.gather(table.matrix, results)
     notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
     if isinstance(table, ScoreTable):
         rows = compare.score_rows(table, found)
         return Rendered(
-            table, rows, [_score_cells(row) for row in rows], (*notes, compare.rule(table))
+            table, rows, [cells.score(row) for row in rows], (*notes, compare.rule(table))
         )
     rows = compare.record_rows(table, found)
-    return Rendered(table, rows, [_record_cells(table, row) for row in rows], notes)
+    return Rendered(table, rows, [cells.record(table, row) for row in rows], notes)
 
 
 def write_all(out: Path, results: Path) -> Path:
@@ -126,8 +129,7 @@ def write_all(out: Path, results: Path) -> Path:
     """
     from benchmark.tables import picture
 
-    tables = [definition.load(name) for name in definition.names()]
-    made = [render(t, results) for t in tables if not (isinstance(t, LedgerTable) and not t.models)]
+    made = [render(table, results) for table in complete()]
     for one in made:
         for format in FORMATS:
             write_text(out / f"{one.table.id}.{format}", one.text(format))
@@ -142,6 +144,44 @@ def write_all(out: Path, results: Path) -> Path:
     return out / "index.html"
 
 
+def complete() -> list[Table]:
+    """Every table but the one that waits for the user's own model."""
+    tables = [definition.load(name) for name in definition.names()]
+    return [table for table in tables if not (isinstance(table, LedgerTable) and not table.models)]
+
+
+def _models(table: Table, given: Sequence[str], group_size: int) -> tuple[str, ...]:
+    """The models of a closed form; UserError where the user's model or m is not the table's to take."""
+    if not isinstance(table, LedgerTable):
+        if given or group_size != 1:
+            key = "--model" if given else "--group-size"
+            raise UserError(f"table {table.id}: {key}: only a closed form takes one")
+        return ()
+    if not (given or table.models):
+        raise UserError(f"table {table.id}: --model: name a known shape, a folder or a Hub id")
+    if given and table.shows == "memory" and table.models:
+        raise UserError(f"table {table.id}: --model: give it to the table memory instead")
+    return tuple(given) or table.models
+
+
+def filled_by(table: Table) -> str:
+    """What gives a table its numbers: shapes, simulations or the records of a matrix."""
+    if isinstance(table, LedgerTable):
+        return "shapes"
+    return "simulation" if isinstance(table, SimulatedTable) else f"matrix {table.matrix}"
+
+
+def settings(table: Table, models: Sequence[str] = (), group_size: int = 1) -> list[Setting]:
+    """What --simulate has to simulate for `table`; nothing for one that shows no simulated peak."""
+    chosen = _models(table, models, group_size)
+    if isinstance(table, SimulatedTable):
+        return simulated.grid_settings(table)
+    if not isinstance(table, LedgerTable) or table.shows != "memory":
+        return []
+    steps = (simulated.paper_settings(model, group_size=group_size) for model in chosen)
+    return [setting for found in steps for setting in found.values()]
+
+
 def overview() -> Rows:
     """What `hift-bench tables --list` prints."""
     rows = []
@@ -150,14 +190,14 @@ def overview() -> Rows:
         held = 0
         if isinstance(table, ScoreTable):
             held = len(definition.scores(table))
-        elif isinstance(table, LedgerTable) and table.reference:
+        elif isinstance(table, LedgerTable | SimulatedTable) and table.reference:
             held = len(definition.published(table.reference))
         rows.append(
             {
                 "table": table.id,
                 "kind": table.kind,
                 "title": table.title,
-                "filled_by": "shapes" if isinstance(table, LedgerTable) else table.matrix,
+                "filled_by": filled_by(table),
                 "published_values": held,
             }
         )
@@ -196,73 +236,3 @@ def _environment(*, html: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def _ledger_cells(rows: Rows) -> list[dict[str, str]]:
-    """The rows as text: a quantity with published values as `paper / ours`, "–" where there is none."""
-    printed = {name for name in HEADINGS for row in rows if row.get(f"{name}_paper") is not None}
-    shown = []
-    for row in rows:
-        cells = {}
-        for name, value in row.items():
-            if name.endswith(("_paper", "_difference")) or name == "source":
-                continue
-            heading, digits = HEADINGS.get(name, (name.replace("_", " "), 0))
-            ours = _number(value, digits) if name in HEADINGS else _whole(value)
-            if name in printed:
-                cells[f"{heading}: paper / ours"] = f"{_plain(row[f'{name}_paper'])} / {ours}"
-            elif printed or name != "verdict":
-                cells[heading] = ours
-        shown.append(cells)
-    return shown
-
-
-def _score_cells(row: Mapping[str, Any]) -> dict[str, str]:
-    spread = {"std": " ± {:g}", "ci": " (interval ± {:g})"}.get(row["spread_kind"] or "", "")
-    paper = "–" if row["paper"] is None else f"{row['paper']:g}{spread.format(row['paper_spread'])}"
-    difference = "–" if row["difference"] is None else f"{row['difference']:+.2f}"
-    return {
-        "model": row["model"],
-        "method": row["method"],
-        "column": row["column"],
-        "published by": row["cites"],
-        "published": paper,
-        "ours, mean ± std (n)": _mean(row, 2),
-        "difference": difference,
-        "verdict": _verdict(row),
-    }
-
-
-def _record_cells(table: RecordTable, row: Mapping[str, Any]) -> dict[str, str]:
-    if "task" not in row:
-        return {"verdict": _verdict(row)}
-    units = {"ratio_peak": ("trainable ratio, peak", 4), "step_ratio": ("step, relative", 3)}
-    units |= {"peak_mib": ("peak memory, MiB", 1), "host_state_mib": ("state on the host, MiB", 1)}
-    units |= {"step_ms": ("step, ms", 1)}
-    costs = {units[name][0]: _number(row[name], units[name][1]) for name in table.shows}
-    names = {name: str(row[name] or "–") for name in ("task", "data", "model", "strategy")}
-    score = f"{_mean(row, 4)} {row['metric'] or ''}".strip()
-    return names | {"score, mean ± std (n)": score} | costs | {"verdict": _verdict(row)}
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    return f"{row['verdict']}: {row['why']}" if row["why"] else str(row["verdict"])
-
-
-def _mean(row: Mapping[str, Any], digits: int) -> str:
-    if row["ours_mean"] is None:
-        return "–"
-    spread = "" if row["ours_std"] is None else f" ± {row['ours_std']:.{digits}f}"
-    return f"{row['ours_mean']:.{digits}f}{spread} ({row['n']})"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _plain(value: float | None) -> str:
-    return "–" if value is None else f"{value:g}" if abs(value) < 1000 else f"{value:.2f}"
-
-
-def _whole(value: Any) -> str:
-    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

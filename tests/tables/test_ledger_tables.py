@@ -129,7 +129,7 @@ def test_commands_print_paper_beside_ours(cli):
     assert rows[0]["sta_paper"] == 51410.08 and "llama.png" in rows[0]["source"]
 
 
-def test_a_wrong_closed_form_is_outside(monkeypatch):
+def test_a_wrong_closed_form_is_outside(monkeypatch, tmp_path):
     from benchmark.tables import compare
 
     right = closed_form.memory
@@ -140,7 +140,7 @@ def test_a_wrong_closed_form_is_outside(monkeypatch):
 
     monkeypatch.setattr(closed_form, "memory", wrong)
     table = definition.load("memory-llama-7b")
-    first, second, *_ = compare.ledger_rows(table, table.models)
+    first, second, *_ = compare.ledger_rows(table, table.models, tmp_path)
     assert first["verdict"] == "outside: sta"
     assert second["verdict"] == "within"
 
@@ -176,10 +176,11 @@ def test_any_config_has_a_ledger(cli, tmp_path):
         (["memory-lama-7b"], "no table 'memory-lama-7b' (did you mean \"memory-llama-7b\"?)"),
         (["memory"], "table memory: --model: name a known shape, a folder or a Hub id"),
         (["memory", "--model", "lama-7b"], 'did you mean "llama-7b"'),
-        (["speed", "--model", "llama-7b"], "its rows come from records"),
+        (["speed", "--model", "llama-7b"], "--model: only a closed form takes one"),
         (["memory-llama-7b", "--model", "opt-13b"], "give it to the table memory instead"),
-        (["speed", "--group-size", "2"], "--group-size: its rows come from records"),
+        (["speed", "--group-size", "2"], "--group-size: only a closed form takes one"),
         (["memory-llama-7b", "--group-size", "35"], "group_size 35 is more than the 34 units"),
+        (["--all", "--model", "llama-7b"], "--all: takes no --model"),
         ([], "name one table, or give --list or --all"),
         (["speed", "--all"], "name one table, or give --list or --all"),
         (["--list", "--format", "tex"], "give one of text, json, csv, md"),

@@ -1,0 +1,98 @@
+"""A row of numbers as the text people read: rounded, units in the headings, "–" where there is no value."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmark.tables.definition import RecordTable
+
+HEADINGS = {
+    "trainable_params": ("#Trainable, M", 2),
+    "para": ("#Para, MB", 2),
+    "gra": ("#Gra, MB", 2),
+    "sta": ("#Sta, MB", 2),
+    "pgs": ("#PGS, GB", 2),
+    "residual_states": ("Residual, GB", 2),
+    "total": ("Total, GB", 2),
+    "reduction_percent": ("reduction, %", 4),
+}
+
+
+def ledger(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rows as text: a quantity with published values as `paper / ours`, "–" where there is none."""
+    printed = {name for name in HEADINGS for row in rows if row.get(f"{name}_paper") is not None}
+    shown = []
+    for row in rows:
+        cells = {}
+        for name, value in row.items():
+            if name.endswith(("_paper", "_difference")) or name == "source":
+                continue
+            heading, digits = HEADINGS.get(name, (name.replace("_", " "), 0))
+            ours = _number(value, digits) if name in HEADINGS else _whole(value)
+            if name in printed:
+                cells[f"{heading}: paper / ours"] = f"{_plain(row[f'{name}_paper'])} / {ours}"
+            elif printed or name != "verdict":
+                cells[heading] = ours
+        shown.append(cells)
+    return shown
+
+
+def grid(row: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "precision": row["precision"],
+        "length": str(row["seq_len"]),
+        "batch": str(row["batch_size"]),
+        "peak, GB": _number(row["peak_gb"], 2),
+        "largest part": row["largest"] or "–",
+        f"{row['budget_gb']:g} GB": _verdict(row),
+    }
+
+
+def score(row: Mapping[str, Any]) -> dict[str, str]:
+    spread = {"std": " ± {:g}", "ci": " (interval ± {:g})"}.get(row["spread_kind"] or "", "")
+    paper = "–" if row["paper"] is None else f"{row['paper']:g}{spread.format(row['paper_spread'])}"
+    difference = "–" if row["difference"] is None else f"{row['difference']:+.2f}"
+    return {
+        "model": row["model"],
+        "method": row["method"],
+        "column": row["column"],
+        "published by": row["cites"],
+        "published": paper,
+        "ours, mean ± std (n)": _mean(row, 2),
+        "difference": difference,
+        "verdict": _verdict(row),
+    }
+
+
+def record(table: RecordTable, row: Mapping[str, Any]) -> dict[str, str]:
+    if "task" not in row:
+        return {"verdict": _verdict(row)}
+    units = {"ratio_peak": ("trainable ratio, peak", 4), "step_ratio": ("step, relative", 3)}
+    units |= {"peak_mib": ("peak memory, MiB", 1), "host_state_mib": ("state on the host, MiB", 1)}
+    units |= {"step_ms": ("step, ms", 1)}
+    costs = {units[name][0]: _number(row[name], units[name][1]) for name in table.shows}
+    names = {name: str(row[name] or "–") for name in ("task", "data", "model", "strategy")}
+    score = f"{_mean(row, 4)} {row['metric'] or ''}".strip()
+    return names | {"score, mean ± std (n)": score} | costs | {"verdict": _verdict(row)}
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    return f"{row['verdict']}: {row['why']}" if row["why"] else str(row["verdict"])
+
+
+def _mean(row: Mapping[str, Any], digits: int) -> str:
+    if row["ours_mean"] is None:
+        return "–"
+    spread = "" if row["ours_std"] is None else f" ± {row['ours_std']:.{digits}f}"
+    return f"{row['ours_mean']:.{digits}f}{spread} ({row['n']})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:g}" if abs(value) < 1000 else f"{value:.2f}"
+
+
+def _whole(value: Any) -> str:
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,157 @@
+"""Simulated peaks for the tables: found once with --simulate, kept as records, read like any other record.
+
+Residual and Total are those of a whole step at the batch and length of `AT`, the ones in the authors' script
+for LLaMA (scripts/llama_hier.sh); the paper does not say at which it measured.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import UserError
+from benchmark.record import write_text
+from benchmark.tables.definition import SimulatedTable
+
+if TYPE_CHECKING:
+    from benchmark.memory.setting import Setting
+
+SCHEMA_VERSION = 1
+AT: dict[str, Any] = {"batch_size": 8, "seq_len": 512, "attention": "sdpa"}
+PRECISIONS = {"FP32": "fp32", "Mixed": "mixed", "Mixed^Hi": "mixed_hi"}
+METHODS = {"FPFT": "full", "HiFT": "hift"}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Found:
+    """Bytes of one simulated step at its worst moment; `standing` is its #PGS."""
+
+    total: int
+    standing: int
+    largest: str
+
+
+def paper_settings(model: str, *, group_size: int = 1) -> dict[tuple[str, str, str], Setting]:
+    """(optimizer, precision, method) of a memory table -> the step to simulate."""
+    from benchmark.memory.setting import Setting
+    from benchmark.tables.closed_form import OPTIMIZERS, ROWS
+
+    return {
+        (optimizer, precision, method): Setting(
+            model=model,
+            strategy=METHODS[method],
+            options={"group_size": group_size} if method == "HiFT" else {},
+            optimizer=OPTIMIZERS[optimizer],
+            precision=PRECISIONS[precision],
+            **AT,
+        )
+        for optimizer, precision, method in ROWS
+    }
+
+
+def grid_settings(table: SimulatedTable) -> list[Setting]:
+    """Every step of the table: precision × length × batch."""
+    from benchmark.memory.setting import Setting
+
+    return [
+        Setting(
+            model=table.model,
+            strategy=table.strategy,
+            optimizer=table.optimizer,
+            precision=precision,
+            batch_size=batch,
+            seq_len=length,
+            attention=table.attention,
+        )
+        for precision in table.precisions
+        for length in table.seq_lens
+        for batch in table.batch_sizes
+    ]
+
+
+def grid_rows(table: SimulatedTable, results: Path) -> list[dict[str, Any]]:
+    """One row per step: its peak in GB (2^30 bytes), whether it is within the budget, what takes most."""
+    rows: list[dict[str, Any]] = []
+    found = read(table.model, results)
+    for setting in grid_settings(table):
+        one = found.get(key(setting))
+        peak = one.total / GIB if one else None
+        fits = None if peak is None else peak <= table.budget_gb
+        verdict = {None: "not run", True: "fits", False: "does not fit"}[fits]
+        rows.append(
+            {"precision": setting.precision, "seq_len": setting.seq_len}
+            | {"batch_size": setting.batch_size, "peak_gb": peak}
+            | {"budget_gb": table.budget_gb, "largest": one.largest if one else None}
+            | {"verdict": verdict, "why": None if one else "no simulation on record: --simulate"}
+        )
+    return rows
+
+
+def key(setting: Setting) -> str:
+    """The record's name of a step: all that a table sets, readable."""
+    options = " ".join(f"{name}={value}" for name, value in sorted(setting.options.items()))
+    step = f"{setting.batch_size}x{setting.seq_len} {setting.attention}"
+    return " ".join(
+        filter(None, (setting.strategy, options, setting.optimizer, setting.precision, step))
+    )
+
+
+def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int], None]) -> None:
+    """Simulate what has no record yet; each is written at once, so a broken-off call goes on later."""
+    from benchmark import environment
+    from benchmark.memory import simulate
+
+    wanted = list(settings)
+    for done, setting in enumerate(wanted):
+        report(done, len(wanted))
+        path = _path(setting.model, results)
+        peaks = _load(path)
+        if key(setting) in peaks:
+            continue
+        peak = simulate.peak(setting)
+        peaks[key(setting)] = {
+            "total": peak.total,
+            "standing": peak.standing,
+            "largest": peak.largest,
+            "kinds": peak.kinds,
+            "moment": peak.moment,
+            "code": environment.code(),
+        }
+        data = {"schema_version": SCHEMA_VERSION, "device": "cuda", "peaks": peaks}
+        write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+    report(len(wanted), len(wanted))
+
+
+def read(model: str, results: Path) -> dict[str, Found]:
+    """key -> what was found for `model`. Raises UserError for a file off schema."""
+    path = _path(model, results)
+    try:
+        return {
+            name: Found(one["total"], one["standing"], one["largest"])
+            for name, one in _load(path).items()
+        }
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: unreadable record: {error!r}") from None
+
+
+def _load(path: Path) -> dict[str, Mapping[str, Any]]:
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version, peaks = data["schema_version"], data["peaks"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: unreadable record: {error!r}") from None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}")
+    return dict(peaks)
+
+
+def _path(model: str, results: Path) -> Path:
+    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", model).strip("-.")
+    return results / "simulated" / f"{name}.json"
