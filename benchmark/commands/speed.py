@@ -18,12 +18,22 @@ def speed(
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     seq_len: Annotated[int, typer.Option(min=1)] = 128,
     sweeps: Annotated[int, typer.Option(min=1, help="Timed sweeps of HiFT.")] = 3,
+    evaluation: Annotated[
+        bool, typer.Option(help="Evaluation instead, on twins, against transformers' own.")
+    ] = False,
     format: TableFormat = Format.text,
 ) -> None:
     """Time strategies in turn on random weights: ratios to full fine-tuning, measured in one run."""
     from benchmark import speed as timing
     from benchmark.progress import counting
 
+    if evaluation:
+        from benchmark import evaluation_speed
+
+        with counting("runs") as report:
+            rows = evaluation_speed.measure(batch_size=batch_size, report=report)
+        show(rows, format)
+        return
     with counting("steps") as report:
         rows = timing.measure(
             model,
