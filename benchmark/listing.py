@@ -1,5 +1,6 @@
 """What a matrix can name: tasks, models, strategies and matrices, as table rows."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,14 @@ from benchmark.models import MODELS
 from benchmark.strategies import STRATEGIES, strategy_class
 
 MATRICES = Path(__file__).parent / "matrices"
+_DECODERS = "GPT-2, GPT-Neo, OPT, LLaMA"
+FAMILIES = {
+    **dict.fromkeys(("classification", "regression", "choice", "spans"), "all"),
+    "tagging": "all but OPT",
+    "masked": "BERT, RoBERTa",
+    **dict.fromkeys(("candidates", "generation", "response", "language_model"), _DECODERS),
+}
+"""Adapter -> the families of models that can do its tasks, said without importing torch."""
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -25,12 +34,13 @@ def _tasks() -> list[dict[str, Any]]:
         found.append(
             {
                 "task": name,
-                "version": task.version,
                 "adapter": task.adapter,
-                "metric": task.main_version,
+                "metric": f"{task.main}@{task.main_version.rpartition('@')[2]}",
                 "dataset": task.dataset.title,
-                "revision": task.dataset.pinned,
+                "revision": re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", task.dataset.pinned),
+                "version": task.version,
                 **task.dataset.sizes,
+                "families": FAMILIES[task.adapter],
             }
         )
     return found

@@ -11,7 +11,7 @@ import torch
 from conftest import features
 from factories import make_spec
 
-from benchmark import data, models, recipe, splits
+from benchmark import data, listing, models, recipe, splits
 from benchmark.errors import Unsupported
 from benchmark.twin import models as twins
 from tasks import base
@@ -113,6 +113,15 @@ def test_a_family_that_cannot_is_refused_before_anything_is_loaded(
     with pytest.raises(Unsupported, match=f"model {model}: its family .* has no head"):
         recipe.run(spec, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("row", listing.rows("tasks"), ids=lambda row: row["task"])
+def test_the_families_that_are_listed_are_those_that_can_do_the_task(row):
+    families = {"tiny-bert": "BERT", "tiny-roberta": "RoBERTa", "tiny-gpt2": "GPT-2"}
+    families |= {"tiny-gpt-neo": "GPT-Neo", "tiny-opt": "OPT", "tiny-llama": "LLaMA"}
+    first, _, rest = row["families"].partition(" but ")
+    listed = set(families.values()) - {rest} if first == "all" else set(first.split(", "))
+    assert listed == {families[model] for name, model in FITTING if name == row["task"]}
 
 
 @pytest.mark.parametrize("name", NAMES)
