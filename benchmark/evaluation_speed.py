@@ -37,14 +37,17 @@ def measure(
     repeats: int = 5,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, Any]]:
-    """A row per task: examples a second (the best of `repeats` in turn, as other load only slows) and ours over transformers'."""
+    """A row per task: examples a second, and ours over transformers'.
+
+    The best of `repeats`, taken in turn and in both orders, as other load only slows.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for at, (task, model, examples) in enumerate(CELLS):
         sides = _sides(task, model, batch_size, examples, device)
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for repeat in range(repeats + 1):
-            for name, run in sides.items():
+            for name, run in sorted(sides.items(), reverse=repeat % 2 == 0):
                 began = time.perf_counter()
                 run()
                 if device.type == "cuda":
