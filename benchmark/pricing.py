@@ -1,4 +1,4 @@
-"""What a matrix would cost, before anything runs: steps, and the data and weights that are not here yet.
+"""What a matrix would cost, before anything runs: steps, data and weights that are not here yet, peak memory.
 
 Only local folders are looked at: no network, no torch, nothing is downloaded or built.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tasks.base
-from benchmark import data, models, runner
+from benchmark import data, forecast, models, runner
 from benchmark.errors import UserError
+from benchmark.forecast import Forecast, Place, first_spec, place
 from benchmark.matrix import Cell
 from benchmark.runner import SETTLED, Planned
-from benchmark.spec import RunSpec
 from tasks.config import Origin
 
 
@@ -39,8 +39,14 @@ def absent(planned: Iterable[Planned]) -> dict[Need, str]:
     return {need: why for need, why in found.items() if why}
 
 
-def rows(planned: Sequence[Planned], missing: Mapping[Need, str]) -> list[dict[str, Any]]:
-    """A table row per run. `missing` is what `absent` found."""
+def rows(
+    planned: Sequence[Planned],
+    missing: Mapping[Need, str],
+    peaks: Mapping[Place, Forecast] | None = None,
+    budget: int | None = None,
+) -> list[dict[str, Any]]:
+    """A table row per run. `missing` is what `absent` found, `peaks` what `forecast.of` did, if it was asked;
+    `fits` says whether the peak is within `budget` bytes."""
     return [
         {
             "run_id": p.run_id,
@@ -50,15 +56,21 @@ def rows(planned: Sequence[Planned], missing: Mapping[Need, str]) -> list[dict[s
             "lr": p.spec.lr if p.spec else None,
             "hash": p.spec.hash if p.spec else None,
             "lacks": _lacks(p, missing),
+            **(forecast.columns(peaks[place(p)], budget) if peaks is not None else {}),
         }
         for p in planned
     ]
 
 
-def summary(planned: Sequence[Planned], missing: Mapping[Need, str]) -> Iterator[str]:
-    """Lines for the person: how much there is, how much is left, and what is not here."""
+def summary(
+    planned: Sequence[Planned],
+    missing: Mapping[Need, str],
+    peaks: Mapping[Place, Forecast] | None = None,
+    budget: int | None = None,
+) -> Iterator[str]:
+    """Lines for the person: how much there is, how much is left, what is not here and what will not fit."""
     left = [p for p in planned if p.state not in SETTLED]
-    cells = len({(p.cell.task, p.cell.model, p.cell.label) for p in planned})
+    cells = len(set(map(place, planned)))
     trials = sum(p.trial for p in planned)
     yield (
         f"{cells} cells, {len(planned)} runs ({trials} of them lr trials), "
@@ -70,16 +82,11 @@ def summary(planned: Sequence[Planned], missing: Mapping[Need, str]) -> Iterator
         reasons.setdefault((need.kind, why), []).append(need.name)
     for (kind, why), names in sorted(reasons.items(), key=lambda reason: reason[0][0]):
         yield f"missing {kind}: {why} (for {', '.join(names)})"
+    yield from forecast.lines(peaks or {}, budget)
 
 
 def _steps(planned: Planned) -> int:
-    return runner.predicted_steps(_spec(planned))
-
-
-def _spec(planned: Planned) -> RunSpec:
-    """The run's spec; while its rate is searched, with the first of them, which changes no cost."""
-    search = planned.cell.search
-    return planned.spec or planned.cell.runs(search.lr[0] if search else None)[0]
+    return runner.predicted_steps(first_spec(planned))
 
 
 def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:

@@ -4,15 +4,17 @@ import json
 import socket
 import textwrap
 from pathlib import Path
+from unittest.mock import Mock
 
 import datasets
 import huggingface_hub
 import pytest
 from datasets.packaged_modules.parquet.parquet import Parquet
-from factories import make_record
+from factories import make_record, make_spec
 
 import tasks.base
-from benchmark import matrix, pricing, record, runner
+from benchmark import forecast, matrix, pricing, record, runner
+from benchmark.errors import UserError
 
 HUB = """
     defaults: {model: roberta-base, data: hub, max_steps: 10, lr: 1.0e-3, seeds: [0, 1]}
@@ -214,3 +216,118 @@ def test_the_command_takes_a_mirror(home, cli, monkeypatch):
     (home / "elsewhere").mkdir()
     _, _, err = cli("plan", "m.yaml", "--data-root", "elsewhere")
     assert f"{home / 'elsewhere'}: has no dataset nyu-mll/glue" in err
+
+
+# --- peak memory ----------------------------------------------------------------------------------
+
+TWO_TASKS = """
+    defaults: {model: tiny-opt, data: twin, max_steps: 10, lr: 1.0e-3, seeds: [0, 1]}
+    tasks: [mezo/sst2, mezo/boolq]
+    strategies: {zero_shot: {strategy: none}, full: {}, hift: {}}
+"""
+
+
+@pytest.fixture
+def planned_memory(home, cli, monkeypatch):
+    """`plan` of TWO_TASKS with a made-up prediction; returns its exit code, rows and stderr."""
+
+    def plan(predict, *arguments):
+        monkeypatch.chdir(home)
+        monkeypatch.setattr(forecast, "simulated", predict)
+        Path("m.yaml").write_text(textwrap.dedent(TWO_TASKS))
+        code, out, err = cli("plan", "m.yaml", "--format", "json", *arguments)
+        return code, json.loads(out) if out else None, err
+
+    return plan
+
+
+def made_up(spec):
+    return {"none": None, "full": 3 * forecast.GIB, "hift": 2 * forecast.GIB}[spec.strategy]
+
+
+def test_each_cell_is_predicted_once_and_every_run_shows_it(planned_memory):
+    asked = []
+    _, rows, err = planned_memory(lambda spec: asked.append(spec) or made_up(spec), "--memory")
+    assert len(asked) == 6 and len(rows) == 12
+    assert [row["peak_gib"] for row in rows[:6]] == [None] * 2 + [3.0] * 2 + [2.0] * 2
+    assert "fits" not in rows[0]
+    assert err.splitlines()[1:] == [
+        "peak memory: tiny-opt full up to 3 GiB (mezo/sst2)",
+        "peak memory: tiny-opt hift up to 2 GiB (mezo/sst2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("budget", "fits", "warned"),
+    [
+        ("2.5GiB", [False, True], ["full"]),
+        ("3GiB", [True, True], []),
+        ("3GB", [False, True], ["full"]),
+        ("1048576", [False, False], ["full", "hift"]),
+    ],
+)
+def test_a_budget_warns_of_the_cells_that_are_above_it(planned_memory, budget, fits, warned):
+    code, rows, err = planned_memory(made_up, "--budget", budget)
+    assert code == 0
+    assert [row["fits"] for row in rows[:6:2]] == [None, *fits]
+    said = [line for line in err.splitlines() if line.startswith("will not fit in ")]
+    assert [line.partition(": ")[2] for line in said] == [
+        f"tiny-opt {method} on mezo/sst2, mezo/boolq" for method in warned
+    ]
+
+
+@pytest.mark.parametrize(
+    "budget", ["", "a lot", "-3GiB", "0", "24XB", "GiB", "1e9", "24 GiB or so"]
+)
+def test_a_budget_that_is_none_is_refused(planned_memory, budget):
+    code, rows, err = planned_memory(made_up, "--budget", budget)
+    assert (code, rows) == (2, None)
+    assert err.startswith(f"hift-bench: budget {budget!r} is no amount of memory")
+    assert err.count("\n") == 1
+
+
+def test_what_cannot_be_predicted_is_said_and_the_rest_is_there(planned_memory):
+    def predict(spec):
+        if spec.strategy == "full":
+            raise UserError("made up")
+        return made_up(spec)
+
+    code, rows, err = planned_memory(predict, "--budget", "1GiB")
+    assert code == 0 and [row["peak_gib"] for row in rows[:6:2]] == [None, None, 2.0]
+    assert err.splitlines()[-1] == (
+        "peak memory not predicted: made up (for tiny-opt full on mezo/sst2, tiny-opt full on mezo/boolq)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "batch", "head", "labels"),
+    [
+        ("mezo/cb", 12, "causal_lm", 2),  # three candidates an example, all of them in the loss
+        ("mezo/copa", 4, "causal_lm", 2),  # of two candidates only the right one
+        ("glue/mnli", 4, "sequence_classification", 3),
+        ("glue/stsb", 4, "sequence_classification", 1),
+        ("superglue/copa", 8, "sequence_classification", 1),
+        ("fewshot/sst2_k16", 4, "masked_lm", 2),
+    ],
+)
+def test_the_simulated_step_is_the_runs(monkeypatch, task, batch, head, labels):
+    from benchmark.memory import simulate
+
+    asked = []
+    monkeypatch.setattr(
+        simulate, "peak", lambda setting, device: asked.append(setting) or Mock(total=7)
+    )
+    spec = make_spec(
+        **{"task": task, "strategy": "hift", "options": {"group_size": 2}, "optimizer": "sgdm"},
+        **{"batch_size": 4, "accumulate": 2, "max_length": 48, "precision": "mixed_hi"},
+    )
+    assert forecast.simulated(spec) == 7
+    (setting,) = asked
+    assert (setting.batch_size, setting.head, setting.labels) == (batch, head, labels)
+    assert (setting.seq_len, setting.precision, setting.optimizer) == (48, "mixed_hi", "sgdm")
+    assert (setting.strategy, setting.options) == ("hift", {"group_size": 2})
+
+
+def test_without_training_there_is_no_step_to_simulate():
+    spec = make_spec(strategy="none", lr=None, epochs=None, batch_size=16)
+    assert forecast.simulated(spec) is None

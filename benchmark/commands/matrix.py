@@ -25,17 +25,31 @@ def plan(
     matrix: MatrixFile,
     results: Results = RESULTS,
     data_root: DataRoot = None,
+    memory: Annotated[
+        bool,
+        typer.Option("--memory", help="Simulate each cell's training step for its peak memory."),
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="As --memory, and warn of what will not fit: 24GiB, 80G or in bytes."),
+    ] = None,
     format: TableFormat = Format.text,
 ) -> None:
     """Price a matrix: every run with its state, its predicted steps and what it lacks to start."""
+    from benchmark import forecast, pricing, runner
     from benchmark import matrix as matrices
-    from benchmark import pricing, runner
 
     use_mirror(data_root)
+    limit = None
+    if budget is not None:
+        from benchmark.memory.search import parse_bytes
+
+        limit = parse_bytes(budget)
     planned = runner.plan(matrices.load(matrix), results)
     missing = pricing.absent(planned)
-    show(pricing.rows(planned, missing), format)
-    for line in pricing.summary(planned, missing):
+    peaks = forecast.of(planned, forecast.simulated) if memory or budget is not None else None
+    show(pricing.rows(planned, missing, peaks, limit), format)
+    for line in pricing.summary(planned, missing, peaks, limit):
         say(line)
 
 
