@@ -34,6 +34,12 @@ def holds(ids, part):
     return any(ids[i : i + len(part)] == part for i in range(len(ids) - len(part) + 1))
 
 
+@pytest.mark.parametrize("name", CUT)
+def test_no_question_hypothesis_or_answer_is_named_to_be_cut(name):
+    passages = {"context", "paragraph", "passage", "premise", "sentence", "sentence1", "text"}
+    assert base.load(name).cut in passages | {"input"}  # of an instruction
+
+
 @pytest.mark.parametrize("other", [False, True], ids=["bytes", "other"])
 @pytest.mark.parametrize("name", CUT)
 def test_what_is_read_is_the_row_with_a_shorter_passage_and_nothing_else(name, other):

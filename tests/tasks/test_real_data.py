@@ -1,0 +1,94 @@
+"""Real rows of GLUE and SuperGLUE: read, rendered as MeZO would, trained on for two steps and scored."""
+
+import json
+
+import pytest
+from conftest import SHARED, task
+from datasets import load_dataset
+from factories import make_spec
+
+from benchmark import recipe
+from tasks import base
+
+ROOT = SHARED / "data"
+HEADS = [
+    "glue/sst2",
+    "glue/mrpc",
+    *(f"superglue/{n}" for n in ("boolq", "cb", "copa", "rte", "wic")),
+]
+PROMPTS = [f"mezo/{name}" for name in ("sst2", "boolq", "cb", "copa", "rte", "wic")]
+MASKED = ["fewshot/sst2_k16"]
+pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no real data beside the checkout")
+
+
+def boolq(row, candidate):
+    question = row["question"] if row["question"].endswith("?") else row["question"] + "?"
+    return f"{row['passage']} {question[0].upper()}{question[1:]}\n{candidate}"
+
+
+def copa(row, candidate):
+    premise = row["premise"].rstrip()
+    premise = premise[:-1] if premise.endswith(".") else premise
+    words = candidate.split(" ")
+    words[0] = words[0] if words[0] == "I" else words[0].lower()
+    return f"{premise}{' so ' if row['question'] == 'effect' else ' because '}{' '.join(words)}"
+
+
+MEZO = {
+    "mezo/sst2": lambda row, word: f"{row['sentence'].strip()} It was {word}",
+    "mezo/boolq": boolq,
+    "mezo/cb": lambda row, word: (
+        f'Suppose {row["premise"]} Can we infer that "{row["hypothesis"]}"? Yes, No, or Maybe?\n{word}'
+    ),
+    "mezo/copa": copa,
+    "mezo/rte": lambda row, word: (
+        f'{row["premise"]}\nDoes this mean that "{row["hypothesis"]}" is true? Yes or No?\n{word}'
+    ),
+    "mezo/wic": lambda row, word: (
+        f'Does the word "{row["word"]}" have the same meaning in these two sentences? Yes, No?\n'
+        f"{row['sentence1']}\n{row['sentence2']}\n{word}"
+    ),
+}
+"""`verbalize` of princeton-nlp/MeZO large_models/templates.py at 9fe98cb, as it is for each task."""
+WORDS = {
+    "mezo/sst2": ["terrible", "great"],
+    "mezo/boolq": ["No", "Yes"],
+    "mezo/cb": ["Yes", "No", "Maybe"],
+    "mezo/rte": ["Yes", "No"],
+    "mezo/wic": ["No", "Yes"],
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_real_rows_read_as_mezo_renders_them(name, gpt2):
+    adapter, dataset = task(name), base.load(name).dataset
+    rows = load_dataset(str(ROOT / dataset.id), dataset.config)["validation"][:32]
+    encoded = adapter.encode(rows, gpt2, 2048)
+    assert not any(encoded["truncated"]) and encoded["labels"] == rows["label"]
+    for row, inputs in zip(base.each(rows), encoded["input_ids"], strict=True):
+        candidates = WORDS.get(name) or [row["choice1"], row["choice2"]]
+        assert [gpt2.decode(ids) for ids in inputs] == [
+            MEZO[name](row, candidate).strip(" ") for candidate in candidates
+        ]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(name, "tiny-bert") for name in HEADS]
+    + [(name, "tiny-gpt2-512") for name in PROMPTS]
+    + [(name, "tiny-roberta") for name in MASKED],
+)
+def test_a_run_on_real_rows_goes_from_spec_to_scores(name, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HIFT_DATA_ROOT", str(ROOT))
+    spec = make_spec(
+        **{"task": name, "model": model, "strategy": "hift", "lr": 1e-3, "epochs": None},
+        **{"max_steps": 2, "batch_size": 4, "eval_examples": 8},
+        max_length=512 if model == "tiny-gpt2-512" else 128,
+        train_examples=None if name in MASKED else 8,
+    )
+    done = recipe.run(spec, tmp_path)
+    assert done.status == "success" and done.train.steps == 2
+    assert done.inputs.dataset_source == "mirror" and done.scores.n == 8
+    lines = [json.loads(line) for line in (tmp_path / done.predictions).read_text().splitlines()]
+    kept = ([line[side] for line in lines] for side in ("prediction", "reference"))
+    assert task(name).score(*kept) == done.scores.all, "what is stored is enough to score again"
