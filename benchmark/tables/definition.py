@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 class Common(Strict):
-    """`data: real` refuses twin records; `selection` and `notes` are said beside the table."""
+    """`notes` are said beside the table."""
 
     id: str
     title: str
@@ -51,7 +51,8 @@ class SimulatedTable(Common):
 
 
 class FromRecords(Common):
-    """Filled by the records of `matrix`, a name in benchmark/matrices."""
+    """Filled by the records of `matrix`, a name in benchmark/matrices. `data: real` refuses twins;
+    `selection` says which checkpoint is scored, on what."""
 
     matrix: str
     data: Literal["real", "any"] = "real"

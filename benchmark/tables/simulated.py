@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.record import write_text
+from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def grid_rows(table: SimulatedTable, results: Path) -> list[dict[str, Any]]:
     """One row per step: its peak in GB (2^30 bytes), whether it is within the budget, what takes most."""
     rows: list[dict[str, Any]] = []
     found = read(table.model, results)
+    sources = "; ".join(row["source"] for row in definition.published(table.reference))
     for setting in grid_settings(table):
         one = found.get(key(setting))
         peak = one.total / GIB if one else None
@@ -88,6 +90,7 @@ def grid_rows(table: SimulatedTable, results: Path) -> list[dict[str, Any]]:
             | {"batch_size": setting.batch_size, "peak_gb": peak}
             | {"budget_gb": table.budget_gb, "largest": one.largest if one else None}
             | {"verdict": verdict, "why": None if one else "no simulation on record: --simulate"}
+            | {"source": sources}
         )
     return rows
 
