@@ -14,6 +14,7 @@ import benchmark
 from benchmark.commands.dashboard import dashboard
 from benchmark.commands.list import list_
 from benchmark.commands.matrix import plan, report, run, status, sync
+from benchmark.commands.memory import memory
 from benchmark.commands.options import say
 from benchmark.commands.regress import regress
 from benchmark.commands.rescore import rescore
@@ -41,6 +42,7 @@ for command in (
     schedule,
     speed,
     tables,
+    memory,
 ):
     app.command()(command)
 app.command(name="list")(list_)

@@ -1,0 +1,85 @@
+"""memory: peak memory of a training step, simulated, held against a budget, or measured."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.table import Format, show
+
+GIB = 2**30
+
+
+def memory(
+    model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
+    strategy: Annotated[str, typer.Option(help="Names, with commas.")] = "hift",
+    optimizer: Annotated[str, typer.Option(help="adamw, sgdm, adafactor, ...")] = "adamw",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, mixed_hi, or mixed: all masters on the device.")
+    ] = "fp32",
+    batch_size: Annotated[int, typer.Option()] = 8,
+    seq_len: Annotated[int, typer.Option()] = 512,
+    group_size: Annotated[int, typer.Option(min=1, help="HiFT's m, units per group.")] = 1,
+    order: Annotated[str, typer.Option(help="HiFT's order.")] = "bottom2up",
+    attention: Annotated[
+        str | None, typer.Option(help="eager or sdpa; what transformers chooses without it.")
+    ] = None,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing")] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="24GiB, 24GB (10^9), 80G (2^30) or plain bytes.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Run the step for real as well, and record it.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cuda or cpu: whose peak is simulated.")] = "cuda",
+    results: Results = RESULTS,
+    format: TableFormat = Format.text,
+) -> None:
+    """Simulate a step's peak memory, group by group: what takes it, whether it fits, and what would fit."""
+    from benchmark.memory import report
+    from benchmark.memory.search import parse_bytes
+    from benchmark.memory.setting import Setting
+
+    limit = parse_bytes(budget) if budget is not None else None
+    settings = [
+        Setting(
+            model=model,
+            strategy=name,
+            options={"group_size": group_size, "order": order} if name == "hift" else {},
+            optimizer=optimizer,
+            precision=precision,
+            batch_size=batch_size,
+            seq_len=seq_len,
+            attention=attention,
+            checkpointing=checkpointing,
+        )
+        for name in strategy.split(",")
+    ]
+    if measure:
+        rows = [report.measured(setting, Path(results) / "memory", say) for setting in settings]
+    else:
+        rows = [report.simulated(setting, limit, device, say) for setting in settings]
+    if limit is not None and not measure:
+        report.check_any_fits(settings, rows, limit, device)
+    title = ""
+    if format is not Format.json:
+        rows = [_in_gib(row) for row in rows]
+    if format is Format.text:
+        title = ", ".join(_said(key, rows[0][key]) for key in report.NAMED if rows[0][key])
+        rows = [{k: v for k, v in row.items() if k not in report.NAMED} for row in rows]
+    if format is Format.text and len(rows) == 1:  # upright
+        rows = [{"": name, "value": value} for name, value in rows[0].items()]
+    show(rows, format, title=title)
+
+
+def _in_gib(row: dict[str, Any]) -> dict[str, Any]:
+    """Bytes become GiB, and their names say so."""
+    return {
+        key.replace("_bytes", "_gib"): round(value / GIB, 3) if "_bytes" in key and value else value
+        for key, value in row.items()
+    }
+
+
+def _said(key: str, value: Any) -> str:
+    return value if isinstance(value, str) else key if value is True else f"{key} {value}"

@@ -1,0 +1,192 @@
+"""Measured peak memory: the step that `simulate` predicts, run for real in a process of its own, on record.
+
+On a CUDA device the allocator's peaks (`reserved` beside them), phase by phase; on a CPU counted tensor bytes
+(LiveBytes), with the process's resident memory beside them. Two sweeps are run and the second is read.
+Records are JSON files, one per measurement, named by the setting and its hash; none is overwritten.
+"""
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark import environment, record
+from benchmark.errors import UserError
+from benchmark.memory.setting import Setting
+
+SCHEMA_VERSION = 1
+LIBRARIES = 2**30
+"""Bytes that Python and the libraries take in the process that measures, generously."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Bytes. phases: the peak of forward, backward and step over a sweep, and `peak` is the largest of them,
+    None where memory ran out. predicted: the simulated peak of the same device kind. rss: the process's."""
+
+    setting: dict[str, Any]
+    setting_hash: str
+    status: Literal["success", "oom"]
+    kind: Literal["cuda", "counted_cpu_tensors"]
+    device: str
+    predicted: int
+    peak: int | None
+    phases: dict[str, int]
+    reserved: int | None
+    rss: int
+    environment: dict[str, Any]
+    code: dict[str, Any]
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    @property
+    def error_percent(self) -> float | None:
+        """By how much the prediction is above what was measured."""
+        return None if self.peak is None else 100 * (self.predicted / self.peak - 1)
+
+
+def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measured:
+    """Predict, run and record one setting, on the CUDA device if there is one.
+
+    Raises UserError, before anything runs, for what this host's memory cannot hold.
+    """
+    import torch
+
+    from benchmark.memory import simulate
+
+    if setting.precision == "mixed" and setting.strategy == "hift":
+        raise UserError("precision mixed with hift is the paper's; the engine runs mixed_hi")
+    cuda = torch.cuda.is_available()
+    if setting.precision == "fp16" and not cuda:
+        raise UserError("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
+    predicted = simulate.peak(setting, device="cuda" if cuda else "cpu")
+    _check_host(setting, predicted.host + (0 if cuda else predicted.total))
+    say(f"{setting.model}, {setting.strategy}: two sweeps of {predicted.groups} groups")
+    given = json.dumps(dataclasses.asdict(setting))
+    child = subprocess.run(
+        [sys.executable, "-m", "benchmark.memory.measured", given],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        raise UserError(f"the process that measures ended with status {child.returncode}")
+    made = Measured(
+        setting=dataclasses.asdict(setting),
+        setting_hash=setting.hash,
+        predicted=predicted.total,
+        environment=environment.environment(),
+        code=environment.code(),
+        **json.loads(child.stdout.splitlines()[-1]),
+    )
+    text = json.dumps(dataclasses.asdict(made), indent=2, sort_keys=True, allow_nan=False)
+    path = _free(folder, setting)
+    record.write_text(path, text + "\n")
+    say(f"record: {path}")
+    return made
+
+
+def _check_host(setting: Setting, needed: int) -> None:
+    import psutil
+
+    there = psutil.virtual_memory().available
+    if needed + LIBRARIES > there:
+        raise UserError(
+            f"model {setting.model}: the step needs {needed / 2**30:.1f} GiB of this host's memory and "
+            f"{there / 2**30:.1f} GiB are free"
+        )
+
+
+def _free(folder: Path, setting: Setting) -> Path:
+    """A file name that is not taken yet."""
+    parts = [setting.model, setting.strategy, setting.optimizer, setting.precision]
+    parts += [f"{setting.batch_size}x{setting.seq_len}", setting.hash]
+    stem = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
+    path, number = folder / f"{stem}.json", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}.{number}.json"
+    return path
+
+
+def _run(setting: Setting) -> dict[str, Any]:
+    """The measured fields of the record; what the process of its own does."""
+    import torch
+
+    from benchmark.measure import host_rss_peak
+    from benchmark.memory.training import Training
+
+    cuda = torch.cuda.is_available()
+    torch.manual_seed(0)
+    phases = {"forward": 0, "backward": 0, "step": 0}
+    status = "success"
+    try:
+        training = Training(setting, "cuda" if cuda else "cpu")
+        schedule = getattr(getattr(training.optimizer, "plan", None), "schedule", None)
+        sweep = schedule.sweep_steps if schedule else 1
+        for _ in range(sweep):
+            training.step()
+        for _ in range(sweep):
+            seen = _cuda_step(training) if cuda else _cpu_step(training)
+            phases = {name: max(size, seen[name]) for name, size in phases.items()}
+    except torch.OutOfMemoryError:
+        status, phases = "oom", {}
+    return {
+        "status": status,
+        "kind": "cuda" if cuda else "counted_cpu_tensors",
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "peak": max(phases.values(), default=None),
+        "phases": phases,
+        "reserved": torch.cuda.max_memory_reserved() if cuda else None,
+        "rss": host_rss_peak(),
+    }
+
+
+def _cuda_step(training: Any) -> dict[str, int]:
+    import torch
+
+    def peak() -> int:
+        torch.cuda.synchronize()
+        most = torch.cuda.max_memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        return most
+
+    peak()
+    loss = training.forward()
+    seen = {"forward": peak()}
+    training.backward(loss)
+    seen["backward"] = peak()
+    training.update()
+    return seen | {"step": peak()}
+
+
+def _cpu_step(training: Any) -> dict[str, int]:
+    from benchmark.measure import state_bytes, state_tensors
+    from benchmark.memory.counter import LiveBytes
+
+    model, held = training.model, state_bytes(training.optimizer)["device"]
+    counter = LiveBytes(
+        [*model.parameters(), *model.buffers(), *training.batch.values()],
+        counted_elsewhere=state_tensors(training.optimizer),
+        base=held["optimizer_state"] + held["master"],
+    )
+
+    def peak() -> int:
+        most, counter.peak = counter.peak, counter.live
+        return most
+
+    with counter:
+        loss = training.forward()
+        seen = {"forward": peak()}
+        training.backward(loss)
+        seen["backward"] = peak()
+        training.update()
+        return seen | {"step": peak()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_run(Setting(**json.loads(sys.argv[1])))))

@@ -1,0 +1,122 @@
+"""What fits a budget: the largest batch, length and m of a setting, each found by few simulations.
+
+A peak never falls when the batch, the length or m grows, and in batch and length it is convex (a maximum over
+moments, each affine, or quadratic in length where attention is eager). So the chord between a value that fits
+and one that does not lies above the peak: where it meets the budget the setting fits, and the next larger one
+is tried as well. Every value found has been simulated, and its successor too.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.engine import find_units
+from benchmark.errors import UserError
+from benchmark.memory import simulate
+from benchmark.memory.setting import Setting
+from benchmark.memory.training import build, longest
+
+UNITS = {"": 1, "b": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for suffix, base in (("", 1024), ("ib", 1024), ("b", 1000))
+}
+LIMIT = 2**20
+"""No batch or length beyond this is looked for."""
+SHORTEST = 2
+"""A causal model learns from one position what comes next, so two are the least."""
+
+
+@dataclass(frozen=True)
+class Largest:
+    """value: the largest that fits; 0: none does. bound: it is the most there is (positions, units)."""
+
+    value: int
+    bound: bool = False
+
+
+def parse_bytes(text: str) -> int:
+    """ "24GiB", "24GB" (10^9), "80G" (2^30) or plain bytes. Raises UserError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if found is None or found[2] not in UNITS or float(found[1]) == 0:
+        raise UserError(f"budget {text!r} is no amount of memory, such as 24GiB, 24GB or 80G")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def largest(
+    total: Callable[[int], int], budget: int, *, start: int, low: int, high: int
+) -> Largest:
+    """The largest n in low..high with total(n) <= budget, for a `total` that never falls as n grows."""
+    known: dict[int, int] = {}
+
+    def fits(n: int) -> bool:
+        known[n] = total(n)
+        return known[n] <= budget
+
+    good, bad = low - 1, high + 1
+    probe = min(max(start, low), high)
+    while bad - good > 1:
+        if fits(probe):
+            good = probe
+        else:
+            bad = probe
+        if bad > high:
+            probe = min(high, 2 * good)
+        elif good < low:
+            probe = max(low, bad // 2)
+        else:
+            probe = _chord(known, good, bad, budget)
+    return Largest(good if good >= low else 0, bound=good == high)
+
+
+def _chord(known: dict[int, int], good: int, bad: int, budget: int) -> int:
+    """Where the line between what fits and what does not meets the budget; just above `good` if it has been
+    there, and in the middle where that has not halved the gap."""
+    rise = (known[bad] - known[good]) / (bad - good)
+    step = math.floor((budget - known[good]) / rise) if rise else bad - good
+    return min(max(good + step, good + 1), bad - 1)
+
+
+def what_fits(
+    setting: Setting,
+    budget: int,
+    *,
+    device: str = "cuda",
+    report: Callable[[str], None] = lambda s: None,
+) -> dict[str, Largest]:
+    """The largest batch_size, seq_len and (HiFT) group_size, each with the rest as it is."""
+    with_positions, units = _bounds(setting)
+    bounds = {
+        "batch_size": (setting.batch_size, 1, LIMIT),
+        "seq_len": (setting.seq_len, SHORTEST, with_positions or LIMIT),
+    }
+    if setting.strategy == "hift":
+        bounds["group_size"] = (int(setting.options.get("group_size", 1)), 1, units)
+    found = {}
+    for field, (start, low, high) in bounds.items():
+
+        def total(value: int, field: str = field) -> int:
+            report(f"{setting.strategy}: {field} {value}")
+            return simulate.peak(setting.but(**{field: value}), device=device).total
+
+        found[field] = largest(total, budget, start=start, low=low, high=high)
+    return found
+
+
+def smallest(setting: Setting, *, device: str = "cuda") -> simulate.Peak:
+    """The peak with all that can be small as small as can be: one example of two tokens, m = 1."""
+    least: dict[str, Any] = {"batch_size": 1, "seq_len": SHORTEST}
+    if setting.strategy == "hift":
+        least["group_size"] = 1
+    return simulate.peak(setting.but(**least), device=device)
+
+
+def _bounds(setting: Setting) -> tuple[int | None, int]:
+    """(positions of the model, number of its layer units)."""
+    import torch
+
+    with torch.device("meta"):
+        model = build(setting)
+    return longest(model), len(find_units(model))

@@ -1,0 +1,58 @@
+"""Measured on this CPU, in a process of its own, and held against the prediction."""
+
+import json
+
+import psutil
+import pytest
+from memory_cases import counted, folder, setting
+
+from benchmark.errors import UserError
+from benchmark.memory import measured
+
+
+def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
+    case = setting("llama", batch_size=1, seq_len=8)
+    made = measured.measure(case, tmp_path, lambda line: None)
+    assert made.status == "success" and made.kind == "counted_cpu_tensors"
+    assert made.peak == max(made.phases.values()) == max(counted(case).values())
+    assert made.predicted == pytest.approx(made.peak, rel=0.02)
+    assert abs(made.error_percent) < 2
+    assert made.rss > made.peak and made.reserved is None
+    path = measured._free(tmp_path, case)
+    assert path.stem.endswith(f"{case.hash}.2")
+    [file] = tmp_path.iterdir()
+    found = json.loads(file.read_text())
+    assert found["setting_hash"] == case.hash and found["phases"] == made.phases
+    assert found["setting"]["seq_len"] == 8 and found["schema_version"] == 1
+
+
+def test_the_command_shows_predicted_beside_measured(cli, tmp_path):
+    code, out, _ = cli(
+        *("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8", "--measure"),
+        *("--strategy", "full", "--results", str(tmp_path), "--format", "json"),
+    )
+    [row] = json.loads(out)
+    assert code == 0
+    assert abs(row["error_percent"]) < 2
+    assert row["measured_bytes"] == max(row[f"{p}_bytes"] for p in ("forward", "backward", "step"))
+    assert len(list((tmp_path / "memory").glob("*.json"))) == 1
+
+
+def test_more_than_this_host_holds_is_refused_in_one_line(monkeypatch, tmp_path):
+    there = psutil.virtual_memory()._replace(available=2**29)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: there)
+    monkeypatch.setattr(measured.subprocess, "run", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(UserError, match="of this host's memory") as refused:
+        measured.measure(setting("llama"), tmp_path, lambda line: None)
+    assert "\n" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [({"precision": "fp16"}, "CUDA"), ({"precision": "mixed"}, "mixed_hi")],
+    ids=str,
+)
+def test_what_cannot_run_is_refused(more, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        measured.measure(setting("llama", **more), tmp_path, lambda line: None)

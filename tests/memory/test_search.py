@@ -1,0 +1,129 @@
+"""The search against plain counting up, and what `hift-bench memory` says of budgets."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from memory_cases import folder, setting
+
+from benchmark.errors import UserError
+from benchmark.memory import search, simulate
+from benchmark.memory.search import Largest, largest, parse_bytes
+
+
+@given(
+    start=st.integers(1, 300),
+    high=st.integers(1, 300),
+    slope=st.integers(0, 9),
+    bend=st.integers(0, 3),
+    corner=st.integers(0, 200),
+    budget=st.integers(-10, 4000),
+)
+def test_finds_what_counting_up_finds(start, high, slope, bend, corner, budget):
+    """A convex function that never falls, as a peak is in batch and length."""
+    asked = []
+
+    def total(n):
+        asked.append(n)
+        return slope * n + bend * max(0, n - corner) ** 2
+
+    found = largest(total, budget, start=start, low=1, high=high)
+    fitting = [
+        n for n in range(1, high + 1) if slope * n + bend * max(0, n - corner) ** 2 <= budget
+    ]
+    assert found.value == max(fitting, default=0)
+    assert found.bound == (found.value == high)
+    assert len(asked) == len(set(asked)), "nothing is simulated twice"
+    assert not found.value or found.value in asked
+    assert found.bound or found.value + 1 in asked
+
+
+def test_takes_few_simulations_of_an_affine_peak():
+    asked = []
+
+    def total(n):
+        asked.append(n)
+        return 13 * 10**9 + 217 * 10**6 * n
+
+    assert largest(total, 10**12, start=8, low=1, high=2**20).value == (10**12 - 13 * 10**9) // (
+        217 * 10**6
+    )
+    assert len(asked) < 15
+
+
+@pytest.mark.parametrize("field", ["batch_size", "seq_len", "group_size"])
+def test_what_is_found_fits_and_its_successor_does_not(field):
+    case = setting("llama", batch_size=2, seq_len=16)
+    budget = int(1.2 * simulate.peak(case).total)
+    found = search.what_fits(case, budget)[field]
+    assert isinstance(found, Largest) and found.value
+
+    def total(value):
+        return simulate.peak(case.but(**{field: value})).total
+
+    assert total(found.value) <= budget
+    assert found.bound or total(found.value + 1) > budget
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("24GiB", 24 * 2**30),
+        ("24GB", 24 * 10**9),
+        ("80G", 80 * 2**30),
+        ("1.5 gib", 3 * 2**29),
+        ("512MiB", 2**29),
+        ("1000", 1000),
+        ("1000b", 1000),
+    ],
+)
+def test_budgets(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "24 apples", "-1GiB", "0", "GiB", "1e9", "nan"])
+def test_no_budget(text):
+    with pytest.raises(UserError, match="24GiB"):
+        parse_bytes(text)
+
+
+def test_the_command_says_what_fits(cli):
+    code, out, err = cli(
+        *("memory", folder("llama"), "--strategy", "hift,full", "--batch-size", "2"),
+        *("--seq-len", "16", "--budget", "1MiB", "--format", "json"),
+    )
+    assert code == 0 and err
+    hift, full = json.loads(out)
+    assert hift["peak_bytes"] < full["peak_bytes"]
+    kinds = [f"{kind}_bytes" for kind in simulate.KINDS]
+    assert sum(hift[kind] for kind in kinds) == hift["peak_bytes"]
+    assert f"{hift['largest']}_bytes" == max(kinds, key=hift.get)
+    assert hift["fits"] is True and hift["most_batch_size"] >= 2 and hift["most_group_size"] >= 1
+    assert full["fits"] == (full["most_batch_size"] >= 2) and full["most_group_size"] is None
+
+
+def test_the_command_in_text(cli):
+    code, out, _ = cli("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8")
+    assert code == 0
+    assert "peak_gib" in out and "activations_gib" in out and "seq_len 8" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--budget", "10KiB"], "smallest peak found"),
+        (["--budget", "ten"], "'ten'"),
+        (["--precision", "fp8"], "mixed_hi"),
+        (["--optimizer", "adamv"], "adamw"),
+        (["--strategy", "hift,fulll"], "full"),
+        (["--order", "up"], "order"),
+        (["--device", "tpu"], "cuda or cpu"),
+        (["--seq-len", "4096"], "64 positions"),
+    ],
+    ids=str,
+)
+def test_the_command_refuses(cli, more, said):
+    code, out, err = cli("memory", folder("llama"), "--batch-size", "1", "--seq-len", "8", *more)
+    assert code == 2 and out == ""
+    assert said in err.splitlines()[-1] and "Traceback" not in err
