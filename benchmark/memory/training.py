@@ -102,22 +102,40 @@ def build(setting: Setting) -> Any:
     """The model with random weights on torch's default device. Raises UserError for a config without a head
     that has a loss, or without the attention asked for."""
     transformers.logging.set_verbosity_error()
-    if setting.head is None or setting.model in shapes.SHAPES:
-        named, config = shapes.config(setting.model)
-        kind = getattr(transformers, named)
-    else:
-        config = transformers.AutoConfig.from_pretrained(source(setting.model, None).location)
-    if setting.head is not None:
-        kind = getattr(transformers, HEADS[setting.head])._model_mapping[type(config)]
-        config.num_labels = setting.labels
-    if "labels" not in inspect.signature(kind.forward).parameters:
+    kind, config = _class_and_config(setting)
+    if not {"labels", "start_positions"} & set(inspect.signature(kind.forward).parameters):
         raise UserError(f"model {setting.model}: {kind.__name__} has no head with a loss")
     if setting.attention is not None:
         config._attn_implementation = setting.attention
     try:
         return kind(config)
     except ValueError as error:
-        raise UserError(f"model {setting.model}: {str(error).splitlines()[0]}") from None
+        if "attention" in str(error):
+            reason = f"{kind.__name__} has no {setting.attention} attention in transformers"
+        else:
+            reason = str(error).splitlines()[0]
+        raise UserError(f"model {setting.model}: {reason}") from None
+
+
+def _class_and_config(setting: Setting) -> tuple[Any, Any]:
+    if setting.head is None:
+        named, config = shapes.config(setting.model)
+        return getattr(transformers, named), config
+    if setting.model in shapes.SHAPES:
+        config = shapes.config(setting.model)[1]
+    else:
+        found = source(setting.model, None)
+        try:
+            config = transformers.AutoConfig.from_pretrained(found.location)
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {setting.model}: {str(error).splitlines()[0]}") from None
+    mapping = getattr(transformers, HEADS[setting.head])._model_mapping
+    if type(config) not in mapping:
+        raise UserError(
+            f"model {setting.model}: its family {config.model_type} has no head {setting.head}"
+        )
+    config.num_labels = setting.labels
+    return mapping[type(config)], config
 
 
 def longest(model: nn.Module) -> int | None:
