@@ -22,8 +22,8 @@ BIN = Path(sys.executable).parent
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_glue.yaml")
 
 # how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
-# `make` by make -n; `mirror` up to the data root that is not there; `speed` on fewer, shorter steps;
-# `shell` sets up the reader's own shell
+# `make` by make -n; `mirror` up to the data root that is not there; `plan` in the checkout; `speed` on
+# fewer, shorter steps; `memory` on a smaller model; `shell` sets up the reader's own shell
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
@@ -42,6 +42,13 @@ COMMANDS = {
     "hift-bench dashboard": "dashboard",
     "hift-bench schedule roberta-large --group-size 4 --order random --steps 40 --format csv": "walk",
     "hift-bench speed --strategies full,hift,lora": "speed",
+    "hift-bench memory llama-7b --strategy hift --precision mixed_hi --batch-size 1 --seq-len 512 "
+    "--budget 24GiB": "memory",
+    "hift-bench tables --list": "walk",
+    "hift-bench tables trainable-parameters": "walk",
+    "hift-bench tables memory-llama-7b --format csv": "walk",
+    "hift-bench tables --all --out reports/paper": "walk",
+    "hift-bench plan benchmark/matrices/roberta_fewshot.yaml": "plan",
 }
 
 
@@ -120,6 +127,22 @@ def test_the_schedule_has_a_row_per_step(walked):
     assert header.startswith("step,sweep,group,units,lr") and len(rows) == 40
 
 
+def test_the_tables_are_written_and_hold_the_abstract_s_mean(walked):
+    folder, printed = walked
+    assert "opt13b-superglue" in printed["hift-bench tables --list"]
+    assert "89.18" in printed["hift-bench tables trainable-parameters"]
+    assert len(printed["hift-bench tables memory-llama-7b --format csv"].splitlines()) == 26
+    assert (folder / "reports/paper/index.html").is_file()
+
+
+def test_the_example_table_is_one_yaml(tmp_path):
+    from benchmark.tables import definition
+
+    path = tmp_path / "ablation-group-size.yaml"
+    path.write_text(blocks("CONTRIBUTING.md", "yaml")[2], encoding="utf-8")
+    assert definition.read(path).matrix == "group_size"
+
+
 @pytest.mark.slow
 def test_speed_prints_its_ratios(tmp_path, surroundings):
     (command,) = tried("speed")
@@ -127,6 +150,28 @@ def test_speed_prints_its_ratios(tmp_path, surroundings):
     done = subprocess.run(small, cwd=tmp_path, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ratio_to_full" in done.stdout and "lora" in done.stdout
+
+
+def test_plan_says_what_is_missing(surroundings, tmp_path):
+    (command,) = tried("plan")
+    empty = surroundings | {"HF_HOME": str(tmp_path)}  # whatever this machine's own cache holds
+    done = subprocess.run(command.split(), cwd=ROOT, env=empty, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "fewshot-trec-k512" in done.stdout and "missing weights" in done.stderr
+
+
+def test_memory_says_what_fits(tmp_path, surroundings):
+    (command,) = tried("memory")
+    smaller = command.replace("llama-7b", "roberta-base").replace("24GiB", "4GiB")
+    done = subprocess.run(
+        [*smaller.split(), "--format", "json"],
+        cwd=tmp_path,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"fits"' in done.stdout
 
 
 def test_a_mirror_that_is_not_there_is_refused_by_name(tmp_path, surroundings):
