@@ -59,9 +59,9 @@ def memory(
     if measure:
         rows = [report.measured(setting, Path(results) / "memory", say) for setting in settings]
     else:
+        if limit is not None:
+            report.check_any_fits(settings, limit, device)
         rows = [report.simulated(setting, limit, device, say) for setting in settings]
-    if limit is not None and not measure:
-        report.check_any_fits(settings, rows, limit, device)
     title = ""
     if format is not Format.json:
         rows = [_in_gib(row) for row in rows]

@@ -1,6 +1,5 @@
 """Rows of `hift-bench memory`: a setting's simulated peak, what fits, and what has been measured."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,16 +65,9 @@ def measured(setting: Setting, folder: Path, say: Say) -> dict[str, Any]:
     }
 
 
-def check_any_fits(
-    settings: Sequence[Setting], rows: Sequence[dict[str, Any]], budget: int, device: str
-) -> None:
+def check_any_fits(settings: Sequence[Setting], budget: int, device: str) -> None:
     """Raises UserError, with the smallest peak found, where nothing would meet the budget."""
-    most = ("most_batch_size", "most_seq_len", "most_group_size")
-    if any(row[name] for row in rows for name in most):
-        return
-    least = math.inf
-    for setting in settings:
-        least = min(least, search.smallest(setting, device=device).total)
+    least = min(search.smallest(setting, device=device).total for setting in settings)
     if least > budget:
         raise UserError(
             f"budget of {budget / 2**30:.2f} GiB: nothing fits; the smallest peak found, with one "
