@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 SIMULATED = (
-    "Our Residual and Total are simulated at batch 8 and length 512 with sdpa attention (--simulate). The "
-    "paper does not say at which it measured, so they have no verdict."
+    "Our Residual and Total are simulated at batch 8 and length 512 with sdpa attention, eager for GPT-Neo "
+    "(--simulate); no GPU has confirmed them. The paper does not say at which it measured, so they have no "
+    "verdict."
 )
 FORMATS = ("md", "csv", "json", "tex", "html")
 _TEX = {

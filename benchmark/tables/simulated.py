@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmark.memory.setting import Setting
 
 SCHEMA_VERSION = 1
-AT: dict[str, Any] = {"batch_size": 8, "seq_len": 512, "attention": "sdpa"}
+AT: dict[str, Any] = {"batch_size": 8, "seq_len": 512}
 PRECISIONS = {"FP32": "fp32", "Mixed": "mixed", "Mixed^Hi": "mixed_hi"}
 METHODS = {"FPFT": "full", "HiFT": "hift"}
 GIB = 2**30
@@ -42,6 +42,7 @@ def paper_settings(model: str, *, group_size: int = 1) -> dict[tuple[str, str, s
     from benchmark.memory.setting import Setting
     from benchmark.tables.closed_form import OPTIMIZERS, ROWS
 
+    attention = attention_of(model)
     return {
         (optimizer, precision, method): Setting(
             model=model,
@@ -49,10 +50,21 @@ def paper_settings(model: str, *, group_size: int = 1) -> dict[tuple[str, str, s
             options={"group_size": group_size} if method == "HiFT" else {},
             optimizer=OPTIMIZERS[optimizer],
             precision=PRECISIONS[precision],
+            attention=attention,
             **AT,
         )
         for optimizer, precision, method in ROWS
     }
+
+
+def attention_of(model: str) -> str:
+    """What transformers chooses for the family: sdpa, or eager where it has no other (GPT-Neo)."""
+    import transformers
+
+    from benchmark import shapes
+
+    architecture, _ = shapes.config(model)
+    return "sdpa" if getattr(transformers, architecture)._supports_sdpa else "eager"
 
 
 def grid_settings(table: SimulatedTable) -> list[Setting]:

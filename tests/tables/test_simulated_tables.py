@@ -153,10 +153,15 @@ def test_a_spoilt_record_is_one_line(tmp_path, text, message):
 
 def test_the_command_simulates_and_fills_the_columns(cli, tmp_path, model, monkeypatch):
     monkeypatch.setattr(closed_form, "ROWS", [("SGD", "FP32", "HiFT")])
-    monkeypatch.setattr(simulated, "AT", {"batch_size": 2, "seq_len": 16, "attention": "sdpa"})
+    monkeypatch.setattr(simulated, "AT", {"batch_size": 2, "seq_len": 16})
     where = ("--results", str(tmp_path), "--format", "json")
     code, out, err = cli("tables", "memory", "--model", model, "--simulate", *where)
     assert code == 0, err
     (row,) = json.loads(out)
     assert row["residual_states"] > 0
     assert row["total"] == pytest.approx(row["pgs"] + row["residual_states"], rel=0.02)
+
+
+def test_every_family_is_simulated_with_the_attention_that_it_has():
+    chosen = {model: simulated.attention_of(model) for model in ("llama-7b", "gpt-neo-2.7b")}
+    assert chosen == {"llama-7b": "sdpa", "gpt-neo-2.7b": "eager"}
