@@ -47,6 +47,24 @@ def grid(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def measured(row: Mapping[str, Any]) -> dict[str, str]:
+    if "model" not in row:
+        return {"verdict": _verdict(row)}
+    return {
+        "model": row["model"],
+        "strategy": row["strategy"] if row["m"] is None else f"{row['strategy']}, m = {row['m']}",
+        "optimizer": row["optimizer"],
+        "precision": row["precision"],
+        "checkpointing": "yes" if row["checkpointing"] else "no",
+        "batch × length": f"{row['batch_size']} × {row['seq_len']}",
+        "device": row["device"],
+        "predicted, MiB": _number(row["predicted_bytes"] / 2**20, 2),
+        "measured, MiB": _number(row["measured_bytes"] and row["measured_bytes"] / 2**20, 2),
+        "error, %": _number(row["error_percent"], 2),
+        "verdict": _verdict(row),
+    }
+
+
 def score(row: Mapping[str, Any]) -> dict[str, str]:
     spread = {"std": " ± {:g}", "ci": " (interval ± {:g})"}.get(row["spread_kind"] or "", "")
     paper = "–" if row["paper"] is None else f"{row['paper']:g}{spread.format(row['paper_spread'])}"

@@ -50,6 +50,12 @@ class SimulatedTable(Common):
     reference: str
 
 
+class MeasuredTable(Common):
+    """Filled by the measurements in results/memory."""
+
+    kind: Literal["measured"]
+
+
 class FromRecords(Common):
     """Filled by the records of `matrix`, a name in benchmark/matrices. `data: real` refuses twins;
     `selection` says which checkpoint is scored, on what."""
@@ -110,10 +116,11 @@ class RecordTable(FromRecords):
     baseline: str | None = None
 
 
-Table = LedgerTable | SimulatedTable | ScoreTable | RecordTable
+Table = LedgerTable | SimulatedTable | MeasuredTable | ScoreTable | RecordTable
 KINDS: dict[str, type[Table]] = {
     "ledger": LedgerTable,
     "simulated": SimulatedTable,
+    "measured": MeasuredTable,
     "scores": ScoreTable,
     "records": RecordTable,
 }

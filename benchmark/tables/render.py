@@ -22,6 +22,7 @@ from benchmark.table import as_csv, as_markdown
 from benchmark.tables import cells, compare, definition, evidence, simulated
 from benchmark.tables.definition import (
     LedgerTable,
+    MeasuredTable,
     ScoreTable,
     SimulatedTable,
     Table,
@@ -74,7 +75,7 @@ class Rendered:
 
     @property
     def filled_by(self) -> str:
-        """What gives it its numbers: shapes, or a matrix."""
+        """See `filled_by`."""
         return filled_by(self.table)
 
     def text(self, format: str) -> str:
@@ -112,6 +113,12 @@ def render(
     if isinstance(table, SimulatedTable):
         rows = simulated.grid_rows(table, results)
         return Rendered(table, rows, [cells.grid(row) for row in rows], table.notes)
+    if isinstance(table, MeasuredTable):
+        from benchmark.tables import measurements
+
+        rows = measurements.rows(results)
+        shown = [cells.measured(row) for row in rows]
+        return Rendered(table, rows, shown, (*table.notes, measurements.RULE))
     found = evidence.gather(table.matrix, results)
     notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
     if isinstance(table, ScoreTable):
@@ -166,9 +173,11 @@ def _models(table: Table, given: Sequence[str], group_size: int) -> tuple[str, .
 
 
 def filled_by(table: Table) -> str:
-    """What gives a table its numbers: shapes, simulations or the records of a matrix."""
+    """What gives a table its numbers: shapes, simulations, measurements or the records of a matrix."""
     if isinstance(table, LedgerTable):
         return "shapes"
+    if isinstance(table, MeasuredTable):
+        return "measurements"
     return "simulation" if isinstance(table, SimulatedTable) else f"matrix {table.matrix}"
 
 

@@ -1,0 +1,54 @@
+"""The simulator beside the real step: what `hift-bench memory --measure` has put on record."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmark import record
+from benchmark.errors import UserError
+from benchmark.memory.measured import SCHEMA_VERSION, Measured
+
+TOLERANCE = {"counted_cpu_tensors": 2.0, "cuda": 5.0}
+"""Percent by which a prediction may be off: counted bytes are exact, an allocator rounds."""
+RULE = "within: the prediction is at most 2 % off counted CPU tensor bytes, 5 % off a CUDA allocator's peak"
+
+
+def rows(results: Path) -> list[dict[str, Any]]:
+    """One row per measurement, bytes: predicted, measured, error in percent. One row that says so where
+    nothing is on record. Raises UserError for a record that is off schema."""
+    found = [_load(path) for path in sorted((results / "memory").glob("*.json"))]
+    if not found:
+        return [
+            {"verdict": "not run", "why": "no measurement on record: hift-bench memory --measure"}
+        ]
+    return [_row(one) for one in found]
+
+
+def _row(one: Measured) -> dict[str, Any]:
+    names = ("model", "strategy", "optimizer", "precision", "attention", "checkpointing")
+    error = one.error_percent
+    out = one.status == "oom"
+    close = error is not None and abs(error) <= TOLERANCE[one.kind]
+    return {name: one.setting[name] for name in names} | {
+        "m": one.setting["options"].get("group_size"),
+        "batch_size": one.setting["batch_size"],
+        "seq_len": one.setting["seq_len"],
+        "device": one.device,
+        "predicted_bytes": one.predicted,
+        "measured_bytes": one.peak,
+        "error_percent": error,
+        "verdict": "not run" if out else "within" if close else "outside",
+        "why": "out of memory" if out else None,
+    }
+
+
+def _load(path: Path) -> Measured:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable record: {error}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}")
+    made: Measured = record.build(Measured, data, path)
+    return made
