@@ -1,4 +1,4 @@
-"""Predicted beside measured: the error and its verdict from what is on record, and nothing where nothing is."""
+"""Predicted beside measured: the error and its verdict from what is on record, nothing where there is none."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def put(results, name, **changes):
         status="success",
         kind="counted_cpu_tensors",
         device="cpu",
-        predicted=102,
+        predicted=101,
         peak=100,
         phases={},
         reserved=None,
@@ -48,7 +48,7 @@ def test_each_measurement_has_its_error_and_verdict(tmp_path):
     put(tmp_path, "d", status="oom", peak=None)
     rows = table(tmp_path).rows
     assert [row["error_percent"] for row in rows] == [
-        pytest.approx(2.0),
+        pytest.approx(1.0),
         pytest.approx(-3.0),
         pytest.approx(4.0),
         None,
