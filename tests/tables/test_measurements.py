@@ -1,4 +1,4 @@
-"""Predicted beside measured: the error and its verdict from what is on record, nothing where there is none."""
+"""Predicted beside measured: the error and its verdict from what is on record, and what is not said so."""
 
 import dataclasses
 import json
