@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 EXACT = ("reduction_percent", "trainable_params", "para", "gra", "sta", "pgs")
 TOLERANCE = {"M": 0.01, "MB": 0.03, "GB": 0.01, "%": 0.01}
 RELATIVE = 1e-6
+ROUNDING = (
+    1e-9  # a difference of just the tolerance is within it, whatever floats make of 57.8 - 56.8
+)
 LEDGER_RULE = (
     "within: |difference| is at most 0.01 million, 0.03 MB or 0.01 GB, or 1e-6 of the printed value where "
     "that is more (the paper's 25705.04 MB is 0.024 MB above its own parameter count, and it carries that "
@@ -200,7 +203,7 @@ def _compared(ours: summary.Row | State, paper: Reference | None, column: Column
             spread = paper.spread if paper.spread_kind == "std" else None
             difference = mean - paper.value
             allowed = max(column.tolerance, 2 * math.hypot(std or 0.0, spread or 0.0))
-            verdict = "within" if abs(difference) <= allowed else "outside"
+            verdict = "within" if abs(difference) <= allowed + ROUNDING else "outside"
     printed = dataclasses.asdict(paper) if paper else {}
     return {
         "paper": printed.get("value"),

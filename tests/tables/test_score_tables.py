@@ -100,6 +100,16 @@ def test_a_printed_std_counts_and_an_interval_does_not():
         assert _compared(ours, paper, column)["allowed"] == pytest.approx(allowed)
 
 
+@pytest.mark.parametrize(("score", "verdict"), [(0.646, "within"), (0.6461, "outside")])
+def test_a_difference_of_just_the_tolerance_is_within(score, verdict):
+    from benchmark import summary
+    from benchmark.tables.compare import _compared
+
+    ours = summary.Row(task="t", model="m", strategy="s", label="s", seeds=1, n=1, mean=score)
+    paper = definition.Reference(63.6, "%", "a paper", "")  # 64.6 - 63.6 > 1 in floats
+    assert _compared(ours, paper, definition.Column(task="t", metric="a"))["verdict"] == verdict
+
+
 def test_what_is_not_held_stands_beside_nothing(results):
     row = results.cell(method="HiFT")
     assert (row["paper"], row["difference"], row["source"]) == (None, None, None)
@@ -177,6 +187,26 @@ def test_a_seed_scored_by_another_metric_version(results):
     scores = dataclasses.replace(one.scores, metric_version="2")
     results.put(dataclasses.replace(one, scores=scores))
     faulty(results, "differ in metric")
+
+
+def test_a_run_without_training_is_the_matrixs_own(tmp_path):
+    """The fields of a training, which such a record has by default alone, are no disagreement."""
+    table = definition.load("opt13b-superglue")
+    cell = evidence.gather(table.matrix, tmp_path).cell(
+        task="mezo/rte", model="opt-13b", label="zero_shot"
+    )
+    (spec,) = cell.runs()
+    one = make_record(spec, score=0.6)
+    for given, why in ((one, None), (make_record(spec, spec_hash="0" * 12), "hash 0000")):
+        record.write_text(tmp_path / table.matrix / "one.json", given.to_json())
+        (row,) = [
+            r
+            for r in render.render(table, tmp_path).rows
+            if (r["method"], r["column"]) == ("Zero-shot", "RTE")
+        ]
+        assert row["ours_mean"] == (None if why else pytest.approx(60.0))
+        assert row["verdict"] == ("fault" if why else "within")
+        assert (why or "") in (row["why"] or "")
 
 
 def test_success_without_a_score(results):
