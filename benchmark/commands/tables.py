@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import RESULTS, Results
+from benchmark.commands.options import RESULTS, Results, say
 from benchmark.errors import UserError
 from benchmark.table import Format, show
+
+OUT = Path("reports/paper")
 
 
 class PaperFormat(enum.StrEnum):
@@ -29,7 +31,9 @@ def tables(
     all_: Annotated[
         bool, typer.Option("--all", help="Write every table, in every format.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Where --all writes.")] = Path("reports/paper"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where --all writes; reports/paper without it.")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="A closed-form table of this shape, folder or Hub id; may be repeated."),
@@ -47,6 +51,8 @@ def tables(
 
     if [name is not None, list_, all_].count(True) != 1:
         raise UserError("tables: name one table, or give --list or --all")
+    if out is not None and not all_:
+        raise UserError("--out: is where --all writes; one table goes to stdout")
     if list_:
         if format.value not in list(Format):
             raise UserError(f"--list: --format {format.value}: give one of {', '.join(Format)}")
@@ -61,7 +67,7 @@ def tables(
         with counting("simulations") as report:
             simulated.run(wanted, results, report)
     if all_:
-        sys.stdout.write(f"{render.write_all(out, results)}\n")
+        sys.stdout.write(f"{render.write_all(out or OUT, results)}\n")
         return
     made = render.render(chosen[0], results, models=models, group_size=group_size)
     if format is PaperFormat.text:
@@ -69,3 +75,6 @@ def tables(
         sys.stdout.write("".join(f"{note}\n" for note in made.notes))
     else:
         sys.stdout.write(made.text(format.value))
+    if format in (PaperFormat.json, PaperFormat.csv):  # which hold the rows alone
+        for notice in made.notices:
+            say(notice)

@@ -18,20 +18,25 @@ HEADINGS = {
 
 
 def ledger(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The rows as text: a quantity with published values as `paper / ours`, "–" where there is none."""
+    """The rows as text: a quantity with published values as `paper / ours`, "–" where there is none.
+
+    In a table of memory the verdict is headed by the columns it is about: Residual and Total have none.
+    """
     printed = {name for name in HEADINGS for row in rows if row.get(f"{name}_paper") is not None}
     shown = []
     for row in rows:
         cells = {}
         for name, value in row.items():
-            if name.endswith(("_paper", "_difference")) or name == "source":
+            if name.endswith(("_paper", "_difference")) or name in ("verdict", "why", "source"):
                 continue
             heading, digits = HEADINGS.get(name, (name.replace("_", " "), 0))
             ours = _number(value, digits) if name in HEADINGS else _whole(value)
             if name in printed:
                 cells[f"{heading}: paper / ours"] = f"{_plain(row[f'{name}_paper'])} / {ours}"
-            elif printed or name != "verdict":
+            else:
                 cells[heading] = ours
+        if any(row["verdict"] for row in rows):
+            cells["verdict, # columns" if "pgs" in row else "verdict"] = _verdict(row)
         shown.append(cells)
     return shown
 
@@ -94,7 +99,9 @@ def record(table: RecordTable, row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
-    return f"{row['verdict']}: {row['why']}" if row["why"] else str(row["verdict"])
+    if row["verdict"] is None:
+        return "–"
+    return f"{row['verdict']}: {row['why']}" if row.get("why") else str(row["verdict"])
 
 
 def _mean(row: Mapping[str, Any], digits: int) -> str:

@@ -38,11 +38,14 @@ RELATIVE = 1e-6
 ROUNDING = (
     1e-9  # a difference of just the tolerance is within it, whatever floats make of 57.8 - 56.8
 )
-LEDGER_RULE = (
-    "within: |difference| is at most 0.01 million, 0.03 MB or 0.01 GB, or 1e-6 of the printed value where "
-    "that is more (the paper's 25705.04 MB is 0.024 MB above its own parameter count, and it carries that "
-    "into the 1.5-fold and twofold of it)"
-)
+LEDGER_RULES = {
+    "trainable_parameters": "within: |difference| is at most 0.01 percentage points",
+    "memory": (
+        "within, of the # columns alone: |difference| is at most 0.01 million, 0.03 MB or 0.01 GB, or "
+        "1e-6 of the printed value where that is more (the paper's 25705.04 MB is 0.024 MB above its own "
+        "parameter count, and it carries that into the 1.5-fold and twofold of it)"
+    ),
+}
 
 
 def rule(table: ScoreTable) -> str:
@@ -65,7 +68,7 @@ def ledger_rows(
 ) -> list[dict[str, Any]]:
     """The closed form's rows, each published quantity `q` followed by `q_paper` and `q_difference`, and a
     verdict over the row's printed cells; None where nothing is published. Residual and Total are simulated,
-    and blank without a record in `results`."""
+    blank without a record in `results`, and a fault of the row where the record is of something else."""
     from benchmark.tables import closed_form, simulated
 
     mine = tuple(models) == table.models and group_size == 1  # nothing else is published
@@ -94,19 +97,22 @@ def ledger_rows(
     ]
 
 
-def _simulated(row: Mapping[str, Any], found: simulated.Found | None) -> dict[str, float | None]:
+def _simulated(row: Mapping[str, Any], found: simulated.Found | None) -> dict[str, Any]:
     """Total and, as the paper has it, the Residual that is left of it beside #PGS, in GB.
 
-    Blank where the simulated step held less than the weights or more than #PGS, so is one of something
-    else. Less than #PGS is no fault: a group other than the largest may have the highest peak.
+    A fault where the simulated step held less than the weights or more than #PGS, so is one of something
+    else. Less than #PGS is none: a group other than the largest may have the highest peak.
     """
+    blank = {"residual_states": None, "total": None, "verdict": None, "why": None}
+    if found is None:
+        return blank
     pgs, weights = row["pgs"], row["para"] / 1024
     slack = max(0.01, 1e-3 * pgs)  # the allocator rounds up to 512 bytes
-    standing = None if found is None else found.standing / 2**30
-    if found is None or standing is None or not weights - slack <= standing <= pgs + slack:
-        return {"residual_states": None, "total": None}
-    total = found.total / 2**30
-    return {"residual_states": total - pgs, "total": total}
+    standing, total = found.standing / 2**30, found.total / 2**30
+    if not weights - slack <= standing <= pgs + slack:
+        why = f"the simulation on record held {standing:.2f} GB before the update, not {pgs:.2f}"
+        return blank | {"verdict": "fault", "why": why}
+    return blank | {"residual_states": total - pgs, "total": total}
 
 
 def _beside(
@@ -130,6 +136,7 @@ def _beside(
             outside.append(name)
     verdict = f"outside: {', '.join(outside)}" if outside else "within" if compared else None
     sources = dict.fromkeys(entry["source"] for entry in printed.values())
+    verdict = row.get("verdict") or verdict  # a fault goes before
     return full | {"verdict": verdict, "source": "; ".join(sources) or None}
 
 

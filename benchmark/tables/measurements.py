@@ -37,7 +37,7 @@ def _row(one: Measured) -> dict[str, Any]:
         "predicted_bytes": one.predicted,
         "measured_bytes": one.peak,
         "error_percent": error,
-        "verdict": "not run" if out else "within" if close else "outside",
+        "verdict": "cannot run here" if out else "within" if close else "outside",
         "why": "out of memory" if out else None,
     }
 

@@ -35,7 +35,8 @@ Rows = list[dict[str, Any]]
 SIMULATED = (
     "Our Residual and Total are simulated at batch 8 and length 512 with sdpa attention, eager for GPT-Neo "
     "(--simulate); no GPU has confirmed them. The paper does not say at which it measured, so they have no "
-    "verdict."
+    "verdict. Residual is Total less #PGS, so it is small where the peak lies in the optimizer's step, when "
+    "the activations are gone."
 )
 FORMATS = ("md", "csv", "json", "tex", "html")
 _TEX = {
@@ -58,20 +59,26 @@ _TEX = {
 
 @dataclass(frozen=True)
 class Rendered:
-    """A table with its numbers: `rows`, unrounded, for csv and json; `shown`, rounded, for people."""
+    """A table with its numbers: `rows`, unrounded, for csv and json; `shown`, rounded, for people.
+
+    `notices`, which are among the notes, are of the records it was made from.
+    """
 
     table: Table
     rows: Rows
     shown: list[dict[str, str]]
     notes: tuple[str, ...]
+    notices: tuple[str, ...] = ()
 
     @property
     def verdicts(self) -> str:
-        """How many rows have which verdict."""
+        """How many rows have which verdict; nothing is published for a table without one."""
         counts = Counter(
             str(row["verdict"]).partition(":")[0] for row in self.rows if row["verdict"]
         )
-        return ", ".join(f"{count} {name}" for name, count in counts.items())
+        return (
+            ", ".join(f"{count} {name}" for name, count in counts.items()) or "no published value"
+        )
 
     @property
     def filled_by(self) -> str:
@@ -108,7 +115,7 @@ def render(
         notes = (f"HiFT with m = {group_size} units per group.", *table.notes)
         if table.shows == "memory":
             notes = (*notes, SIMULATED)
-        rule = (compare.LEDGER_RULE,) if table.reference else ()
+        rule = (compare.LEDGER_RULES[table.shows],) if table.reference else ()
         return Rendered(table, rows, cells.ledger(rows), notes + rule)
     if isinstance(table, SimulatedTable):
         rows = simulated.grid_rows(table, results)
@@ -123,11 +130,10 @@ def render(
     notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
     if isinstance(table, ScoreTable):
         rows = compare.score_rows(table, found)
-        return Rendered(
-            table, rows, [cells.score(row) for row in rows], (*notes, compare.rule(table))
-        )
+        shown = [cells.score(row) for row in rows]
+        return Rendered(table, rows, shown, (*notes, compare.rule(table)), found.notices)
     rows = compare.record_rows(table, found)
-    return Rendered(table, rows, [cells.record(table, row) for row in rows], notes)
+    return Rendered(table, rows, [cells.record(table, row) for row in rows], notes, found.notices)
 
 
 def write_all(out: Path, results: Path) -> Path:

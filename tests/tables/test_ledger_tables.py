@@ -182,6 +182,7 @@ def test_any_config_has_a_ledger(cli, tmp_path):
         (["memory-llama-7b", "--group-size", "35"], "group_size 35 is more than the 34 units"),
         (["--all", "--model", "llama-7b"], "--all: takes no --model"),
         ([], "name one table, or give --list or --all"),
+        (["speed", "--out", "here"], "--out: is where --all writes"),
         (["speed", "--all"], "name one table, or give --list or --all"),
         (["--list", "--format", "tex"], "give one of text, json, csv, md"),
     ],

@@ -53,7 +53,7 @@ def test_each_measurement_has_its_error_and_verdict(tmp_path):
         pytest.approx(4.0),
         None,
     ]
-    assert [row["verdict"] for row in rows] == ["within", "outside", "within", "not run"]
+    assert [row["verdict"] for row in rows] == ["within", "outside", "within", "cannot run here"]
     assert rows[3]["why"] == "out of memory" and rows[0]["m"] == 2
     assert "a&lt;b" in table(tmp_path).text("html")
 

@@ -257,12 +257,15 @@ def test_a_random_twin_model_where_a_real_one_is_meant(results):
     assert "a random twin model" in results.cell()["why"]
 
 
-def test_a_record_of_no_cell_is_named_and_not_used(results):
+def test_a_record_of_no_cell_is_named_and_not_used(results, cli):
     stray = results.spec().model_copy(update={"seed": 7})
     results.put(make_record(stray, score=0.0))
     rows, made = results.rows()
     assert rows["RoBERTa-base", "FT (125.0M)", "SST-2"]["n"] == 3
     assert any("not used: glue-sst2_roberta-base_full_s7" in note for note in made.notes)
+    code, out, err = cli("tables", TABLE.id, "--results", str(results.root), "--format", "json")
+    assert code == 0 and json.loads(out) == made.rows
+    assert "not used: glue-sst2_roberta-base_full_s7" in err
 
 
 def test_a_searched_rate_needs_its_trials(results):

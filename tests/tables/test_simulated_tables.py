@@ -105,8 +105,11 @@ def test_without_a_record_they_stay_blank(tmp_path):
 def test_a_simulation_of_other_bytes_is_not_shown(tmp_path, pretended):
     """The pretended 1 GB is not what LLaMA-7B holds: such a record is of something else."""
     simulated.run(simulated.paper_settings("llama-7b").values(), tmp_path, quiet)
-    rows = render.render(definition.load("memory-llama-7b"), tmp_path).rows
-    assert {(row["residual_states"], row["total"]) for row in rows} == {(None, None)}
+    made = render.render(definition.load("memory-llama-7b"), tmp_path)
+    assert {(row["residual_states"], row["total"]) for row in made.rows} == {(None, None)}
+    assert made.verdicts == "25 fault"
+    for format in render.FORMATS:
+        assert "the simulation on record held 1.00 GB before the update" in made.text(format)
 
 
 def test_the_24_gb_claim_says_which_fit(tmp_path, monkeypatch):
