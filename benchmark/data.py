@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from benchmark import splits, tokenised
 from benchmark.cache import cache_folder
 from benchmark.errors import UserError
 from benchmark.spec import RunSpec
-from tasks.base import Adapter, TaskConfig, TaskError
+from tasks.base import NUMBER, Adapter, TaskConfig, TaskError
 from tasks.config import Origin
 
 if TYPE_CHECKING:
@@ -93,12 +93,20 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
     dataset = adapter.config.dataset
     parts = {
         role: _arranged(
-            splits.part(all_splits, adapter.config, role, where), role, adapter, tokenizer, spec
+            splits.part(all_splits, adapter.config, role, where),
+            role,
+            where,
+            adapter,
+            tokenizer,
+            spec,
         )
         for role, (where, all_splits) in found.items()
     }
     train, held_out = splits.draw(spec, parts["train"].rows, dataset, found["train"][0])
     n_eval = len(parts["eval"].rows)
+    if not n_eval:
+        split = dataset.splits["eval"]
+        raise UserError(f"{found['eval'][0]}: {spec.task}: no examples in {split}")
     evaluation = list(range(n_eval))
     if spec.eval_examples is not None and spec.eval_examples < n_eval:
         evaluation = splits.permutation(n_eval, 0)[: spec.eval_examples]
@@ -109,9 +117,8 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         try:
             return make({name: list(raw[name]) for name in raw.column_names})
         except TaskError as error:
-            number = "" if error.row is None else parts[role].numbers[drawn[error.row]]
-            at = "" if error.row is None else f" row {number} of {dataset.splits[role]}:"
-            raise UserError(f"{found[role][0]}:{at} {error.reason}") from None
+            numbers = [parts[role].numbers[place] for place in drawn]
+            raise _named(error, numbers, role, found[role][0], adapter.config) from None
 
     def rows(role: str, drawn: list[int], note: str = "") -> Rows:
         name = dataset.splits[role] + note
@@ -135,7 +142,7 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         *data,
         fingerprint=hashlib.sha256(ids.encode()).hexdigest()[:12],
         read={
-            role: len(all_splits[dataset.splits[role].partition("[")[0]])
+            role: len(all_splits[splits.name(dataset, role)])
             for role, (_, all_splits) in found.items()
         },
         truncated=sum(sum(part["truncated"]) for part in encoded),
@@ -269,6 +276,7 @@ def _cache_of(folder: Path) -> str:
 def _arranged(
     part: splits.Part,
     role: str,
+    where: str,
     adapter: Adapter,
     tokenizer: "PreTrainedTokenizerBase",
     spec: RunSpec,
@@ -277,11 +285,26 @@ def _arranged(
     from datasets import Dataset
 
     columns = {name: part.rows[name] for name in part.rows.column_names}  # each read when asked for
-    arranged = adapter.arrange(columns, role == "train", tokenizer, spec.max_length)
-    if arranged is None:
+    try:
+        made = adapter.arrange(columns, role == "train", tokenizer, spec.max_length)
+    except TaskError as error:
+        raise _named(error, part.numbers, role, where, adapter.config) from None
+    if made is None:
         return part
-    rows = Dataset.from_dict(dict(arranged))
-    return splits.Part(rows, range(len(rows)))
+    arranged = dict(made)
+    firsts = arranged.pop(NUMBER, None)
+    rows = Dataset.from_dict(arranged)
+    numbers = range(len(rows)) if firsts is None else [part.numbers[first] for first in firsts]
+    return splits.Part(rows, numbers)
+
+
+def _named(
+    error: TaskError, numbers: Sequence[int], role: str, where: str, task: TaskConfig
+) -> UserError:
+    """The error with the place of the data, and the `numbers` of its row in the split."""
+    split = splits.name(task.dataset, role)
+    at = "" if error.row is None else f" row {numbers[error.row]} of {split}:"
+    return UserError(f"{where}:{at} {error.reason}")
 
 
 def _encode(

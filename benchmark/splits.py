@@ -1,9 +1,10 @@
 """Which rows of a dataset a run uses: slices of splits, rows that are no examples, and the draw by seed."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError, nearest
 from benchmark.spec import RunSpec
@@ -21,6 +22,11 @@ class Part:
 
     rows: "Dataset"
     numbers: Sequence[int]
+
+
+def name(dataset: DatasetConfig, role: str) -> str:
+    """The split of a role, `train` or `eval`, without the slice of it that is used."""
+    return dataset.splits[role].partition("[")[0]
 
 
 def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part:
@@ -66,7 +72,7 @@ def draw(
     if wanted > len(rest) or not rest:
         raise UserError(
             f"{where}: {spec.task}: train_examples {wanted} and dev_examples {spec.dev_examples} are more "
-            f"than the {len(rows)} rows of {dataset.splits['train']}"
+            f"than the {len(rows)} examples of {dataset.splits['train']}"
         )
     return rest[:wanted], held_out
 
@@ -80,9 +86,15 @@ def _few(
         hint = nearest(shots.per, rows.column_names)
         raise UserError(f"{where}: {spec.task}: {split} has no column {shots.per}{hint}")
     labels = list(rows[shots.per])
-    by_class: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
+    by_class: dict[Any, list[int]] = {label: [] for label in labels}
     for index in order:
         by_class[labels[index]].append(index)
+    if len(by_class) < math.ceil(dataset.sizes["train"] / shots.count):
+        there = ", ".join(map(str, by_class))
+        raise UserError(
+            f"{where}: {spec.task}: column {shots.per}: {split} has no class but {there}, "
+            f"too few for {dataset.sizes['train']} rows of {shots.count} each"
+        )
     held_out, left_over = divmod(spec.dev_examples, len(by_class))
     if spec.train_examples is not None or left_over:
         raise UserError(
@@ -93,8 +105,8 @@ def _few(
     for label, found in by_class.items():
         if len(found) < wanted and label not in shots.all_of:
             raise UserError(
-                f"{where}: {spec.task}: class {label} has {len(found)} rows of {split}, "
-                f"fewer than the {wanted} wanted"
+                f"{where}: {spec.task}: column {shots.per}: class {label} has {len(found)} rows of "
+                f"{split}, fewer than the {wanted} wanted"
             )
     train = {i for found in by_class.values() for i in found[: shots.count]}
     development = {i for found in by_class.values() for i in found[shots.count : wanted]}

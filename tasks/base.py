@@ -47,6 +47,10 @@ ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
 """name -> the adapter as "module:Class", and the type of its tasks' YAMLs."""
 
 
+NUMBER = "number of the row"
+"""A column that `Adapter.arrange` may add: the row of the split that each example begins with."""
+
+
 class TaskError(ValueError):
     """A task, or a row of its data, is not as its YAML says; names the task, the column and the row.
 
@@ -79,7 +83,10 @@ class Adapter(abc.ABC):
     def arrange(
         self, rows: Rows, training: bool, tokenizer: "PreTrainedTokenizerBase", max_length: int
     ) -> Rows | None:
-        """A split's raw rows -> its examples, where an example is not just a row; None where it is."""
+        """A split's raw rows -> its examples, where an example is not just a row; None where it is.
+
+        With the column NUMBER, where a message about an example can name a row.
+        """
         return None
 
     def demonstrated(self, rows: Rows) -> list[str]:
@@ -139,9 +146,9 @@ class Adapter(abc.ABC):
         found = []
         for row, value in enumerate(rows[first]):
             try:
-                found.append(templates.look_up(inner, value))
-            except (ValueError, TypeError) as error:
-                raise TaskError(f"{self.config.name}: column {name}: {error}", row) from None
+                found.append(templates.look_up(name, {first: value}))
+            except ValueError as error:
+                raise TaskError(f"{self.config.name}: {error}", row) from None
         return found
 
     def labels(self, rows: Rows, name: str, labels: Sequence[str]) -> list[int]:
@@ -149,12 +156,25 @@ class Adapter(abc.ABC):
         found = self.column(rows, name)
         for row, label in enumerate(found):
             if not isinstance(label, int) or not 0 <= label < len(labels):
+                said = "is outside" if isinstance(label, int) else "is no index of"
                 raise TaskError(
-                    f"{self.config.name}: column {name}: label {label!r} is outside "
-                    f"{', '.join(labels)}",
+                    f"{self.config.name}: column {name}: label {label!r} {said} {', '.join(labels)}",
                     row,
                 )
-        return list(found)
+        return [int(label) for label in found]  # some sources say false and true
+
+    def lists(self, column: Sequence[Any], name: str) -> list[list[str]]:
+        """The lists of texts in the column called `name`. Raises TaskError naming the row of one that is
+        none, or without any text."""
+        for row, texts in enumerate(column):
+            is_list = isinstance(texts, list | tuple)
+            if not is_list or not all(isinstance(text, str) for text in texts):
+                raise TaskError(
+                    f"{self.config.name}: column {name}: {texts!r} is no list of texts", row
+                )
+            if not any(text.strip() for text in texts):
+                raise TaskError(f"{self.config.name}: column {name}: empty text {texts!r}", row)
+        return [list(texts) for texts in column]
 
     def texts(self, rows: Rows, template: str) -> list[str]:
         """The template's text for every row (a bare column name is a template too). Raises TaskError naming
@@ -163,6 +183,20 @@ class Adapter(abc.ABC):
             template = f"{{{template}}}"
         self.columns_of([template], rows)
         return [self.render(template, row, at) for at, row in enumerate(each(rows))]
+
+    def check_left(
+        self, encodings: Sequence[Any], inputs: Sequence[str], rows: Sequence[int]
+    ) -> None:
+        """Raises TaskError naming the row of the encoding in which one of the `inputs` has no token: the
+        tokenizer knows nothing in it, or nothing of it is left at this `max_length`."""
+        for encoding, row in zip(encodings, rows, strict=True):
+            there = set(encoding.sequence_ids)
+            for number, template in enumerate(inputs):
+                if number not in there:
+                    hint = ": raise max_length" if encoding.overflowing else ""
+                    raise TaskError(
+                        f"{self.config.name}: no token of {template!r} is left{hint}", row
+                    )
 
     def columns_of(self, wanted: Sequence[str], rows: Rows, made: Sequence[str] = ()) -> None:
         """Raises TaskError for a column that one of the templates reads and the data has not; the adapter

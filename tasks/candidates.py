@@ -27,7 +27,7 @@ class Candidates(Adapter):
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> dict[str, list[Any]]:
         references = self.right(rows)
-        self.check(rows)
+        self.check_columns((self.config.prompt, self.config.answer), rows)
         features: dict[str, list[Any]] = {
             name: [] for name in ("input_ids", "answer_lengths", "labels", "truncated", "shown")
         }
@@ -52,7 +52,7 @@ class Candidates(Adapter):
         return features
 
     def demonstrated(self, rows: Rows) -> list[str]:
-        self.check(rows)
+        self.check_columns((self.config.prompt, self.config.answer), rows)
         found = []
         for at, (row, right) in enumerate(zip(each(rows), self.right(rows), strict=True)):
             candidate = self.candidates(row, at)[right]
@@ -60,9 +60,11 @@ class Candidates(Adapter):
             found.append(self.render(self.config.prompt, row, at) + answer)
         return found
 
-    def check(self, rows: Rows) -> None:
-        """Raises TaskError for a column that a template reads and the data has not."""
-        self.columns_of((self.config.prompt, self.config.answer), rows, made=("candidate",))
+    def check_columns(self, templates: Sequence[str], rows: Rows) -> None:
+        """Raises TaskError for a column that a template or a candidate reads and the data has not."""
+        chosen = self.config.candidates
+        columns = [f"{{{name}}}" for name in chosen.columns] if isinstance(chosen, Columns) else []
+        self.columns_of([*templates, *columns], rows, made=("candidate",))
 
     def pairs(
         self,
@@ -101,10 +103,10 @@ class Candidates(Adapter):
         chosen = self.config.candidates
         if isinstance(chosen, Listed):
             found = []
-            pairs = zip(
-                self.column(rows, chosen.list), self.column(rows, chosen.right), strict=True
-            )
-            for at, (candidates, right) in enumerate(pairs):
+            columns = (self.lists(self.column(rows, n), n) for n in (chosen.list, chosen.right))
+            for at, (candidates, right) in enumerate(zip(*columns, strict=True)):
+                if "" in map(str.strip, candidates):
+                    raise TaskError(f"{self.config.name}: column {chosen.list}: empty text ''", at)
                 places = [candidates.index(text) for text in right if text in candidates]
                 if not places:
                     raise TaskError(

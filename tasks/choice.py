@@ -27,7 +27,7 @@ class Choice(Candidates):
     ) -> dict[str, list[Any]]:
         first, second = self.config.inputs
         labels = self.right(rows)
-        self.columns_of(self.config.inputs, rows, made=("candidate",))
+        self.check_columns(self.config.inputs, rows)
         pairs, owners = [], []
         for at, row in enumerate(each(rows)):
             for candidate in self.candidates(row, at):
@@ -46,6 +46,7 @@ class Choice(Candidates):
         encoded = tokenizer(
             *map(list, zip(*pairs, strict=True)), truncation="only_first", max_length=max_length
         )
+        self.check_left(encoded.encodings, self.config.inputs, owners)
         names = [name for name in tokenizer.model_input_names if name in encoded]
         features: dict[str, list[Any]] = {name: [[] for _ in labels] for name in names}
         features |= {"labels": labels, "truncated": [False] * len(labels)}

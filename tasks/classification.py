@@ -20,6 +20,7 @@ class _Head(Adapter):
     ) -> dict[str, list[Any]]:
         texts = [self.texts(rows, template) for template in self.config.inputs]
         encoded = tokenizer(*texts, truncation=True, max_length=max_length)
+        self.check_left(encoded.encodings, self.config.inputs, range(len(texts[0])))
         features = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
         features["labels"] = self.targets(rows)
         features["truncated"] = [bool(item.overflowing) for item in encoded.encodings]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks import batches
+from tasks import batches, metrics
 from tasks.answers import Answers
-from tasks.base import Rows
+from tasks.base import NUMBER, Rows
 from tasks.config import GenerationConfig
 
 MERGED = "references of the group"
@@ -27,13 +27,15 @@ class Generation(Answers):
         """Evaluation rows of one group become one example, the first of them, in the order they come."""
         if training or self.config.group_by is None:
             return None
-        groups: dict[Any, list[int]] = {}
-        for place, key in enumerate(self.column(rows, self.config.group_by)):
-            groups.setdefault(key, []).append(place)
         columns = {name: list(values) for name, values in rows.items()}
-        texts = self.column(columns, self.config.references)
-        arranged = {name: [v[g[0]] for g in groups.values()] for name, v in columns.items()}
-        return arranged | {MERGED: [[texts[place] for place in g] for g in groups.values()]}
+        texts = self.texts(columns, self.config.references)
+        groups: dict[str, list[int]] = {}
+        for place, key in enumerate(self.texts(columns, self.config.group_by)):
+            groups.setdefault(key, []).append(place)
+        firsts = [group[0] for group in groups.values()]
+        arranged = {name: [values[place] for place in firsts] for name, values in columns.items()}
+        merged = [[texts[place] for place in group] for group in groups.values()]
+        return arranged | {MERGED: merged, NUMBER: firsts}
 
     def ending(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
         """`stop` as text, or the end token."""
@@ -116,13 +118,19 @@ class Generation(Answers):
         return [span.strip() for span in text.split(self.config.separator)]
 
     def references(self, rows: Rows) -> list[Any]:
-        found = rows[MERGED] if MERGED in rows else self.column(rows, self.config.references)
+        column = self.config.references
+        if MERGED in rows:
+            return list(rows[MERGED])
         if self.config.group_by is not None:  # a row held out of train is a group of its own
-            found = [[right] if isinstance(right, str) else right for right in found]
+            return [[text] for text in self.texts(rows, column)]
+        if not metrics.reads_lists(self.config.metrics[0]):
+            return self.texts(rows, column)
+        found = self.column(rows, column)
         if [] in found:  # rows held out of train have an answer and no references
             answers = self.texts(rows, self.config.answer)
-            found = [r or [a.strip()] for r, a in zip(found, answers, strict=True)]
+            found = [r if r != [] else [a.strip()] for r, a in zip(found, answers, strict=True)]
+        found = self.lists(found, column)
         if self.config.separator is None:
-            return list(found)
+            return found
         # one answer of several spans, or those of several people: the data does not say which
         return [[spans, *([span] for span in spans if len(spans) > 1)] for spans in found]

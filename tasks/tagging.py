@@ -51,6 +51,8 @@ class Tagging(Adapter):
         column = self.config.words
         found = self.column(rows, column)
         for at, words in enumerate(found):
+            if not isinstance(words, list | tuple):
+                raise TaskError(f"{self.config.name}: column {column}: {words!r} is no list", at)
             for text in words or [""]:
                 if not isinstance(text, str) or not text.strip():
                     raise TaskError(f"{self.config.name}: column {column}: empty text {text!r}", at)
@@ -61,6 +63,8 @@ class Tagging(Adapter):
         column, names = self.config.tags, self.config.names
         found = self.column(rows, column)
         for at, (tags, words) in enumerate(zip(found, self.words(rows), strict=True)):
+            if not isinstance(tags, list | tuple):
+                raise TaskError(f"{self.config.name}: column {column}: {tags!r} is no list", at)
             if len(tags) != len(words):
                 raise TaskError(
                     f"{self.config.name}: column {column}: {len(tags)} tags for {len(words)} words",

@@ -60,12 +60,24 @@ def _value(field: str, spec: str, row: Row) -> str:
         raise ValueError(f"column {field}: empty text {value!r}")
     of_text = isinstance(value, str)  # a filter may leave nothing of one letter (`no_last`)
     for name, argument in filters:
-        value = FILTERS[name](value, argument, row)
+        value = _filtered(field, value, name, argument, row)
     if not isinstance(value, str | int | float):
         raise ValueError(f"column {field}: {value!r} is no text")
     if _blank(value) and not of_text and not optional:
         raise ValueError(f"column {field}: empty text {value!r}")
     return str(value)
+
+
+def _filtered(field: str, value: Any, name: str, argument: str, row: Row) -> Any:
+    kind, said = (list | tuple, "list of texts") if name in LISTS else (str, "text")
+    try:
+        if isinstance(value, kind):
+            return FILTERS[name](value, argument, row)
+    except ValueError as error:
+        raise ValueError(f"column {field}: {error}") from None
+    except TypeError:  # something else within the list
+        pass
+    raise ValueError(f"column {field}: {value!r} is no {said}")
 
 
 def _blank(value: Any) -> bool:
@@ -77,7 +89,9 @@ def look_up(field: str, row: Row) -> Any:
     value: Any = row
     for key in field.split("."):
         if not isinstance(value, Mapping) or key not in value:
-            raise ValueError(f"column {field} is missing; the data has {', '.join(row)}")
+            if isinstance(value, Mapping):
+                raise ValueError(f"column {field} is missing; the data has {', '.join(value)}")
+            raise ValueError(f"column {field}: {value!r} has no {key}")
         value = value[key]
     return value
 
@@ -134,5 +148,8 @@ FILTERS: dict[str, Callable[[Any, str, Row], str]] = {
     "after": lambda text, said, _: said + text if text.strip() else "",
 }
 """name -> function of value, argument and row; `if` and `after` say something only where there is a text."""
+
+LISTS = ("first", "join", "triples")
+"""Filters that read a list; the others read a text."""
 
 OPTIONAL = ("if", "after")

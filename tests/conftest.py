@@ -66,12 +66,12 @@ def in_process(monkeypatch):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """Write `splits` (name -> columns) as a mirror's config, and make it the data root; returns the root."""
+    """Write `splits` (name -> columns) as a mirror's dataset, and make it the data root; returns the root."""
     import pyarrow
     import pyarrow.parquet
 
-    def write(root="mirror", config="sst2", **splits):
-        folder = tmp_path / root / "nyu-mll" / "glue"
+    def write(root="mirror", dataset="nyu-mll/glue", config="sst2", **splits):
+        folder = tmp_path / root / dataset
         (folder / config).mkdir(parents=True, exist_ok=True)
         files = [{"split": name, "path": f"{config}/{name}-*"} for name in splits]
         header = {"configs": [{"config_name": config, "data_files": files}]}
@@ -165,6 +165,34 @@ def refused(cli):
         return err.removeprefix("hift-bench: ").strip()
 
     return refused
+
+
+@pytest.fixture
+def refused_by_run(cli, in_process, monkeypatch):
+    """Run a matrix whose input only the run itself can find bad; returns the one line that says so.
+
+    Progress and the summary stand beside it. No record, curve or prediction is left.
+    """
+    from runs import Watch
+
+    from benchmark import tracking
+
+    in_process()
+
+    class Untracked(Watch):
+        __enter__, __exit__, report = lambda self: self, lambda *_: None, lambda *_: None
+
+    monkeypatch.setattr(tracking, "Tracker", lambda *_: Untracked())
+
+    def refused_by_run(*arguments):
+        code, _, err = cli("run", "m.yaml", *arguments)
+        assert code == 2 and "Traceback" not in err
+        left = [p for p in Path("results").rglob("*") if p.is_file() and "_scratch" not in p.parts]
+        assert left == []
+        (said,) = (line for line in err.splitlines() if line.startswith("hift-bench: "))
+        return said.removeprefix("hift-bench: ")
+
+    return refused_by_run
 
 
 def snapshot():

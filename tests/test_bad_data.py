@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from factories import make_record
-from runs import USUAL, Watch
+from runs import USUAL
 
-from benchmark import matrix, models, record, tracking
+from benchmark import matrix, models, record
 
 MODELS = {
     "tiny-bort": "model 'tiny-bort': no such model, folder or Hub id (did you mean \"tiny-bert\"?)",
@@ -57,30 +57,6 @@ def test_damaged_mirror(write, refused, mirror, damage):
         (root / "nyu-mll").rename(root / "openai")
         said = f"{root}: has no dataset nyu-mll/glue, which glue/sst2 needs; it has openai/glue"
     assert refused("run", "m.yaml", "--data-root", str(root)) == said
-
-
-@pytest.fixture
-def refused_by_run(cli, in_process, monkeypatch):
-    """Run a matrix whose input only the run itself can find bad; returns the one line that says so.
-
-    Progress and the summary stand beside it. No record, curve or prediction is left.
-    """
-    in_process()
-
-    class Untracked(Watch):
-        __enter__, __exit__, report = lambda self: self, lambda *_: None, lambda *_: None
-
-    monkeypatch.setattr(tracking, "Tracker", lambda *_: Untracked())
-
-    def refused_by_run(*arguments):
-        code, _, err = cli("run", "m.yaml", *arguments)
-        assert code == 2 and "Traceback" not in err
-        left = [p for p in Path("results").rglob("*") if p.is_file() and "_scratch" not in p.parts]
-        assert left == []
-        (said,) = (line for line in err.splitlines() if line.startswith("hift-bench: "))
-        return said.removeprefix("hift-bench: ")
-
-    return refused_by_run
 
 
 def changed(column, row, value):

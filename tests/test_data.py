@@ -233,7 +233,7 @@ def test_a_bad_row_is_named_by_its_place_in_the_file(load, mirror, column, value
 def test_too_few_rows(load, small):
     for fields in ({"train_examples": TRAIN + 1}, {"train_examples": 50, "dev_examples": 11}):
         with pytest.raises(
-            UserError, match=rf"^{small}.*train_examples .* than the 60 rows of train"
+            UserError, match=rf"^{small}.*train_examples .* than the 60 examples of train"
         ):
             load(**fields)
     with pytest.raises(UserError, match="dev_examples 60"):

@@ -54,6 +54,8 @@ def drawn(mirror, tokenizer):
         mirror(train=train, validation=evaluation or columns([0, 1]))
         task = tasks.base.load("glue/sst2").model_dump()
         task["dataset"] |= changes
+        if "shots" in changes:  # of two classes
+            task["dataset"]["sizes"]["train"] = 2 * changes["shots"]["count"]
         adapter = tasks.base.adapter(tasks.base.parse(task.pop("name"), task, "made up"))
         spec = make_spec(model="tiny-bert", data="mirror", max_length=16, **fields)
         found = data.load(spec, adapter, tokenizer)
@@ -79,6 +81,8 @@ def test_rows_without_a_label_are_no_examples(drawn):
     train, evaluation, _ = drawn(columns(labels), {"without": {"label": -1}}, columns([-1, 1]))
     assert sorted(train) == ["row 0", "row 2", "row 4", "row 5"]
     assert evaluation == ["row 1"]
+    with pytest.raises(UserError, match="glue/sst2: no examples in validation"):
+        drawn(columns(labels), {"without": {"label": -1}}, columns([-1, -1]))
 
 
 def test_a_bad_row_is_named_by_its_number_in_the_split(drawn):
@@ -86,7 +90,7 @@ def test_a_bad_row_is_named_by_its_number_in_the_split(drawn):
     with pytest.raises(UserError, match=r"row 4 of train: glue/sst2: column label: label 7"):
         drawn(columns(labels), {"without": {"label": -1}})
     slices = {"train": "train[:2]", "eval": "validation[3:]"}
-    with pytest.raises(UserError, match=r"row 4 of validation\[3:\]: glue/sst2: column label"):
+    with pytest.raises(UserError, match=r"row 4 of validation: glue/sst2: column label"):
         drawn(columns([0, 1]), {"splits": slices}, columns([0, 1, 0, 1, 7]))
 
 
@@ -122,6 +126,14 @@ def test_a_class_with_fewer_rows_is_refused_unless_all_of_it_is_meant(drawn):
     assert Counter(kind[row] for row in held_out) == {0: 3, 1: 1}
 
 
+def test_a_class_without_a_row_or_a_row_without_a_class_is_refused(drawn):
+    shots = {"shots": {"per": "label", "count": 2}}
+    with pytest.raises(UserError, match="column label: train has no class but 1, too few for 4"):
+        drawn(columns([1] * 9), shots)
+    with pytest.raises(UserError, match="column label: class None has 1 rows of train, fewer"):
+        drawn(columns([0, 1, None, 0, 1]), shots)
+
+
 @pytest.mark.parametrize(
     ("changes", "fields", "said"),
     [
@@ -150,7 +162,7 @@ def test_a_class_with_fewer_rows_is_refused_unless_all_of_it_is_meant(drawn):
         (
             {"splits": {"train": "train[:3]", "eval": "validation"}},
             {"train_examples": 4},
-            r"3 rows of train\[:3\]",
+            r"3 examples of train\[:3\]",
         ),
     ],
 )

@@ -47,6 +47,13 @@ def compute(
     return {key: float(value) for key, value in scores.items()}
 
 
+def reads_lists(name: str) -> bool:
+    """Whether a reference of the metric is a list, such as several right texts."""
+    import datasets
+
+    return isinstance(_load(name).features["references"], datasets.List)
+
+
 def unavailable(name: str) -> dict[str, str]:
     """The metric's scores that `compute` must leave out on this machine, each with the reason."""
     return getattr(_load(name), "unavailable", dict)()

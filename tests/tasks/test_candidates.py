@@ -147,7 +147,7 @@ def test_the_passage_is_cut_and_never_the_question_or_the_answer():
         (
             "mezo/copa",
             {"question": ["cause", "result"]},
-            "row 1: mezo/copa: 'result' is none of cause, effect",
+            "row 1: mezo/copa: column question: 'result' is none of cause, effect",
         ),
         (
             "mezo/record",

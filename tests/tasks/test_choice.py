@@ -136,7 +136,7 @@ def test_any_right_entity_scores():
         (
             "superglue/copa",
             {"question": ["why"]},
-            "row 0: superglue/copa: 'why' is none of cause, eff",
+            "row 0: superglue/copa: column question: 'why' is none of cause, eff",
         ),
         ("superglue/record", {"entities": ...}, "superglue/record: column entities is missing"),
         (

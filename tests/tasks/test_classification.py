@@ -93,6 +93,19 @@ def test_the_head_has_the_tasks_labels(model):
     assert model.config.label2id == {"negative": 0, "positive": 1}
 
 
+def test_labels_may_be_false_and_true(tokenizer):
+    encoded = SST2.encode(ROWS | {"label": [True, False, False]}, tokenizer, 32)
+    assert encoded["labels"] == [1, 0, 0] and type(encoded["labels"][0]) is int
+
+
+def test_a_text_of_which_nothing_is_left_is_refused():
+    tokenizer = models.load_tokenizer(models.source("tiny-roberta"))  # 4 added tokens in a pair
+    with pytest.raises(
+        base.TaskError, match="row 0: glue/mrpc: no token of 'sentence1' is left: r"
+    ):
+        MRPC.encode(PAIRS, tokenizer, 4)
+
+
 def test_scores_are_scikit_learns():
     predictions, references = [1, 1, 0, 1, 0], [1, 0, 0, 1, 1]
     expected = {

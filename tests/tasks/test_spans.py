@@ -220,7 +220,10 @@ USUAL = {
         ({"question": ["who ?", ""]}, "row 1: qa/squad: column question: empty text ''"),
         ({"context": ...}, "qa/squad: column context is missing; the data has question, answers"),
         ({"answers": ...}, "qa/squad: column answers.answer_start is missing; the data has"),
-        ({"answers": [{"text": ["a"]}] * 2}, "row 0: qa/squad: column answers.answer_start: "),
+        (
+            {"answers": [{"text": ["a"]}] * 2},
+            "row 0: qa/squad: column answers.answer_start is missing; the data has text",
+        ),
         (
             {"answers": [USUAL["answers"][0], {"text": [], "answer_start": []}]},
             "row 1: qa/squad: column answers: no answer",
