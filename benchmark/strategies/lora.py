@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -30,6 +31,7 @@ class Lora(TuningStrategy):
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
 
         options: LoraOptions = self.options
         config = LoraConfig(
@@ -38,9 +40,13 @@ class Lora(TuningStrategy):
             lora_alpha=options.alpha,
             lora_dropout=options.dropout,
             target_modules=list(options.targets) if options.targets else None,
+            # GPT-2's projections are transposed; peft finds out by itself, and warns
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
         try:
-            return get_peft_model(model, config)
+            with warnings.catch_warnings():  # peft 0.21 asks transformers by a deprecated name
+                warnings.simplefilter("ignore", FutureWarning)
+                return get_peft_model(model, config)
         except ValueError as error:
             targets = ", ".join(options.targets or ()) or "by default"
             reason = str(error).splitlines()[0]
