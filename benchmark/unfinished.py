@@ -91,9 +91,7 @@ class Unfinished:
                 self._folder / "trained.json", json.dumps(dataclasses.asdict(kept), allow_nan=False)
             )
         except (OSError, SafetensorError) as error:
-            warnings.warn(f"an interrupted evaluation will start anew: {error}", stacklevel=2)
-            self.remove()
-            self._folder = None
+            self._give_up(error)
 
     def scored(self, batches: Iterable[list[str]]) -> list[Scored]:
         """The first of the `batches` (the hashes of their examples) that an earlier start has scored.
@@ -114,10 +112,20 @@ class Unfinished:
         return found
 
     def add(self, batch: Scored) -> None:
-        """Keep one more batch."""
-        if self._folder is not None:
+        """Keep one more batch, where there is room, and no orphan of a killed runner has thrown the folder
+        away: the evaluation itself goes on."""
+        if self._folder is None:
+            return
+        try:
             with open(self._predictions, "a", encoding="utf-8") as file:
                 file.write(json.dumps(dataclasses.asdict(batch)) + "\n")
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        warnings.warn(f"an interrupted evaluation will start anew: {error}", stacklevel=3)
+        self.remove()
+        self._folder = None
 
     def remove(self) -> None:
         """Throw all of it away."""

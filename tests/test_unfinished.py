@@ -230,6 +230,16 @@ def test_a_disk_that_takes_nothing_does_not_hurt_the_run(tmp_path):
     assert work.scored([["a"]]) == []
 
 
+def test_a_folder_that_an_orphan_of_a_killed_runner_removed_does_not_hurt_the_run(kept):
+    work = Unfinished(kept, INPUTS)
+    assert work.restore(torch.nn.Linear(2, 2)) == TRAINED
+    Unfinished(kept, INPUTS).remove()  # the orphan has written its record
+    with pytest.warns(UserWarning, match="start anew"):
+        work.add(Scored(ids=["d"], predictions=[0], peak=1))
+    work.add(Scored(ids=["e"], predictions=[0], peak=1))
+    assert not kept.exists()
+
+
 def test_without_a_folder_nothing_is_kept(tmp_path):
     work = Unfinished(None, INPUTS)
     work.keep(TRAINED, torch.nn.Linear(2, 2), {"weight"})
