@@ -68,6 +68,7 @@ def config(name: str) -> "tuple[str, PretrainedConfig]":
     Raises UserError for a name that is none of them, or a config that names no architecture.
     """
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
 
     if name in SHAPES:
         shape = SHAPES[name]
@@ -78,6 +79,10 @@ def config(name: str) -> "tuple[str, PretrainedConfig]":
         found = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"model {name}: {str(error).strip().splitlines()[0]}") from None
+    except StrictDataclassError as error:  # its last line says which value is wrong
+        raise UserError(
+            f"model {name}: config.json: {str(error).split(': ')[-1].strip()}"
+        ) from None
     architectures = getattr(found, "architectures", None) or []
     if not architectures or not hasattr(transformers, architectures[0]):
         raise UserError(f"model {name}: config.json names no architecture of transformers")

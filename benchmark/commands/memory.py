@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.errors import UserError
 from benchmark.table import Format, show
 
 GIB = 2**30
@@ -41,6 +42,8 @@ def memory(
     from benchmark.memory.search import parse_bytes
     from benchmark.memory.setting import Setting
 
+    if measure and budget is not None:
+        raise UserError("--budget: is for a simulated peak; leave out --measure")
     limit = parse_bytes(budget) if budget is not None else None
     settings = [
         Setting(
@@ -54,7 +57,7 @@ def memory(
             attention=attention,
             checkpointing=checkpointing,
         )
-        for name in strategy.split(",")
+        for name in map(str.strip, strategy.split(","))
     ]
     if measure:
         rows = [report.measured(setting, Path(results) / "memory", say) for setting in settings]

@@ -70,9 +70,13 @@ def check_any_fits(settings: Sequence[Setting], budget: int, device: str) -> Non
     least = min(search.smallest(setting, device=device).total for setting in settings)
     if least > budget:
         raise UserError(
-            f"budget of {budget / 2**30:.2f} GiB: nothing fits; the smallest peak found, with one "
-            f"example of {search.SHORTEST} tokens, is {least / 2**30:.2f} GiB"
+            f"budget of {_amount(budget)}: nothing fits; the smallest peak found, with one "
+            f"example of {search.SHORTEST} tokens, is {_amount(least)}"
         )
+
+
+def _amount(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
 
 
 def _named(setting: Setting) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from benchmark.errors import UserError, nearest
 from benchmark.spec import Optimizer, RunSpec
-from benchmark.strategies import STRATEGIES, options_of
+from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 PRECISIONS = ("fp32", "bf16", "fp16", "mixed", "mixed_hi")
 """bf16 and fp16: autocast over fp32 weights. mixed_hi: bf16 weights, fp32 masters of the active group on the
@@ -53,6 +53,8 @@ class Setting:
             value = getattr(self, key)
             if value not in valid and not (key == "attention" and value is None):
                 raise UserError(f"unknown {key} {value!r}{nearest(value, valid)}")
+        if not strategy_class(self.strategy).trains:
+            raise UserError(f"strategy {self.strategy} trains nothing, so it has no step")
         for key, least in (("batch_size", 1), ("seq_len", 2)):
             if getattr(self, key) < least:
                 raise UserError(f"{key} must be at least {least}: {getattr(self, key)}")

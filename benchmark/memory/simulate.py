@@ -108,7 +108,13 @@ def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> lis
         if device == "cuda":
             stack.enter_context(kernels.as_on_cuda())
             kernels.use_foreach(training.optimizer)
-        return _Sweep(training, device, every).peaks()
+        try:
+            return _Sweep(training, device, every).peaks()
+        except RuntimeError as error:  # an operation that fake tensors have no stand-in for
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"model {setting.model}: its step is beyond simulation: {reason}"
+            ) from error
 
 
 class _Sweep:

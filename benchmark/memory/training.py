@@ -4,7 +4,6 @@ Runs on whatever tensors the surrounding mode makes: real ones, or fake ones wit
 """
 
 import contextlib
-import inspect
 from typing import Any
 
 import torch
@@ -99,12 +98,13 @@ class Training:
 
 
 def build(setting: Setting) -> Any:
-    """The model with random weights on torch's default device. Raises UserError for a config without a head
-    that has a loss, or without the attention asked for."""
+    """The model with random weights on torch's default device. Raises UserError for a config that names no
+    architecture with one of HEADS, or without the attention asked for."""
     transformers.logging.set_verbosity_error()
     kind, config = _class_and_config(setting)
-    if not {"labels", "start_positions"} & set(inspect.signature(kind.forward).parameters):
-        raise UserError(f"model {setting.model}: {kind.__name__} has no head with a loss")
+    mappings = [getattr(transformers, auto)._model_mapping for auto in HEADS.values()]
+    if not any(type(config) in heads and heads[type(config)] is kind for heads in mappings):
+        raise UserError(f"model {setting.model}: {kind.__name__} has no head of {', '.join(HEADS)}")
     if setting.attention is not None:
         config._attn_implementation = setting.attention
     try:

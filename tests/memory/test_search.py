@@ -112,7 +112,8 @@ def test_the_command_in_text(cli):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--budget", "10KiB"], "smallest peak found"),
+        (["--budget", "10KiB"], "budget of 0.00977 MiB: nothing fits; the smallest peak found"),
+        (["--budget", "24GiB", "--measure"], "leave out --measure"),
         (["--budget", "ten"], "'ten'"),
         (["--precision", "fp8"], "mixed_hi"),
         (["--optimizer", "adamv"], "adamw"),

@@ -1,5 +1,7 @@
 """The simulated peak against the real step: on a CPU byte by byte, on a GPU against torch's allocator."""
 
+import json
+
 import pytest
 import torch
 from memory_cases import FAMILIES, counted, setting
@@ -142,6 +144,7 @@ def test_on_a_gpu_a_foreach_optimizer_takes_temporaries_of_the_whole_group():
     ("more", "said"),
     [
         ({"strategy": "hitf"}, "hift"),
+        ({"strategy": "none"}, "trains nothing"),
         ({"optimizer": "adamv"}, "adamw"),
         ({"precision": "fp8"}, "mixed_hi"),
         ({"attention": "flash"}, "sdpa"),
@@ -162,14 +165,34 @@ def test_refused_in_one_line(more, said):
     assert "\n" not in str(refused.value)
 
 
-def test_a_config_without_a_head_is_refused(tmp_path):
-    import transformers as T
-
-    config = T.LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
-    config.architectures = ["LlamaModel"]
-    config.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="no head"):
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"model_type": "llama", "architectures": ["LlamaModel"]}, "no head of .*causal_lm"),
+        ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "no head of"),
+        ({"model_type": "bert", "architectures": ["BertForMultipleChoice"]}, "no head of"),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "not a multiple"),
+    ],
+)
+def test_a_config_that_cannot_be_trained_is_refused_in_one_line(config, said, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if said == "not a multiple":
+        sizes["hidden_size"] = 30
+    (tmp_path / "config.json").write_text(json.dumps(config | sizes))
+    with pytest.raises(UserError, match=said) as refused:
         simulate.peak(Setting(model=str(tmp_path)))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_fake_tensors_cannot_do_is_one_line(monkeypatch):
+    """Such as the grouped matrix product of a mixture of experts in fp32."""
+
+    def forward(self):
+        raise RuntimeError("Expected inputs of BF16 type\nand more")
+
+    monkeypatch.setattr("benchmark.memory.training.Training.forward", forward)
+    with pytest.raises(UserError, match=r"beyond simulation: Expected inputs of BF16 type$"):
+        simulate.peak(setting("llama", seq_len=7))
 
 
 def test_attention_that_a_family_has_not_is_named():
