@@ -6,15 +6,16 @@ for LLaMA (scripts/llama_hier.sh); the paper does not say at which it measured.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import record
 from benchmark.errors import UserError
-from benchmark.record import write_text
 from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
 
@@ -30,11 +31,23 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Found:
-    """Bytes of one simulated step at its worst moment; `standing` is its #PGS."""
+    """Bytes of one simulated step at its worst moment; `standing` is its #PGS, `kinds` sum to `total`."""
 
     total: int
     standing: int
     largest: str
+    kinds: dict[str, int]
+    moment: str
+    code: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class File:
+    """What is on record for one model: key -> what was found."""
+
+    peaks: dict[str, Found]
+    device: str = "cuda"
+    schema_version: int = SCHEMA_VERSION
 
 
 def paper_settings(model: str, *, group_size: int = 1) -> dict[tuple[str, str, str], Setting]:
@@ -125,46 +138,37 @@ def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int],
     for done, setting in enumerate(wanted):
         report(done, len(wanted))
         path = _path(setting.model, results)
-        peaks = _load(path)
+        peaks = read(setting.model, results)
         if key(setting) in peaks:
             continue
         peak = simulate.peak(setting)
-        peaks[key(setting)] = {
-            "total": peak.total,
-            "standing": peak.standing,
-            "largest": peak.largest,
-            "kinds": peak.kinds,
-            "moment": peak.moment,
-            "code": environment.code(),
-        }
-        data = {"schema_version": SCHEMA_VERSION, "device": "cuda", "peaks": peaks}
-        write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+        found = Found(
+            total=peak.total,
+            standing=peak.standing,
+            largest=peak.largest,
+            kinds=peak.kinds,
+            moment=peak.moment,
+            code=environment.code(),
+        )
+        data = dataclasses.asdict(File(peaks | {key(setting): found}))
+        record.write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
     report(len(wanted), len(wanted))
 
 
 def read(model: str, results: Path) -> dict[str, Found]:
     """key -> what was found for `model`. Raises UserError for a file off schema."""
     path = _path(model, results)
-    try:
-        return {
-            name: Found(one["total"], one["standing"], one["largest"])
-            for name, one in _load(path).items()
-        }
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: unreadable record: {error!r}") from None
-
-
-def _load(path: Path) -> dict[str, Mapping[str, Any]]:
     if not path.is_file():
         return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        version, peaks = data["schema_version"], data["peaks"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: unreadable record: {error!r}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable record: {error}") from None
+    version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise UserError(f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}")
-    return dict(peaks)
+    made: File = record.build(File, data, path)
+    return made.peaks
 
 
 def _path(model: str, results: Path) -> Path:

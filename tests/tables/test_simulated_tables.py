@@ -140,8 +140,10 @@ def test_the_24_gb_claim_says_which_fit(tmp_path, monkeypatch):
     ("text", "message"),
     [
         ('{"schema_version": 9, "peaks": {}}', "schema_version: 9 is not 1"),
-        ('{"schema_version": 1, "peaks": {"a": {"total": 1}}}', "unreadable record"),
-        ("[]", "unreadable record"),
+        ('{"schema_version": 9, "steps": {}}', "schema_version: 9 is not 1"),
+        ('{"schema_version": 1, "device": "cuda", "peaks": {"a": {"total": 1}}}', "standing"),
+        ('{"schema_version": 1, "device": "cuda", "peaks": ["a"]}', "peaks: ['a'] is not a table"),
+        ("[]", "schema_version: None is not 1"),
         ("{", "unreadable record"),
     ],
 )
