@@ -4,9 +4,11 @@ The source is chosen, recorded and never falls back by itself. A twin is a mirro
 Rows are drawn by seed; the held-out slice and the training rows never overlap.
 """
 
+import functools
 import hashlib
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,8 +257,15 @@ def _read(task: TaskConfig, origin: Origin, source: str) -> tuple[str, "DatasetD
             _check(task, origin)
         folder = _folder(task, origin, source).resolve()
         where, arguments = str(folder), {"cache_dir": _cache_of(folder)}
+    read = functools.partial(datasets.load_dataset, where, origin.config, **arguments)
     try:
-        return where, datasets.load_dataset(where, origin.config, **arguments)
+        try:
+            return where, read()
+        except Exception:
+            if source == "hub":
+                raise
+            shutil.rmtree(arguments["cache_dir"], ignore_errors=True)  # it may be what is damaged
+            return where, read()
     except Exception as error:  # whatever the reader's libraries raise, it is the data that is bad
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         hint = (

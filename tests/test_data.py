@@ -140,6 +140,14 @@ def drawn_sentences(rows, columns):
     return [by_id[i] for i in rows.ids]
 
 
+def test_a_damaged_cache_is_made_again(load, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HIFT_CACHE", str(tmp_path / "cache"))
+    whole = load().fingerprint
+    (file,) = (tmp_path / "cache").rglob("*-train.arrow")
+    file.write_bytes(file.read_bytes()[:200])
+    assert load().fingerprint == whole
+
+
 def test_another_mirror_with_the_same_header_gives_its_own_rows(load, mirror):
     """datasets' cache alone would give the first one's again: its key is the README's header."""
     mirror("one", train=columns(TRAIN, "one"), validation=columns(VALIDATION))
