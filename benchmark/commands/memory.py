@@ -66,7 +66,7 @@ def memory(
             report.check_any_fits(settings, limit, device)
         rows = [report.simulated(setting, limit, device, say) for setting in settings]
     title = ""
-    if format is not Format.json:
+    if format in (Format.text, Format.md):
         rows = [_in_gib(row) for row in rows]
     if format is Format.text:
         title = ", ".join(_said(key, rows[0][key]) for key in report.NAMED if rows[0][key])
@@ -74,12 +74,19 @@ def memory(
     if format is Format.text and len(rows) == 1:  # upright
         rows = [{"": name, "value": value} for name, value in rows[0].items()]
     show(rows, format, title=title)
+    if not measure:
+        say(
+            f"simulated for {device}: tensors alone, every text {seq_len} tokens long; what the device's own "
+            "context and a fragmented allocator take comes on top"
+        )
 
 
 def _in_gib(row: dict[str, Any]) -> dict[str, Any]:
-    """Bytes become GiB, and their names say so."""
+    """Bytes become GiB, to four digits, and their names say so."""
     return {
-        key.replace("_bytes", "_gib"): round(value / GIB, 3) if "_bytes" in key and value else value
+        key.replace("_bytes", "_gib"): float(f"{value / GIB:.4g}")
+        if "_bytes" in key and value
+        else value
         for key, value in row.items()
     }
 

@@ -71,8 +71,8 @@ def measured(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def score(row: Mapping[str, Any]) -> dict[str, str]:
-    spread = {"std": " ± {:g}", "ci": " (interval ± {:g})"}.get(row["spread_kind"] or "", "")
-    paper = "–" if row["paper"] is None else f"{row['paper']:g}{spread.format(row['paper_spread'])}"
+    spread = {"std": " ± {}", "ci": " (interval ± {})"}.get(row["spread_kind"] or "", "")
+    paper = "–" if row["paper"] is None else f"{row['paper']}{spread.format(row['paper_spread'])}"
     difference = "–" if row["difference"] is None else f"{row['difference']:+.2f}"
     return {
         "model": row["model"],

@@ -1,5 +1,7 @@
 """The search against plain counting up, and what `hift-bench memory` says of budgets."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -104,9 +106,19 @@ def test_the_command_says_what_fits(cli):
 
 
 def test_the_command_in_text(cli):
-    code, out, _ = cli("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8")
+    code, out, err = cli("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8")
     assert code == 0
     assert "peak_gib" in out and "activations_gib" in out and "seq_len 8" in out
+    assert "simulated for cuda" in err.splitlines()[-1]
+
+
+def test_the_command_in_csv_is_in_bytes(cli):
+    code, out, _ = cli(
+        "memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8", "--format", "csv"
+    )
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert code == 0
+    assert sum(int(row[f"{kind}_bytes"]) for kind in simulate.KINDS) == int(row["peak_bytes"])
 
 
 @pytest.mark.parametrize(
