@@ -63,6 +63,14 @@ class Evidence:
             return State("fault", f"success recorded without a score: {', '.join(without)}")
         if len({(s.metric, s.metric_version, s.split, s.n) for s in scores.values() if s}) > 1:
             return State("fault", "its seeds differ in metric, metric version, split or examples")
+        inputs = {i: self.records[i][0].inputs for i in cell.run_ids}
+        if unknown := [i for i, read in inputs.items() if read is None]:
+            return State("fault", f"success recorded without what it read: {', '.join(unknown)}")
+        if (
+            len({(read.dataset_revision, read.model_revision) for read in inputs.values() if read})
+            > 1
+        ):
+            return State("fault", "its seeds differ in the revision of data or model")
         return None
 
     def of(self, cell: Cell) -> list[RunRecord]:

@@ -214,6 +214,19 @@ def test_success_without_a_score(results):
     faulty(results, "without a score")
 
 
+def test_success_without_what_it_read(results):
+    results.put(dataclasses.replace(make_record(results.spec()), inputs=None))
+    faulty(results, "recorded without what it read: glue-sst2_roberta-base_full_s0")
+
+
+@pytest.mark.parametrize("which", ["dataset_revision", "model_revision"])
+def test_a_seed_that_read_another_revision(results, which):
+    one = make_record(results.spec())
+    inputs = dataclasses.replace(one.inputs, **{which: "another"})
+    results.put(dataclasses.replace(one, inputs=inputs))
+    faulty(results, "differ in the revision of data or model")
+
+
 @pytest.mark.parametrize(
     ("status", "verdict"),
     [("oom", "cannot run here"), ("unsupported", "cannot run here"), ("diverged", "fault")],
