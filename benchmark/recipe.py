@@ -36,6 +36,7 @@ from benchmark.selection import KeepBest
 from benchmark.spec import RunSpec
 from benchmark.strategies import strategy_class
 from benchmark.unfinished import Trained, Unfinished
+from tasks.metrics import NotFinite
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -157,7 +158,7 @@ def run(
         )
         scores = adapter.score(predictions, scored.references)
         evaluation_s = time.time() - evaluation_started
-    except Diverged as error:
+    except (Diverged, NotFinite) as error:
         done = record("diverged", str(error))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):

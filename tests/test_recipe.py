@@ -227,6 +227,14 @@ def test_divergence_is_a_result(tmp_path):
     assert not (tmp_path / "predictions").exists()
 
 
+def test_divergence_in_the_last_step_shows_in_the_score_and_is_a_result(tmp_path):
+    """The loss was finite; the weights after it give no number that can be correlated."""
+    spec = spec_of(task="glue/stsb", optimizer="sgd", lr=1e30, epochs=None, max_steps=1)
+    record = recipe.run(spec, tmp_path)
+    assert (record.status, record.scores) == ("diverged", None)
+    assert record.error == "pearson: pearson is nan, so some prediction is not finite"
+
+
 @pytest.mark.parametrize(
     "ask",
     [

@@ -17,6 +17,10 @@ from typing import Any
 _FOLDER = Path(__file__).parent
 
 
+class NotFinite(ValueError):
+    """A score is infinite or no number, from predictions that are not finite: the model has diverged."""
+
+
 def available() -> list[str]:
     """Every metric's name."""
     return sorted(path.stem for path in _FOLDER.glob("[a-z]*.py"))
@@ -28,8 +32,8 @@ def compute(
     """Score predictions against references, one of each per example, under the metric's own keys.
 
     What an item is stands in the metric's file; `options` are those of its `_compute`. Raises
-    ValueError for an unknown name, no examples at all, an example without a prediction or a reference,
-    sides of unequal length, and a score that is not finite (from predictions that are not).
+    ValueError for an unknown name, no examples at all, an example without a prediction or a reference
+    and sides of unequal length; NotFinite for such a score.
     """
     metric = _load(name)
     if len(predictions) != len(references):
@@ -43,7 +47,7 @@ def compute(
     scores = metric.compute(predictions=predictions, references=references, **options)
     for key, value in scores.items():
         if not math.isfinite(value):
-            raise ValueError(f"{name}: {key} is {value}, so some prediction is not finite")
+            raise NotFinite(f"{name}: {key} is {value}, so some prediction is not finite")
     return {key: float(value) for key, value in scores.items()}
 
 
