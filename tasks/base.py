@@ -241,8 +241,8 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> TaskConfig:
         return ADAPTERS[kind][1](name=name, **content)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise TaskError(f"{where}: {key}: {first['msg']}") from None
+        said = (where, ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))
+        raise TaskError(": ".join(filter(None, said))) from None
 
 
 def adapter(config: TaskConfig) -> Adapter:

@@ -5,11 +5,21 @@ Texts are templates (`tasks/templates.py`) over the columns of the dataset. No t
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks import metrics, templates
 
 Positive = Annotated[int, Field(ge=1)]
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len({*names}) < len(names):
+        raise ValueError(f"{', '.join(names)} are not all different")
+    return names
+
+
+Names = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
+"""What tells classes apart: two or more different texts."""
 
 
 class _Strict(BaseModel):
@@ -106,6 +116,22 @@ class TaskConfig(_Strict):
         module = self.main.partition(".")[0]
         return f"{module}@{metrics.version(module)}"
 
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            metrics.version(name)
+        return names
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskConfig":
+        if self.main.partition(".")[0] not in self.metrics:
+            raise ValueError(f"main: {self.main} is of none of the metrics: {self.metrics}")
+        cut, prompt = (getattr(self, name, None) for name in ("cut", "prompt"))
+        if cut is not None and cut not in templates.columns(prompt):
+            raise ValueError(f"cut: {cut} is no column of the prompt")
+        return self
+
     @field_validator(
         "inputs", "prompt", "answer", "question", "question_id", mode="after", check_fields=False
     )
@@ -122,7 +148,7 @@ class ClassificationConfig(TaskConfig):
 
     inputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     label: str
-    labels: tuple[str, ...]
+    labels: Names
     question_id: str | None = None
 
 
@@ -137,14 +163,14 @@ class RegressionConfig(TaskConfig):
 class Words(_Strict):
     """The same candidates for every row; column `label` holds the index of the right one."""
 
-    words: Annotated[tuple[str, ...], Field(min_length=2)]
+    words: Names
     label: str
 
 
 class Columns(_Strict):
     """A candidate per column (a name or a template); column `label` holds the index of the right one."""
 
-    columns: Annotated[tuple[str, ...], Field(min_length=2)]
+    columns: Names
     label: str
 
 
@@ -178,7 +204,7 @@ class MaskedConfig(TaskConfig):
 
     prompt: str
     cut: str
-    words: Annotated[tuple[str, ...], Field(min_length=2)]
+    words: Names
     several_tokens: bool = False
     label: str
 
@@ -242,7 +268,7 @@ class TaggingConfig(TaskConfig):
 
     words: str
     tags: str
-    names: tuple[str, ...]
+    names: Names
 
     @model_validator(mode="after")
     def _none(self) -> "TaggingConfig":

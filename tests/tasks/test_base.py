@@ -69,6 +69,14 @@ def test_names_are_paths_below_the_configs(configs):
         ({"inputs": "sentence"}, "inputs: Input should be a valid tuple"),
         ({"dataset": {"id": "a/b"}}, "dataset.config: Field required"),
         ({"adapter": "clasification"}, "adapter: 'clasification' is not one of"),
+        ({"labels": ["a", "a"]}, "labels: a, a are not all different"),
+        ({"metrics": ["acuracy"]}, 'metrics: no metric "acuracy" (did you mean "accuracy"?)'),
+        ({"main": "f2"}, "main: f2 is of none of the metrics"),
+        (
+            {"adapter": "masked", "inputs": ..., "labels": ..., "words": ["a", "b"]}
+            | {"prompt": "{sentence} {mask}", "cut": "sentense"},
+            "cut: sentense is no column of the prompt",
+        ),
     ],
 )
 def test_a_wrong_task_is_said_by_file_and_key(configs, changes, said):

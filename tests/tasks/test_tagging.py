@@ -138,8 +138,8 @@ def test_a_bad_row_is_named(changes, said):
 
 
 def test_tags_need_one_for_none():
-    content = base.load("ner/conll2003").model_dump() | {"names": ["B-PER"]}
-    with pytest.raises(base.TaskError, match="made up: : Value error, names need O"):
+    content = base.load("ner/conll2003").model_dump() | {"names": ["B-PER", "I-PER"]}
+    with pytest.raises(base.TaskError, match="made up: names need O"):
         base.parse(content.pop("name"), content, "made up")
 
 
