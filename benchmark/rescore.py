@@ -78,7 +78,11 @@ def _again(spec: RunSpec, results: Path) -> Rescored:
     if len(predictions) != old.n:
         raise UserError(f"{stored}: has {len(predictions)} predictions, not the {old.n} of {path}")
     task = tasks.base.load(spec.task)
-    scores = tasks.base.adapter(task).score(predictions, references)
+    try:
+        scores = tasks.base.adapter(task).score(predictions, references)
+    except (ValueError, TypeError, LookupError) as error:  # not what the metric reads
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{stored}: cannot be scored: {reason}") from error
     new = dataclasses.replace(
         old,
         main=scores[task.main_key],

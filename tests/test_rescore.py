@@ -107,6 +107,10 @@ def predictions_of(folder):
         (lambda path: path.write_text(path.read_text().split("\n")[0] + "\n"), "1 predictions"),
         (lambda path: path.write_text('{"id": "a"}\n' * 4), "line 1"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
+        (
+            lambda path: path.write_text(path.read_text().replace(": 0", ': "x"')),
+            "cannot be scored",
+        ),
     ],
 )
 def test_predictions_that_are_not_there_or_not_whole_are_named(folder, refused, damage, said):
