@@ -60,9 +60,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader, say `head`, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
+        say("hift-bench: interrupted; the same command goes on where this one ended")
         sys.exit(130)
     except OSError as error:
         if error.filename is None:
