@@ -48,6 +48,10 @@ for command in (
 app.command(name="list")(list_)
 
 
+INTERRUPTED = 130
+"""The exit of Ctrl-C, which typer returns."""
+
+
 def main() -> None:
     """Entry point: bad input is one line on stderr and exit 2."""
     from tasks.base import TaskError
@@ -60,9 +64,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader, say `head`, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (typer.Abort, KeyboardInterrupt):
-        say("hift-bench: interrupted; the same command goes on where this one ended")
-        sys.exit(130)
+    except typer.Abort:
+        code = INTERRUPTED
     except OSError as error:
         if error.filename is None:
             raise
@@ -73,4 +76,6 @@ def main() -> None:
             raise
         say(f"hift-bench: {error.format_message()}")
         sys.exit(2)
+    if code == INTERRUPTED:
+        say("hift-bench: interrupted; the same command goes on where this one ended")
     sys.exit(code if isinstance(code, int) else 0)
