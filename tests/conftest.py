@@ -28,6 +28,13 @@ def _own_cache(tmp_path_factory):
         os.environ["HIFT_CACHE"] = before
 
 
+@pytest.fixture(autouse=True)
+def _own_data_root():
+    """`--data-root` sets the variable for the whole process: gone after the test."""
+    yield
+    os.environ.pop("HIFT_DATA_ROOT", None)
+
+
 def child(main):
     """Something with subprocess.Popen's face that calls `main()`, as a run's process would, in this one."""
 
