@@ -47,7 +47,7 @@ class Data:
     """What a run trains and is scored on; `development` is None unless a slice was held out.
 
     `read`: rows of each role's split as it lies in the source. `truncated`: examples whose text was cut.
-    `shown`: demonstrations before a prompt, the mean over the examples.
+    `left_out`: rows that are no examples. `shown`: demonstrations before a prompt, the mean over examples.
     """
 
     train: Rows
@@ -56,6 +56,7 @@ class Data:
     fingerprint: str
     read: Mapping[str, int]
     truncated: int
+    left_out: int
     shown: float
 
 
@@ -148,6 +149,7 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
             for role, (_, all_splits) in found.items()
         },
         truncated=sum(sum(part["truncated"]) for part in encoded),
+        left_out=sum(part.left_out for part in parts.values()),
         shown=statistics.fmean(data[1].encoded["shown"]) if spec.demonstrations else 0.0,
     )
 
@@ -304,7 +306,7 @@ def _arranged(
     firsts = arranged.pop(NUMBER, None)
     rows = Dataset.from_dict(arranged)
     numbers = range(len(rows)) if firsts is None else [part.numbers[first] for first in firsts]
-    return splits.Part(rows, numbers)
+    return splits.Part(rows, numbers, part.left_out)
 
 
 def _named(

@@ -81,6 +81,7 @@ def run(
         examples_truncated=rows.truncated,
         read_train=rows.read["train"],
         read_eval=rows.read["eval"],
+        left_out=rows.left_out,
         demonstrations_mean=rows.shown,
     )
 

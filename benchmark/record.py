@@ -108,8 +108,9 @@ class Inputs:
     """What went in. `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows drawn.
 
     `read_*`: rows of the splits in the source. `examples_*`: examples used of them, for training (or as
-    demonstrations) and for the score. `examples_truncated`: those whose text was cut. `demonstrations_mean`:
-    how many fit before a prompt.
+    demonstrations) and for the score. `examples_truncated`: those whose text was cut. `left_out`: rows of
+    both splits that are no examples by the task's `without`. `demonstrations_mean`: how many fit before a
+    prompt.
     """
 
     model: str
@@ -126,6 +127,7 @@ class Inputs:
     examples_truncated: int
     read_train: int | None = None
     read_eval: int | None = None
+    left_out: int = 0
     demonstrations_mean: float = 0.0
 
 

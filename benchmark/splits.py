@@ -18,10 +18,12 @@ _SLICE = re.compile(r"(?P<split>[^\[]+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
 
 @dataclass(frozen=True)
 class Part:
-    """The examples that a run can draw from, and the number of each in its split, for messages."""
+    """The examples that a run can draw from, and the number of each in its split, for messages; `left_out`
+    rows are no examples by the task's `without`."""
 
     rows: "Dataset"
     numbers: Sequence[int]
+    left_out: int = 0
 
 
 def name(dataset: DatasetConfig, role: str) -> str:
@@ -40,13 +42,14 @@ def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part
     if not named[2] and not dataset.without:
         return Part(rows, range(len(rows)))
     numbers = list(range(len(rows)))[slice(*(int(n) if n else None for n in named.group(3, 4)))]
+    within = len(numbers)
     for column, value in dataset.without.items():
         if column not in rows.column_names:
             hint = nearest(column, rows.column_names)
             raise UserError(f"{where}: {split} has no column {column}{hint}")
         values = list(rows[column])
         numbers = [number for number in numbers if values[number] != value]
-    return Part(rows.select(numbers), numbers)
+    return Part(rows.select(numbers), numbers, within - len(numbers))
 
 
 def permutation(n: int, seed: int) -> list[int]:

@@ -47,10 +47,10 @@ def columns(labels, **more):
 
 
 @pytest.fixture
-def drawn(mirror, tokenizer):
-    """Rows drawn from a made-up SST-2 whose YAML's `dataset` is changed; and the rows' sentences."""
+def loaded(mirror, tokenizer):
+    """The data of a made-up SST-2 whose YAML's `dataset` is changed."""
 
-    def drawn(train, changes, evaluation=None, **fields):
+    def loaded(train, changes, evaluation=None, **fields):
         mirror(train=train, validation=evaluation or columns([0, 1]))
         task = tasks.base.load("glue/sst2").model_dump()
         task["dataset"] |= changes
@@ -58,7 +58,17 @@ def drawn(mirror, tokenizer):
             task["dataset"]["sizes"]["train"] = 2 * changes["shots"]["count"]
         adapter = tasks.base.adapter(tasks.base.parse(task.pop("name"), task, "made up"))
         spec = make_spec(model="tiny-bert", data="mirror", max_length=16, **fields)
-        found = data.load(spec, adapter, tokenizer)
+        return data.load(spec, adapter, tokenizer)
+
+    return loaded
+
+
+@pytest.fixture
+def drawn(loaded, tokenizer):
+    """The sentences of the rows that are drawn from it."""
+
+    def drawn(*arguments, **fields):
+        found = loaded(*arguments, **fields)
         return [
             [tokenizer.decode(ids, skip_special_tokens=True) for ids in part.encoded["input_ids"]]
             for part in (found.train, found.evaluation, found.development or found.train)
@@ -83,6 +93,13 @@ def test_rows_without_a_label_are_no_examples(drawn):
     assert evaluation == ["row 1"]
     with pytest.raises(UserError, match="glue/sst2: no examples in validation"):
         drawn(columns(labels), {"without": {"label": -1}}, columns([-1, -1]))
+
+
+def test_every_row_that_is_read_is_used_or_counted_as_left_out(loaded):
+    found = loaded(columns([0, -1, 1, -1]), {"without": {"label": -1}}, columns([-1, 1]))
+    used = len(found.train.ids) + len(found.evaluation.ids)
+    assert found.left_out == 3 and sum(found.read.values()) == used + found.left_out
+    assert loaded(columns([0, 1]), {}).left_out == 0
 
 
 def test_a_bad_row_is_named_by_its_number_in_the_split(drawn):
