@@ -23,6 +23,7 @@ from benchmark.errors import UserError, nearest
 SCHEMA_VERSION = 1
 
 Status = Literal["success", "oom", "diverged", "failed", "unsupported", "interrupted"]
+Kept = typing.TypeVar("Kept")
 PREDICTION = ("id", "prediction", "reference")
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 
@@ -191,18 +192,23 @@ def write(record: RunRecord, path: Path) -> None:
 
 def load(path: Path) -> RunRecord:
     """Read one record strictly. Raises UserError naming the file and the key for anything off schema."""
+    return read(RunRecord, path, SCHEMA_VERSION)
+
+
+def read(kind: type[Kept], path: Path, version: int) -> Kept:
+    """A JSON file as the dataclass `kind`, if its schema_version is `version`; as strict as `load`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or NaN in it
         raise UserError(f"{path}: unreadable record: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: unreadable record: not a JSON object")
-    version = data.get("schema_version")
-    if version != SCHEMA_VERSION:
+    found = data.get("schema_version")
+    if found != version:
         raise UserError(
-            f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}, the one this version reads"
+            f"{path}: schema_version: {found!r} is not {version}, the one this version reads"
         )
-    return typing.cast(RunRecord, build(RunRecord, data, path))
+    return typing.cast(Kept, build(kind, data, path))
 
 
 def _no_number(name: str) -> typing.NoReturn:

@@ -1,11 +1,9 @@
 """The simulator beside the real step: what `hift-bench memory --measure` has put on record."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmark import record
-from benchmark.errors import UserError
 from benchmark.memory.measured import SCHEMA_VERSION, Measured
 
 TOLERANCE = {"counted_cpu_tensors": 2.0, "cuda": 5.0}
@@ -16,7 +14,10 @@ RULE = "within: the prediction is at most 2 % off counted CPU tensor bytes, 5 % 
 def rows(results: Path) -> list[dict[str, Any]]:
     """One row per measurement, bytes: predicted, measured, error in percent. One row that says so where
     nothing is on record. Raises UserError for a record that is off schema."""
-    found = [_load(path) for path in sorted((results / "memory").glob("*.json"))]
+    found = [
+        record.read(Measured, path, SCHEMA_VERSION)
+        for path in sorted((results / "memory").glob("*.json"))
+    ]
     if not found:
         return [
             {"verdict": "not run", "why": "no measurement on record: hift-bench memory --measure"}
@@ -40,15 +41,3 @@ def _row(one: Measured) -> dict[str, Any]:
         "verdict": "cannot run here" if out else "within" if close else "outside",
         "why": "out of memory" if out else None,
     }
-
-
-def _load(path: Path) -> Measured:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable record: {error}") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}")
-    made: Measured = record.build(Measured, data, path)
-    return made

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark import record
-from benchmark.errors import UserError
 from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
 
@@ -160,15 +159,7 @@ def read(model: str, results: Path) -> dict[str, Found]:
     path = _path(model, results)
     if not path.is_file():
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable record: {error}") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path}: schema_version: {version!r} is not {SCHEMA_VERSION}")
-    made: File = record.build(File, data, path)
-    return made.peaks
+    return record.read(File, path, SCHEMA_VERSION).peaks
 
 
 def _path(model: str, results: Path) -> Path:

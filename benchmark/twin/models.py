@@ -137,24 +137,6 @@ def build(name: str, root: Path) -> Path:
     return build_once(root / name, lambda folder: _save(TWINS[name], folder))
 
 
-def describe() -> list[dict[str, Any]]:
-    """One row per twin for `hift-bench list models`; `parameters` counts the saved base model."""
-    rows = []
-    for name, twin in TWINS.items():
-        rows.append(
-            {
-                "name": name,
-                "family": twin.model_type,
-                "layers": LAYERS,
-                "hidden": HIDDEN,
-                "vocabulary": VOCAB_SIZE,
-                "max_length": twin.max_length,
-                "parameters": sum(p.numel() for p in _random_model(twin, "meta").parameters()),
-            }
-        )
-    return rows
-
-
 def _save(twin: Twin, folder: Path) -> None:
     from benchmark.twin.vocabulary import train_tokenizer
 

@@ -143,7 +143,7 @@ def test_the_24_gb_claim_says_which_fit(tmp_path, monkeypatch):
         ('{"schema_version": 9, "steps": {}}', "schema_version: 9 is not 1"),
         ('{"schema_version": 1, "device": "cuda", "peaks": {"a": {"total": 1}}}', "standing"),
         ('{"schema_version": 1, "device": "cuda", "peaks": ["a"]}', "peaks: ['a'] is not a table"),
-        ("[]", "schema_version: None is not 1"),
+        ("[]", "not a JSON object"),
         ("{", "unreadable record"),
     ],
 )
