@@ -1,8 +1,10 @@
-"""GSM8K accuracy: the share of generated solutions whose final number equals the reference's.
+"""GSM8K accuracy: the share of generated solutions whose final number is the reference's.
 
-The final number is the one after "####", else the last of the text; thousands commas, currency signs,
-units and trailing zeros do not count. `accuracy_strict` takes a number after "####" only, as the
-official script does.
+`accuracy` is the rule of openai/grade-school-math (`is_correct` in grade_school_math/dataset.py): what
+follows the first "#### " that stands before digits, periods or commas, compared as a string once its
+commas are gone. So "#### 5.0", "#### $5", "####5" and "#### 5." are all wrong where 5 is right.
+`accuracy_flexible` compares numbers, and looks for one anywhere: the number after "####", else the last of
+the text. Commas, currency signs, units and trailing zeros do not count there.
 """
 
 import re
@@ -11,7 +13,9 @@ from decimal import Decimal
 import datasets
 import evaluate
 
-VERSION = "1"
+VERSION = "2"
+
+_OFFICIAL = re.compile(r"#### (-?[0-9.,]+)")
 
 # A minus is a sign where neither a word nor a closing bracket stands before it: "7-5" ends in 5.
 _NUMBER = r"(?:(?<![\w)])-)?(?:[$£€]-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
@@ -20,18 +24,17 @@ _MARKED = re.compile(rf"####\s*({_NUMBER})")
 _NOT_DECIMAL = str.maketrans("", "", ",$£€")
 
 
-def after_mark(text: str) -> Decimal | None:
-    """The number right after the first "####" that has one."""
-    marked = _MARKED.search(text.replace("\u2212", "-"))
-    return Decimal(marked[1].translate(_NOT_DECIMAL)) if marked else None
+def official_answer(text: str) -> str | None:
+    """What the official script compares, or None where it finds nothing."""
+    found = _OFFICIAL.search(text)
+    return found[1].replace(",", "") if found else None
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number after "####", else the last number there is."""
-    marked = after_mark(text)
-    if marked is not None:
-        return marked
-    numbers = _ANY.findall(text.replace("\u2212", "-"))
+    """The number right after the first "####" that has one, else the last number there is."""
+    text = text.replace("\u2212", "-")
+    marked = _MARKED.search(text)
+    numbers = [marked[1]] if marked else _ANY.findall(text)
     return Decimal(numbers[-1].translate(_NOT_DECIMAL)) if numbers else None
 
 
@@ -48,11 +51,14 @@ class GSM8K(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        right = strict = 0
+        right = flexible = 0
         for position, (text, reference) in enumerate(zip(predictions, references, strict=True)):
-            gold = final_number(reference)
-            if gold is None:
-                raise ValueError(f"gsm8k: the reference of example {position} holds no number")
-            right += final_number(text) == gold
-            strict += after_mark(text) == gold
-        return {"accuracy": right / len(references), "accuracy_strict": strict / len(references)}
+            gold, number = official_answer(reference), final_number(reference)
+            if gold is None or number is None:
+                raise ValueError(f'gsm8k: the reference of example {position} has no "#### number"')
+            right += official_answer(text) == gold
+            flexible += final_number(text) == number
+        return {
+            "accuracy": right / len(references),
+            "accuracy_flexible": flexible / len(references),
+        }
