@@ -24,7 +24,6 @@ from tasks.config import Origin
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-    from torch.utils.data import DataLoader
     from transformers import PreTrainedTokenizerBase
 
 ROOT_VARIABLE = "HIFT_DATA_ROOT"
@@ -152,66 +151,6 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         left_out=sum(part.left_out for part in parts.values()),
         shown=statistics.fmean(data[1].encoded["shown"]) if spec.demonstrations else 0.0,
     )
-
-
-def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> "DataLoader[Any]":
-    """Shuffled by the seed with a generator of its own, so every strategy sees the same batches.
-
-    group_by_length: rows of like length together (transformers' sampler: sorted within 50 shuffled
-    batches), which on short texts saves two thirds of the padding.
-    """
-    import torch
-    from torch.utils.data import DataLoader, RandomSampler
-    from transformers.trainer_pt_utils import LengthGroupedSampler
-
-    generator = torch.Generator().manual_seed(spec.seed)
-    sampler: Any = RandomSampler(rows.ids, generator=generator)
-    if spec.group_by_length:
-        sampler = LengthGroupedSampler(spec.batch_size, lengths=_lengths(rows), generator=generator)
-    return DataLoader(_features(rows), spec.batch_size, sampler=sampler, collate_fn=collate)
-
-
-def evaluation_order(rows: Rows, batch_size: int) -> list[list[int]]:
-    """Indices of the rows in each batch, longest first, so that padding is least and memory peaks in the
-    first batch."""
-    order = _by_length(rows)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def evaluation_batches(
-    rows: Rows, collate: Any, batch_size: int, start: int = 0
-) -> "DataLoader[Any]":
-    """The batches of `evaluation_order`, from number `start` on."""
-    from torch.utils.data import DataLoader
-
-    batches = evaluation_order(rows, batch_size)[start:]
-    return DataLoader(_features(rows), batch_sampler=batches, collate_fn=collate)
-
-
-def row_order(rows: Rows, predictions: list[Any]) -> list[Any]:
-    """Predictions in the order of `evaluation_order`, put back into the order of the rows."""
-    placed = dict(zip(_by_length(rows), predictions, strict=True))
-    return [placed[index] for index in range(len(rows.ids))]
-
-
-def _features(rows: Rows) -> "Dataset":
-    """What the collator reads, without what is only counted."""
-    assert rows.encoded is not None
-    counted = {"truncated", "shown"} & set(rows.encoded.column_names)
-    return rows.encoded.remove_columns(sorted(counted))
-
-
-def _by_length(rows: Rows) -> list[int]:
-    lengths = _lengths(rows)
-    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-
-
-def _lengths(rows: Rows) -> list[int]:
-    """The length of each example's input, of the longest where it has several."""
-    return [
-        max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
-        for ids in rows.encoded["input_ids"]
-    ]
 
 
 def _folder(task: TaskConfig, origin: Origin, source: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmark import data
+from benchmark import loaders
 from benchmark.data import Rows
 from benchmark.memory.counter import LiveBytes
 from benchmark.module import on, predict_batch
@@ -32,10 +32,10 @@ def predictions(
     held, so memory does not grow with the logits of the split.
     """
     collate, size = adapter.collator(tokenizer), spec.eval_batch_size
-    ids = [[rows.ids[index] for index in batch] for batch in data.evaluation_order(rows, size)]
+    ids = [[rows.ids[index] for index in batch] for batch in loaders.evaluation_order(rows, size)]
     scored = kept.scored(ids)
     peak = _Peak(model.to(device).eval(), device, scored[-1].peak if scored else 0)
-    left = data.evaluation_batches(rows, collate, size, start=len(scored))
+    left = loaders.evaluation_batches(rows, collate, size, start=len(scored))
     for of_batch, batch in zip(ids[len(scored) :], left, strict=True):
         batch = on(device, batch)
         with peak.around(batch):
@@ -43,7 +43,7 @@ def predictions(
         scored.append(Scored(ids=of_batch, predictions=found, peak=peak.bytes))
         kept.add(scored[-1])
     in_order = [prediction for batch in scored for prediction in batch.predictions]
-    return data.row_order(rows, in_order), peak.bytes
+    return loaders.row_order(rows, in_order), peak.bytes
 
 
 class _Peak:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import tasks.base
-from benchmark import data, models
+from benchmark import data, loaders, models
 from benchmark.module import predict
 from benchmark.spec import RunSpec
 from tasks.batches import inputs
@@ -91,8 +91,8 @@ def _sides(
     collate = adapter.collator(tokenizer)
 
     def ours() -> object:
-        batches = data.evaluation_batches(rows, collate, batch_size)
-        return data.row_order(rows, predict(model, adapter, batches, tokenizer, device))
+        batches = loaders.evaluation_batches(rows, collate, batch_size)
+        return loaders.row_order(rows, predict(model, adapter, batches, tokenizer, device))
 
     if isinstance(adapter, Generation):
         return {

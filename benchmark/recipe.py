@@ -18,7 +18,7 @@ from typing import Any
 import lightning
 
 import tasks.base
-from benchmark import compatibility, data, environment, evaluation, models
+from benchmark import compatibility, data, environment, evaluation, loaders, models
 from benchmark.errors import Unsupported, UserError
 from benchmark.measure import CURVE_COLUMNS, Diverged, Measure, out_of_memory
 from benchmark.module import PRECISIONS, FineTuning
@@ -139,7 +139,7 @@ def run(
         if trained is None:
             if strategy.trains:
                 collate = adapter.collator(tokenizer)
-                trainer.fit(module, data.training_batches(rows.train, collate, spec))
+                trainer.fit(module, loaders.training_batches(rows.train, collate, spec))
             else:
                 measure.observe(model, trainer.strategy.root_device)
             trained = Trained(

@@ -9,7 +9,8 @@ import lightning
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from benchmark.data import Rows, evaluation_batches, row_order
+from benchmark.data import Rows
+from benchmark.loaders import evaluation_batches, row_order
 from benchmark.measure import Measure
 from benchmark.module import predict
 from benchmark.spec import RunSpec

@@ -21,13 +21,18 @@ from pydantic import (
 
 Positive = Annotated[int, Field(ge=1)]
 Optimizer = Literal["adamw", "sgd", "sgdm", "adagrad", "adafactor", "rmsprop", "lion"]
+SAMPLING = 2
+"""Version of how rows are drawn, held out and put in order (benchmark/splits.py, benchmark/loaders.py). It is
+part of every hash, so no run in an older order counts as done."""
 TRAINING = frozenset(
     {
-        *("optimizer", "lr", "weight_decay", "schedule", "warmup", "clip", "epochs", "max_steps"),
-        *("batch_size", "group_by_length", "accumulate", "select"),
+        *("optimizer", "fused", "lr", "weight_decay", "schedule", "warmup", "clip", "epochs"),
+        *("max_steps", "batch_size", "group_by_length", "accumulate", "select", "eval_every"),
     }
 )
 """Fields of RunSpec that a run which trains nothing has no use for."""
+FUSED = ("adamw", "sgd", "sgdm", "adagrad")
+"""Optimizers that have a fused kernel in torch."""
 
 
 class Strict(BaseModel):
@@ -67,11 +72,12 @@ class RunSpec(Strict):
     train_examples: Positive | None = None
     eval_examples: Positive | None = None
     dev_examples: Annotated[int, Field(ge=0)] = 0
-    score_on: Literal["eval", "dev"] = "eval"
+    score_on: Literal["eval", "dev", "dev_loss"] = "eval"
     max_length: Annotated[int, Field(ge=4)] = 128
     demonstrations: Annotated[int, Field(ge=0)] = 0
 
     optimizer: Optimizer = "adamw"
+    fused: bool = False
     lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -84,7 +90,8 @@ class RunSpec(Strict):
     accumulate: Positive = 1
     eval_batch_size: Positive = 64
     precision: Literal["fp32", "bf16", "fp16", "mixed_hi"] = "fp32"
-    select: Literal["last", "best"] = "last"
+    select: Literal["last", "best", "best_loss"] = "last"
+    eval_every: Positive | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSpec":
@@ -97,25 +104,33 @@ class RunSpec(Strict):
             raise ValueError("give either epochs or max_steps, not both and not neither")
         elif self.demonstrations:
             raise ValueError("demonstrations: stand before prompts of a model that is not trained")
-        if self.score_on == "dev" and (not self.dev_examples or self.lr is None):
-            raise ValueError("score_on: dev needs dev_examples and an lr, which it is the trial of")
-        if self.select == "best" and not self.dev_examples:
+        if self.is_trial and (not self.dev_examples or self.lr is None):
             raise ValueError(
-                "select: best needs dev_examples, a slice held out of train to select on"
+                f"score_on: {self.score_on} needs dev_examples and an lr, which it is the trial of"
+            )
+        if self.select != "last" and not self.dev_examples:
+            raise ValueError(
+                f"select: {self.select} needs dev_examples, a slice held out of train to select on"
+            )
+        if self.fused and self.optimizer not in FUSED:
+            raise ValueError(
+                f"fused: torch has it for {', '.join(FUSED)}, not for {self.optimizer}"
             )
         return self
 
     @property
     def hash(self) -> str:
-        """12 hex digits over every field that differs from its default, less the names of the cell."""
+        """12 hex digits over SAMPLING and every field that differs from its default, less the names of the
+        cell."""
         content = self.model_dump(exclude={"matrix", "label"}, exclude_defaults=True)
+        content["sampling"] = SAMPLING
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def is_trial(self) -> bool:
         """A learning-rate trial: scored on the held-out slice of train, never in a table."""
-        return self.score_on == "dev"
+        return self.score_on != "eval"
 
     @property
     def run_id(self) -> str:

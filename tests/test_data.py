@@ -11,7 +11,7 @@ import torch
 from factories import make_spec
 
 import tasks.base
-from benchmark import data, models
+from benchmark import data, loaders, models
 from benchmark.errors import UserError
 from benchmark.twin import data as twins
 
@@ -172,7 +172,7 @@ def test_batches_are_shuffled_by_the_seed_with_a_generator_of_their_own(load, sm
 
     def epochs(noise, **fields):
         torch.manual_seed(noise)  # another method draws other numbers before its loop begins
-        loader = data.training_batches(rows, collate, make_spec(batch_size=8, **fields))
+        loader = loaders.training_batches(rows, collate, make_spec(batch_size=8, **fields))
         return [flat(by_row(b) for b in loader) for _ in range(2)]
 
     first, second = epochs(noise=0)
@@ -187,7 +187,7 @@ def test_grouping_by_length_uses_the_same_rows_with_less_padding(load, small, to
 
     def epoch(grouped):
         spec = make_spec(batch_size=2, group_by_length=grouped)
-        return [b["attention_mask"] for b in data.training_batches(rows, collate, spec)]
+        return [b["attention_mask"] for b in loaders.training_batches(rows, collate, spec)]
 
     def lengths(masks):
         return sorted(n for mask in masks for n in mask.sum(1).tolist())
@@ -202,11 +202,11 @@ def test_evaluation_is_longest_first_and_is_put_back_into_the_order_of_the_rows(
     load, small, tokenizer
 ):
     rows = load().evaluation
-    loader = data.evaluation_batches(rows, ADAPTER.collator(tokenizer), 6)
+    loader = loaders.evaluation_batches(rows, ADAPTER.collator(tokenizer), 6)
     masks = [b["attention_mask"] for b in loader]
     lengths = [n for mask in masks for n in mask.sum(1).tolist()]
     assert lengths == sorted(lengths, reverse=True) and [len(m) for m in masks] == [6, 6, 6, 2]
-    tokens = data.row_order(rows, flat([by_row(b) for b in loader]))
+    tokens = loaders.row_order(rows, flat([by_row(b) for b in loader]))
     assert tokens == list(rows.encoded["input_ids"])
 
 

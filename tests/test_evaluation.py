@@ -5,7 +5,7 @@ import torch
 from factories import make_record, make_spec
 
 import tasks.base
-from benchmark import data, evaluation, models, recipe
+from benchmark import data, evaluation, loaders, models, recipe
 from benchmark.memory.counter import LiveBytes
 from benchmark.module import AUTOCAST, on, predict_batch
 from benchmark.unfinished import Unfinished
@@ -38,7 +38,7 @@ def test_the_peak_is_that_of_the_batch_that_takes_most(task):
     spec, model, adapter, tokenizer, rows = loaded(task)
     predictions, peak = evaluate(spec, model, adapter, tokenizer, rows)
     peaks, plain = [], []
-    for batch in data.evaluation_batches(rows, adapter.collator(tokenizer), 8):
+    for batch in loaders.evaluation_batches(rows, adapter.collator(tokenizer), 8):
         plain += predict_batch(model, adapter, batch, tokenizer, "fp32")
         resident = [*model.parameters(), *model.buffers(), *batch.values()]
         with LiveBytes(resident) as counter:
@@ -46,7 +46,7 @@ def test_the_peak_is_that_of_the_batch_that_takes_most(task):
         peaks.append(counter.peak)
     assert peak == max(peaks) > sum(p.nbytes for p in model.parameters())
     assert min(peaks) < max(peaks)
-    assert predictions == data.row_order(rows, plain)
+    assert predictions == loaders.row_order(rows, plain)
 
 
 def test_it_does_not_grow_with_the_split():
@@ -75,10 +75,10 @@ def test_it_is_computed_in_the_precision_of_the_training(precision, monkeypatch)
     assert seen == {AUTOCAST.get(precision, torch.float32)}
     monkeypatch.undo()
     expected = []
-    for batch in data.evaluation_batches(rows, adapter.collator(tokenizer), 8):
+    for batch in loaders.evaluation_batches(rows, adapter.collator(tokenizer), 8):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             expected += model(**batch).logits.argmax(-1).tolist()
-    assert predictions == data.row_order(rows, expected)
+    assert predictions == loaders.row_order(rows, expected)
 
 
 def test_the_record_has_it_beside_the_trainings(tmp_path):
@@ -94,7 +94,7 @@ def test_on_a_gpu_it_is_the_allocators_less_what_waits_from_training():
     spec, model, adapter, tokenizer, rows = loaded(device=device)
     waiting = torch.empty(2**26, device=device)
     _, peak = evaluate(spec, model, adapter, tokenizer, rows, device)
-    batch = next(iter(data.evaluation_batches(rows, adapter.collator(tokenizer), 8)))
+    batch = next(iter(loaders.evaluation_batches(rows, adapter.collator(tokenizer), 8)))
     del waiting
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

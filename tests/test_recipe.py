@@ -12,7 +12,7 @@ from factories import make_spec
 from transformers import AutoModelForSequenceClassification
 
 import tasks.base
-from benchmark import data, models, recipe
+from benchmark import data, loaders, models, recipe
 from benchmark import record as records
 from benchmark.errors import Unsupported, UserError
 from benchmark.module import FineTuning
@@ -52,7 +52,7 @@ def written_out(spec, *, train_mode=True):
         {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=spec.lr)
-    loader = data.training_batches(rows.train, ADAPTER.collator(tokenizer), spec)
+    loader = loaders.training_batches(rows.train, ADAPTER.collator(tokenizer), spec)
     total = spec.steps(len(rows.train.ids))
     losses, rates, tokens, examples = [], [], 0, 0
     while len(losses) < total:
