@@ -19,11 +19,13 @@ import lightning
 
 import tasks.base
 from benchmark import compatibility, data, environment, evaluation, loaders, models
+from benchmark.comparison import standard_error
 from benchmark.errors import Unsupported, UserError
 from benchmark.measure import CURVE_COLUMNS, Diverged, Measure, out_of_memory
 from benchmark.module import PRECISIONS, FineTuning
 from benchmark.record import (
     Inputs,
+    Predictions,
     RunRecord,
     Scores,
     Times,
@@ -158,6 +160,7 @@ def run(
             model, adapter, tokenizer, scored, spec, device=device, kept=work
         )
         scores = adapter.score(predictions, scored.references)
+        of_examples = adapter.per_example(predictions, scored.references)
         evaluation_s = time.time() - evaluation_started
     except (Diverged, NotFinite) as error:
         done = record("diverged", str(error))
@@ -170,8 +173,13 @@ def run(
         curve = f"curves/{name}.csv" if strategy.trains else None
         if curve is not None:
             write_text(folder / curve, trained.curve)
-        lines = zip(scored.ids, predictions, scored.references, strict=True)
-        write_predictions(folder / "predictions" / f"{name}.jsonl", lines)
+        kept = Predictions(
+            ids=scored.ids,
+            predictions=predictions,
+            references=scored.references,
+            scores=of_examples,
+        )
+        write_predictions(folder / "predictions" / f"{name}.jsonl", kept)
         done = record(
             "success",
             scores=Scores(
@@ -182,6 +190,7 @@ def run(
                 split=scored.split,
                 n=len(predictions),
                 all=scores,
+                stderr=standard_error(of_examples),
             ),
             train=trained.train,
             params=trained.params,

@@ -24,7 +24,6 @@ SCHEMA_VERSION = 1
 
 Status = Literal["success", "oom", "diverged", "failed", "unsupported", "interrupted"]
 Kept = typing.TypeVar("Kept")
-PREDICTION = ("id", "prediction", "reference")
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 
@@ -43,7 +42,12 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """`main` is `all[metric]`; both are fractions or points exactly as the metric defines them."""
+    """`main` is `all[metric]`; both are fractions or points exactly as the metric defines them.
+
+    `stderr`: the standard error of `main` over the `n` examples, as if they were drawn at random; it knows
+    nothing of the spread over seeds. None where the metric has no score per example (`metrics.per_example`),
+    and in older records.
+    """
 
     main: float
     metric: str
@@ -52,6 +56,18 @@ class Scores:
     split: str
     n: int
     all: dict[str, float]
+    stderr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """A file of predictions as columns. `scores`: the main score of each example, None where the file has
+    none."""
+
+    ids: list[str]
+    predictions: list[Any]
+    references: list[Any]
+    scores: list[float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,29 +256,43 @@ def curve_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str
     return text.getvalue()
 
 
-def write_predictions(path: Path, rows: Iterable[tuple[str, Any, Any]]) -> None:
-    """One JSON line per example from its id (a hash), prediction and reference."""
-    lines = (json.dumps(dict(zip(PREDICTION, row, strict=True))) + "\n" for row in rows)
-    write_text(path, "".join(lines))
+def write_predictions(path: Path, kept: Predictions) -> None:
+    """One JSON line per example: id (a hash), prediction, reference, and its score where there is one."""
+    columns = {"id": kept.ids, "prediction": kept.predictions, "reference": kept.references}
+    if kept.scores is not None:
+        columns["score"] = kept.scores
+    rows = zip(*columns.values(), strict=True)
+    lines = (json.dumps(dict(zip(columns, row, strict=True)), allow_nan=False) for row in rows)
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def read_predictions(path: Path) -> tuple[list[Any], list[Any]]:
-    """Predictions and references. Raises UserError naming the file, and the line that is unreadable."""
+def read_predictions(path: Path) -> Predictions:
+    """What `write_predictions` wrote. Raises UserError naming the file, and the line that is unreadable."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: predictions cannot be read: {reason}") from None
-    predictions, references = [], []
+    rows = []
     for number, line in enumerate(lines, start=1):
         try:
-            found = json.loads(line)
-            predictions.append(found["prediction"])
-            references.append(found["reference"])
-        except (ValueError, KeyError, TypeError):
-            reason = f"line {number} has no prediction and reference"
+            found = json.loads(line, parse_constant=_no_number)
+            rows.append((found["id"], found["prediction"], found["reference"], found.get("score")))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            reason = f"line {number} has no id, prediction and reference"
             raise UserError(f"{path}: {reason}") from None
-    return predictions, references
+        if (rows[0][3] is None) != (rows[-1][3] is None):
+            raise UserError(f"{path}: line {number}: some lines have a score, and others none")
+        if not isinstance(rows[-1][3], float | int | None) or isinstance(rows[-1][3], bool):
+            raise UserError(f"{path}: line {number}: score: {rows[-1][3]!r} is no number")
+    ids, predictions, references, scores = map(list, zip(*rows, strict=True)) if rows else ([],) * 4
+    with_scores = bool(rows) and scores[0] is not None
+    return Predictions(
+        ids=ids,
+        predictions=predictions,
+        references=references,
+        scores=scores if with_scores else None,
+    )
 
 
 def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:

@@ -12,40 +12,51 @@ from typing import Any
 
 import tasks.base
 from benchmark import record, runner
+from benchmark.comparison import standard_error
 from benchmark.errors import UserError
 from benchmark.matrix import Matrix
-from benchmark.record import RunRecord, Scores
+from benchmark.record import Predictions, RunRecord, Scores
 from benchmark.spec import RunSpec
 
 
 @dataclass(frozen=True)
 class Rescored:
-    """One run's scores as recorded and as computed now; `path` is its record's."""
+    """One run's scores as recorded and as computed now; `path` is its record's, `stored` its predictions'.
+    `kept` are the predictions with the examples' scores of now."""
 
     record: RunRecord
     path: Path
     old: Scores
     new: Scores
+    stored: Path
+    kept: Predictions
 
     @property
     def changed(self) -> bool:
-        """Whether writing would change the record."""
+        """Whether a score on record is another one now."""
         differing = any(row["differs"] for row in self.rows())
         return differing or self.old.metric_version != self.new.metric_version
 
+    @property
+    def older(self) -> bool:
+        """Whether the record was written before there were scores of examples."""
+        return self.old.stderr is None and self.new.stderr is not None
+
     def rows(self) -> list[dict[str, Any]]:
-        """One row per score: what it was, what it is, and the main metric's version."""
+        """One row per score, and one for the main score's standard error: what it was, what it is, and the
+        main metric's version. A standard error that an older record lacks is no difference."""
+        before, now = ({**side.all, "stderr": side.stderr} for side in (self.old, self.new))
         versions = dict.fromkeys((self.old.metric_version, self.new.metric_version))
         return [
             {
                 "run_id": self.record.run_id,
                 "score": name,
-                "old": (old := self.old.all.get(name)),
-                "new": (new := self.new.all.get(name)),
-                "differs": not _same(old, new),
+                "old": (old := before.get(name)),
+                "new": (new := now.get(name)),
+                "differs": not _same(old, new) and not (name == "stderr" and self.older),
                 "version": " -> ".join(versions),
             }
-            for name in dict.fromkeys([*self.new.all, *self.old.all])
+            for name in dict.fromkeys([*now, *before])
         ]
 
 
@@ -59,9 +70,11 @@ def rescore(matrix: Matrix, results: Path) -> list[Rescored]:
 
 
 def write(rescored: list[Rescored]) -> int:
-    """Put the new scores into the records that they change, each atomically; returns how many."""
-    changed = [found for found in rescored if found.changed]
+    """Put the new scores into the records that they change or complete, each file atomically; returns how
+    many records."""
+    changed = [found for found in rescored if found.changed or found.older]
     for found in changed:
+        record.write_predictions(found.stored, found.kept)
         record.write(dataclasses.replace(found.record, scores=found.new), found.path)
     return len(changed)
 
@@ -74,12 +87,15 @@ def _again(spec: RunSpec, results: Path) -> Rescored:
     if old is None or found.predictions is None:
         raise UserError(f"{path}: scores and predictions: missing in a successful record")
     stored = folder / found.predictions
-    predictions, references = record.read_predictions(stored)
-    if len(predictions) != old.n:
-        raise UserError(f"{stored}: has {len(predictions)} predictions, not the {old.n} of {path}")
+    kept = record.read_predictions(stored)
+    if len(kept.predictions) != old.n:
+        count = len(kept.predictions)
+        raise UserError(f"{stored}: has {count} predictions, not the {old.n} of {path}")
     task = tasks.base.load(spec.task)
+    adapter = tasks.base.adapter(task)
     try:
-        scores = tasks.base.adapter(task).score(predictions, references)
+        scores = adapter.score(kept.predictions, kept.references)
+        of_examples = adapter.per_example(kept.predictions, kept.references)
     except (ValueError, TypeError, LookupError) as error:  # not what the metric reads
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{stored}: cannot be scored: {reason}") from error
@@ -90,8 +106,9 @@ def _again(spec: RunSpec, results: Path) -> Rescored:
         metric_version=task.main_version,
         higher_is_better=task.higher_is_better,
         all=scores,
+        stderr=standard_error(of_examples),
     )
-    return Rescored(found, path, old, new)
+    return Rescored(found, path, old, new, stored, dataclasses.replace(kept, scores=of_examples))
 
 
 def _same(old: float | None, new: float | None) -> bool:

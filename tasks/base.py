@@ -129,10 +129,26 @@ class Adapter(abc.ABC):
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """Every metric of the task by its name; deterministic, needs no model."""
+        sides = self.for_metrics(predictions, references)
         scores: dict[str, float] = {}
         for name in self.config.metrics:
-            scores |= metrics.compute(name, predictions, references)
+            scores |= metrics.compute(name, *sides)
         return scores
+
+    def per_example(
+        self, predictions: Sequence[Any], references: Sequence[Any]
+    ) -> list[float] | None:
+        """The main score of each example, which average to that of `score`; None where an example has none.
+        `metrics.per_example` says what it is where the main score is no mean over examples."""
+        module = self.config.main.partition(".")[0]
+        found = metrics.per_example(module, *self.for_metrics(predictions, references))
+        return found.get(self.config.main_key)
+
+    def for_metrics(
+        self, predictions: Sequence[Any], references: Sequence[Any]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """What `predict` and `references` gave, as the metrics take it."""
+        return predictions, references
 
     def column(self, rows: Rows, name: str) -> list[Any]:
         """The column, or with dots what lies within it. Raises TaskError where it is missing."""

@@ -175,12 +175,14 @@ class Candidates(Adapter):
             return [{"candidates": list(all_), "right": list(right)} for all_, right in pairs]
         return right
 
-    def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-        if isinstance(self.config.candidates, Listed):
-            pairs = zip(predictions, references, strict=True)
-            predictions = [reference["candidates"][index] for index, reference in pairs]
-            references = [reference["right"] for reference in references]
-        return super().score(predictions, references)
+    def for_metrics(
+        self, predictions: Sequence[Any], references: Sequence[Any]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        if not isinstance(self.config.candidates, Listed):
+            return predictions, references
+        pairs = zip(predictions, references, strict=True)
+        chosen = [reference["candidates"][index] for index, reference in pairs]
+        return chosen, [reference["right"] for reference in references]
 
 
 def over_candidates(

@@ -38,11 +38,18 @@ class Response(Answers):
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
         """Perplexity per token, and per word, in which models of different tokenizers compare."""
-        totals, tokens = zip(*predictions, strict=True)
+        totals, tokens = self.for_metrics(predictions, references)
         of_words = metrics.compute("perplexity", totals, references)
-        return metrics.compute("perplexity", totals, [int(n) for n in tokens]) | {
+        return metrics.compute("perplexity", totals, tokens) | {
             f"word_{name}": value for name, value in of_words.items()
         }
+
+    def for_metrics(
+        self, predictions: Sequence[Any], references: Sequence[Any]
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The likelihoods and the tokens they are of."""
+        totals, tokens = zip(*predictions, strict=True)
+        return totals, [int(n) for n in tokens]
 
 
 class LanguageModel(Response):

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from factories import make_spec
 from transformers import AutoModelForSequenceClassification
@@ -168,6 +169,9 @@ def test_the_predictions_score_again_to_what_is_recorded(lines):
     assert (record.scores.metric, record.scores.metric_version, record.scores.split) == (
         *("accuracy", "accuracy@1", "validation"),
     )
+    hits = [float(x["prediction"] == x["reference"]) for x in lines]
+    assert [x["score"] for x in lines] == hits
+    assert record.scores.stderr == pytest.approx(scipy.stats.sem(hits))
 
 
 def test_the_record_on_disk_is_the_one_returned_and_names_its_files(full, folder):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from factories import make_record
 
@@ -27,10 +28,11 @@ def folder(write):
     runs = matrix.load(Path("m.yaml")).cells[0].runs()
     for spec, said in zip(runs, ([1, 1, 0, 0], [1, 0, 0, 0]), strict=True):
         right = [1, 1, 1, 0]
-        hits = sum(a == b for a, b in zip(said, right, strict=True))
-        scores = {"accuracy": hits / 4, "f1": 2 * sum(said) / (sum(said) + 3)}  # no false ones
-        rows = [(f"id{i}", p, r) for i, (p, r) in enumerate(zip(said, right, strict=True))]
-        record.write_predictions(folder / "predictions" / f"{spec.run_id}.jsonl", rows)
+        hits = [float(a == b) for a, b in zip(said, right, strict=True)]
+        scores = {"accuracy": sum(hits) / 4, "f1": 2 * sum(said) / (sum(said) + 3)}  # no false ones
+        ids = [f"id{i}" for i in range(4)]
+        kept = record.Predictions(ids=ids, predictions=said, references=right, scores=hits)
+        record.write_predictions(folder / "predictions" / f"{spec.run_id}.jsonl", kept)
         made = make_record(spec, predictions=f"predictions/{spec.run_id}.jsonl")
         task = tasks.base.load(spec.task)
         made = dataclasses.replace(
@@ -42,6 +44,7 @@ def folder(write):
                 metric_version=task.main_version,
                 n=4,
                 all=scores,
+                stderr=np.std(hits, ddof=1).item() / 2,
             ),
         )
         record.write(made, folder / f"{spec.run_id}.json")
@@ -61,7 +64,7 @@ def test_equal_scores_are_exit_0_and_nothing_is_written(cli, folder):
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
     code, out, err = cli("rescore", "m.yaml", "--format", "json")
     rows = json.loads(out)
-    assert (code, len(rows)) == (0, 4) and "0 of 2 runs would change" in err
+    assert (code, len(rows)) == (0, 6) and "0 of 2 runs would change" in err
     assert all(row["old"] == row["new"] and not row["differs"] for row in rows)
     cli("rescore", "m.yaml", "--write")
     after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
@@ -95,6 +98,24 @@ def test_a_metric_put_right_changes_the_score(cli, folder, monkeypatch):
     assert code == 1 and out.count("True") == 4
 
 
+def test_a_record_from_before_standard_errors_gets_one_and_is_no_difference(cli, folder):
+    path, stored = sorted(folder.glob("*.json"))[0], predictions_of(folder)
+    right, lines = record.load(path), stored.read_bytes()
+    damaged(path, stderr=None)
+    kept = record.read_predictions(stored)
+    record.write_predictions(stored, dataclasses.replace(kept, scores=None))
+    assert cli("rescore", "m.yaml")[0] == 0
+    _, _, err = cli("rescore", "m.yaml", "--write")
+    assert "1 of 2 records written" in err
+    assert record.load(path) == right and stored.read_bytes() == lines
+
+
+def test_another_standard_error_is_a_difference(cli, folder):
+    damaged(sorted(folder.glob("*.json"))[0], stderr=0.01)
+    code, out, _ = cli("rescore", "m.yaml", "--format", "json")
+    assert code == 1 and [row["score"] for row in json.loads(out) if row["differs"]] == ["stderr"]
+
+
 def predictions_of(folder):
     return sorted((folder / "predictions").iterdir())[0]
 
@@ -108,7 +129,7 @@ def predictions_of(folder):
         (lambda path: path.write_text('{"id": "a"}\n' * 4), "line 1"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
         (
-            lambda path: path.write_text(path.read_text().replace(": 0", ': "x"')),
+            lambda path: path.write_text(path.read_text().replace('n": 0', 'n": "x"')),
             "cannot be scored",
         ),
     ],
@@ -123,7 +144,7 @@ def test_predictions_that_are_not_there_or_not_whole_are_named(folder, refused, 
 def test_runs_that_are_not_done_are_left_out(cli, folder):
     sorted(folder.glob("*.json"))[0].unlink()
     code, out, err = cli("rescore", "m.yaml", "--format", "json")
-    assert (code, len(json.loads(out))) == (0, 2) and "0 of 1" in err
+    assert (code, len(json.loads(out))) == (0, 3) and "0 of 1" in err
 
 
 def test_the_committed_records_score_as_they_did(cli):

@@ -51,6 +51,19 @@ def compute(
     return {key: float(value) for key, value in scores.items()}
 
 
+def per_example(
+    name: str, predictions: Sequence[Any], references: Sequence[Any]
+) -> dict[str, list[float]]:
+    """Scores of the single examples, by the keys of `compute`; each key's average is the score of all.
+
+    A score that is a mean over examples has their own scores here. Another has the jackknife's values
+    (`_jackknife.py`), whose spread is that of the score too. Keys that have neither, or for which one is not
+    finite, are left out. For what `compute` accepts.
+    """
+    scores = getattr(_load(name), "per_example", lambda *sides: {})(predictions, references)
+    return {key: found for key, found in scores.items() if all(map(math.isfinite, found))}
+
+
 def reads_lists(name: str) -> bool:
     """Whether a reference of the metric is a list, such as several right texts."""
     import datasets

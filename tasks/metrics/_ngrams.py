@@ -81,10 +81,12 @@ class Segments:
         return counts.of(counts.text < self.size), counts.of(counts.text >= self.size)
 
 
-def bleu_and_nist(segments: Segments) -> tuple[float, float]:
-    """BLEU of orders 1 to 4 (0 to 1, unsmoothed) and NIST of orders 1 to 5, over the whole corpus."""
+def bleu_sums_and_nist(segments: Segments) -> tuple[np.ndarray, float]:
+    """What each segment adds to the sums that `bleu` reads, (segments, 10); and NIST of orders 1 to 5."""
     lengths, longest = segments.length[: segments.size], 5
-    hits, informed, totals = np.zeros(longest), np.zeros(longest), np.zeros(longest)
+    hits, informed = np.zeros((segments.size, longest)), np.zeros(longest)
+    # a text too short takes some away, as in the official script
+    totals = lengths[:, None] - np.arange(longest)
     shorter = np.array([segments.length[segments.size :].sum()])
     for order, counts in enumerate(segments.orders(longest)):
         predicted, others = segments.split(counts)
@@ -93,27 +95,30 @@ def bleu_and_nist(segments: Segments) -> tuple[float, float]:
         known = clipped > 0
         grams = predicted.gram[known]
         information = np.log2(shorter[counts.parent[grams]] / occurring[grams])
-        hits[order] = clipped.sum()
+        hits[:, order] = np.bincount(predicted.text, clipped, minlength=segments.size)
         informed[order] = (information * clipped[known]).sum()
-        # a text too short takes some away, as in the official script
-        totals[order] = (lengths - order).sum()
         shorter = occurring
-    return _bleu(segments, hits[:4], totals[:4]), _nist(segments, informed, totals)
+    sums = np.column_stack([hits[:, :4], totals[:, :4], lengths, _closest(segments)])
+    return sums, _nist(segments, informed, totals.sum(axis=0))
 
 
-def _bleu(segments: Segments, hits: np.ndarray, totals: np.ndarray) -> float:
-    predicted = segments.length[: segments.size]
+def _closest(segments: Segments) -> np.ndarray:
+    """The length of each segment's reference closest in length, the shorter of two as close."""
     others = segments.length[segments.size :]
     segment = segments.segment[segments.size :]
-    # the reference closest in length counts, the shorter of two as close
-    distance = np.abs(others - predicted[segment])
-    closest = np.lexsort((others, distance, segment))
+    distance = np.abs(others - segments.length[: segments.size][segment])
     first = np.concatenate([[0], np.cumsum(segments.references)[:-1]])
-    wanted, given = others[closest][first].sum(), predicted.sum()
-    brevity = 1.0 if given > wanted else math.exp(1 - wanted / max(given, 1e-5))
+    return others[np.lexsort((others, distance, segment))][first]
+
+
+def bleu(sums: np.ndarray) -> np.ndarray:
+    """BLEU of orders 1 to 4 (0 to 1, unsmoothed) from sums (..., 10): n-grams found, n-grams there are, words
+    given and words wanted."""
+    hits, totals, given, wanted = np.split(sums, [4, 8, 9], axis=-1)
+    brevity = np.exp(np.where(given > wanted, 0.0, 1 - wanted / np.maximum(given, 1e-5)))
     # the official script's floors, which keep the logarithm defined
     precisions = np.log(np.maximum(hits, 1e-15) / np.maximum(totals, 1e-9))
-    return brevity * math.exp(precisions.mean())
+    return brevity[..., 0] * np.exp(precisions.mean(axis=-1))
 
 
 def _nist(segments: Segments, informed: np.ndarray, totals: np.ndarray) -> float:

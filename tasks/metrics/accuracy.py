@@ -21,3 +21,6 @@ class Accuracy(evaluate.Metric):
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         return {"accuracy": accuracy_score(references, predictions)}
+
+    def per_example(self, predictions: list, references: list) -> dict[str, list[float]]:
+        return {"accuracy": [float(p == r) for p, r in zip(predictions, references, strict=True)]}

@@ -38,14 +38,20 @@ class Drop(evaluate.Metric):
     def _compute(
         self, predictions: list[list[str]], references: list[list[list[str]]]
     ) -> dict[str, float]:
-        exact = f1 = 0.0
+        scores = self.per_example(predictions, references)
+        return {name: sum(found) / len(found) for name, found in scores.items()}
+
+    def per_example(
+        self, predictions: list[list[str]], references: list[list[list[str]]]
+    ) -> dict[str, list[float]]:
+        exact, f1 = [], []
         for prediction, answers in zip(predictions, references, strict=True):
             # the official script skips an answer whose first span is blank
             told = [answer for answer in answers if answer and answer[0].strip()]
             matches = [match(prediction, answer) for answer in told]
-            exact += max((match[0] for match in matches), default=0.0)
-            f1 += max((match[1] for match in matches), default=0.0)
-        return {"exact_match": exact / len(predictions), "f1": f1 / len(predictions)}
+            exact.append(max((match[0] for match in matches), default=0.0))
+            f1.append(max((match[1] for match in matches), default=0.0))
+        return {"exact_match": exact, "f1": f1}
 
 
 def match(prediction: list[str], answer: list[str]) -> tuple[float, float]:

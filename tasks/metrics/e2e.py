@@ -12,8 +12,9 @@ import datasets
 import evaluate
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from ._jackknife import values
 from ._java import meteor, missing, tokenize
-from ._ngrams import Segments, bleu_and_nist, cider
+from ._ngrams import Segments, bleu, bleu_sums_and_nist, cider
 
 VERSION = "1"
 
@@ -39,9 +40,7 @@ class E2E(evaluate.Metric):
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         if [] in references:
             raise ValueError(f"e2e: example {references.index([])} has no reference")
-        # a line break would make two texts of one for the Java programs
-        predictions = [" ".join(text.split()) for text in predictions]
-        references = [[" ".join(text.split()) for text in texts] for texts in references]
+        predictions, references = _one_line_each(predictions, references)
         if gaps := self.unavailable():
             names, reason = ", ".join(gaps), next(iter(gaps.values()))
             warnings.warn(f"e2e: without {names}: {reason}", stacklevel=2)
@@ -57,13 +56,35 @@ class E2E(evaluate.Metric):
             scores["METEOR"] = waiting.result()
         return scores
 
+    def per_example(
+        self, predictions: list[str], references: list[list[str]]
+    ) -> dict[str, list[float]]:
+        """Of BLEU alone: NIST and CIDEr weigh an n-gram by all references, so no example has sums of its own,
+        and METEOR and ROUGE_L would run their Java programs once more."""
+        sums, _ = bleu_sums_and_nist(_segments(*_one_line_each(predictions, references)))
+        return {"BLEU": values(sums, bleu)}
 
-def _mteval(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+
+def _one_line_each(
+    predictions: list[str], references: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """A line break would make two texts of one for the Java programs."""
+    ours = [" ".join(text.split()) for text in predictions]
+    return ours, [[" ".join(text.split()) for text in texts] for texts in references]
+
+
+def _segments(predictions: list[str], references: list[list[str]]) -> Segments:
+    """The texts cut into words as mteval-v13a does."""
     cut = Tokenizer13a()
     ours = [cut(text).lower().split(" ") for text in predictions]
-    theirs = [[cut(text).lower().split(" ") for text in texts] for texts in references]
-    bleu, nist = bleu_and_nist(Segments(ours, theirs))
-    return {"BLEU": bleu, "NIST": nist}
+    return Segments(
+        ours, [[cut(text).lower().split(" ") for text in texts] for texts in references]
+    )
+
+
+def _mteval(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
+    sums, nist = bleu_sums_and_nist(_segments(predictions, references))
+    return {"BLEU": float(bleu(sums.sum(axis=0))), "NIST": nist}
 
 
 def _rouge_l(prediction: list[str], references: list[list[str]]) -> float:

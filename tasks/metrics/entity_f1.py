@@ -5,6 +5,9 @@ Tags are IOB2. A chunk begins at a B tag, and at an I tag that continues no chun
 
 import datasets
 import evaluate
+import numpy as np
+
+from ._jackknife import ratio, values
 
 VERSION = "1"
 
@@ -29,6 +32,19 @@ class EntityF1(evaluate.Metric):
         recall = both / len(right) if right else 0.0
         f1 = 2 * both / (len(predicted) + len(right)) if both else 0.0
         return {"precision": precision, "recall": recall, "f1": f1}
+
+    def per_example(
+        self, predictions: list[list[str]], references: list[list[str]]
+    ) -> dict[str, list[float]]:
+        pairs = [
+            (set(_chunks(p)), set(_chunks(r))) for p, r in zip(predictions, references, strict=True)
+        ]
+        parts = np.array([(len(p & r), len(p), len(r)) for p, r in pairs])
+        return {
+            "precision": values(parts, lambda sums: ratio(sums[..., 0], sums[..., 1])),
+            "recall": values(parts, lambda sums: ratio(sums[..., 0], sums[..., 2])),
+            "f1": values(parts, lambda sums: ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])),
+        }
 
 
 def _all_chunks(sentences: list[list[str]]) -> set[tuple[int, int, int, str]]:

@@ -2,7 +2,10 @@
 
 import datasets
 import evaluate
+import numpy as np
 from sklearn.metrics import f1_score
+
+from ._jackknife import ratio, values
 
 VERSION = "1"
 
@@ -23,3 +26,8 @@ class F1(evaluate.Metric):
         if unknown := {*predictions, *references} - {0, 1}:
             raise ValueError(f"f1 is for the classes 0 and 1, not {sorted(unknown)}")
         return {"f1": f1_score(references, predictions, zero_division=0)}
+
+    def per_example(self, predictions: list, references: list) -> dict[str, list[float]]:
+        ours, theirs = np.array(predictions), np.array(references)
+        parts = np.stack([2 * ours * theirs, ours + theirs], axis=1)
+        return {"f1": values(parts, lambda sums: ratio(sums[..., 0], sums[..., 1]))}

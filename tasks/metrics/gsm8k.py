@@ -51,14 +51,15 @@ class GSM8K(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        right = flexible = 0
+        scores = self.per_example(predictions, references)
+        return {name: sum(found) / len(found) for name, found in scores.items()}
+
+    def per_example(self, predictions: list[str], references: list[str]) -> dict[str, list[float]]:
+        right, flexible = [], []
         for position, (text, reference) in enumerate(zip(predictions, references, strict=True)):
             gold, number = official_answer(reference), final_number(reference)
             if gold is None or number is None:
                 raise ValueError(f'gsm8k: the reference of example {position} has no "#### number"')
-            right += official_answer(text) == gold
-            flexible += final_number(text) == number
-        return {
-            "accuracy": right / len(references),
-            "accuracy_flexible": flexible / len(references),
-        }
+            right.append(float(official_answer(text) == gold))
+            flexible.append(float(final_number(text) == number))
+        return {"accuracy": right, "accuracy_flexible": flexible}

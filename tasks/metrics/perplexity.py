@@ -4,6 +4,9 @@ import math
 
 import datasets
 import evaluate
+import numpy as np
+
+from ._jackknife import ratio, values
 
 VERSION = "1"
 
@@ -27,3 +30,11 @@ class Perplexity(evaluate.Metric):
         mean = math.fsum(predictions) / tokens
         # past the largest float e**x is no number any more, and the check on scores says so
         return {"perplexity": math.exp(mean) if mean < 709 else math.inf}
+
+    def per_example(
+        self, predictions: list[float], references: list[int]
+    ) -> dict[str, list[float]]:
+        parts = np.stack([predictions, references], axis=1)
+        with np.errstate(over="ignore"):
+            found = values(parts, lambda sums: np.exp(ratio(sums[..., 0], sums[..., 1])))
+        return {"perplexity": found}

@@ -27,6 +27,12 @@ class Record(evaluate.Metric):
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         if [] in references:
             raise ValueError(f"record: example {references.index([])} has no right entity")
+        scores = self.per_example(predictions, references)
+        return {name: sum(found) / len(found) for name, found in scores.items()}
+
+    def per_example(
+        self, predictions: list[str], references: list[list[str]]
+    ) -> dict[str, list[float]]:
         matches = [best_match(p, r) for p, r in zip(predictions, references, strict=True)]
         exact, f1 = zip(*matches, strict=True)
-        return {"exact_match": sum(exact) / len(exact), "f1": sum(f1) / len(f1)}
+        return {"exact_match": [float(match) for match in exact], "f1": list(f1)}
