@@ -2,7 +2,8 @@
 
 A Lightning callback that knows no strategy. Parameter counts come from the gradients that each step
 produced. On a CUDA device the peak is the allocator's; on a CPU tensor bytes are counted (LiveBytes) on the
-steps whose batch is the largest yet for the active group, and those steps are left out of the step times.
+steps whose batch is the largest yet for the active group. Operations are counted once for each group and
+shape of batch. Steps on which something was counted are left out of the step times.
 """
 
 import contextlib
@@ -18,10 +19,13 @@ from typing import Any
 import lightning
 import torch
 
+from benchmark.flops import Flops
 from benchmark.memory.counter import LiveBytes
 from benchmark.record import Memory, Params, Train
 
-CURVE_COLUMNS = ("step", "seconds", "loss", "lr", "group", "trainable_ratio", "step_ms")
+CURVE_COLUMNS = (
+    *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),
+)
 COUNTED_VISITS = 2
 """Steps per group that are counted, with all their micro-batches, however small these are: the first makes
 the optimizer state, the second has it from the start."""
@@ -38,6 +42,8 @@ class _Step:
     started: float
     losses: list[torch.Tensor]
     counted: bool = False
+    tokens: int = 0
+    flops: int = 0
     trainable: int = 0
     lr: float = math.nan
     group: int = 0
@@ -53,7 +59,8 @@ class Measure(lightning.Callback):
         self.curve: list[dict[str, Any]] = []
         self._report = report
         self._step: _Step | None = None
-        self._counter: LiveBytes | None = None
+        self._counters = contextlib.ExitStack()
+        self._flops: dict[Any, int] = {}
         self._visits: dict[int, int] = {}
         self._largest: dict[int, int] = {}
         self._ever: set[int] = set()
@@ -65,7 +72,7 @@ class Measure(lightning.Callback):
             "host_state": 0,
         }
         self._reserved: int | None = None
-        self._examples = self._tokens = 0
+        self.examples = 0
         self._groups = 1
         self._paused = 0.0
         self._seconds = 0.0
@@ -91,16 +98,16 @@ class Measure(lightning.Callback):
         batch: Mapping[str, torch.Tensor],
         batch_idx: int,
     ) -> None:
-        inputs = batch["input_ids"]
-        self._examples += len(batch.get("counts", inputs))  # inputs of each example, if not one
-        self._tokens += int(batch["attention_mask"].sum())
+        self.examples += examples_in(batch)
         if self._step is None:
             self._step = _Step(time.perf_counter(), [])
             self._global_step = trainer.global_step
             group = active_group(trainer.optimizers[0])
             self._visits[group] = self._visits.get(group, 0) + 1
+        self._step.tokens += int(batch["attention_mask"].sum())
         if not self._cuda:
-            self._count(trainer.optimizers[0], module, batch)
+            self._count_bytes(trainer.optimizers[0], module, batch)
+        self._count_operations(active_group(trainer.optimizers[0]), batch)
 
     def on_train_batch_end(
         self,
@@ -110,9 +117,10 @@ class Measure(lightning.Callback):
         batch: Mapping[str, torch.Tensor],
         batch_idx: int,
     ) -> None:
-        self._stop_counting()
+        self._counters.close()
         step = self._step
         assert step is not None
+        step.flops += self._flops[self._key]
         step.losses.append(outputs["loss"].detach())
         if trainer.global_step == self._global_step:
             return  # in the middle of an accumulation window
@@ -131,6 +139,8 @@ class Measure(lightning.Callback):
                     step.lr,
                     step.group,
                     step.trainable / self._total,
+                    step.tokens,
+                    step.flops,
                     None if step.counted else round((now - step.started) * 1000, 3),
                 ),
                 strict=True,
@@ -178,7 +188,7 @@ class Measure(lightning.Callback):
         if self._cuda:
             live = torch.cuda.max_memory_allocated(self.device)
             reserved = torch.cuda.max_memory_reserved(self.device)
-            self._peaks["live"] = max(self._peaks["live"], live)
+            self._see_peak(live)
             self._reserved = max(self._reserved or 0, reserved)
 
     def on_exception(
@@ -187,19 +197,37 @@ class Measure(lightning.Callback):
         module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        self._stop_counting()
+        self._counters.close()
 
     def train(self) -> Train:
         times = sorted(row["step_ms"] for row in self.curve if row["step_ms"] is not None)
         return Train(
             steps=len(self.curve),
-            examples=self._examples,
-            tokens=self._tokens,
+            examples=self.examples,
+            tokens=sum(row["tokens"] for row in self.curve),
             seconds=round(self._seconds, 3),
             step_ms_median=round(statistics.median(times), 3) if times else None,
             step_ms_p90=times[math.ceil(0.9 * len(times)) - 1] if times else None,
             final_loss=self.curve[-1]["loss"] if self.curve else None,
+            flops=sum(row["flops"] for row in self.curve),
+            group_tokens=self._group_tokens(),
         )
+
+    def so_far(self) -> dict[str, Any]:
+        """What training has cost by now, as the fields of `record.Evaluation` name it."""
+        return {
+            "step": self.curve[-1]["step"],
+            "seconds": self.curve[-1]["seconds"],
+            "examples": self.examples,
+            "tokens": sum(row["tokens"] for row in self.curve),
+            "flops": sum(row["flops"] for row in self.curve),
+        }
+
+    def _group_tokens(self) -> list[float]:
+        seen: dict[int, list[int]] = {}
+        for row in self.curve:
+            seen.setdefault(row["group"], []).append(row["tokens"])
+        return [round(statistics.fmean(seen[group]), 2) for group in sorted(seen)]
 
     def params(self) -> Params:
         ratios = [row["trainable_ratio"] for row in self.curve] or [0.0]
@@ -227,7 +255,19 @@ class Measure(lightning.Callback):
             eval_peak=None,
         )
 
-    def _count(
+    def _count_operations(self, group: int, batch: Mapping[str, torch.Tensor]) -> None:
+        """Put a counter around this micro-batch unless one of its group and shape was counted before."""
+        assert self._step is not None
+        shapes = [(name, tuple(tensor.shape)) for name, tensor in sorted(batch.items())]
+        answers = batch.get("answer_lengths")  # logits are made for the longest answer alone
+        key = (group, *shapes, None if answers is None else int(answers.max()))
+        if key not in self._flops:
+            self._step.counted = True
+            counter = self._counters.enter_context(Flops())
+            self._counters.callback(lambda: self._flops.__setitem__(key, counter.total))
+        self._key = key
+
+    def _count_bytes(
         self,
         optimizer: torch.optim.Optimizer,
         module: lightning.LightningModule,
@@ -243,18 +283,16 @@ class Measure(lightning.Callback):
         state = state_bytes(optimizer)["device"]
         resident = [*module.parameters(), *module.buffers(), *batch.values()]
         resident += [p.grad for p in module.parameters() if p.grad is not None]
-        self._counter = LiveBytes(
+        counter = LiveBytes(
             resident,
             counted_elsewhere=state_tensors(optimizer),
             base=state["optimizer_state"] + state["master"],
         )
-        self._counter.__enter__()
+        self._counters.enter_context(counter)
+        self._counters.callback(lambda: self._see_peak(counter.peak))
 
-    def _stop_counting(self) -> None:
-        if self._counter is not None:
-            self._counter.__exit__(None, None, None)
-            self._peaks["live"] = max(self._peaks["live"], self._counter.peak)
-            self._counter = None
+    def _see_peak(self, found: int) -> None:
+        self._peaks["live"] = max(self._peaks["live"], found)
 
     def _see_state(self, optimizer: torch.optim.Optimizer) -> None:
         now = state_bytes(optimizer)
@@ -265,6 +303,11 @@ class Measure(lightning.Callback):
         }
         for name, size in seen.items():
             self._peaks[name] = max(self._peaks[name], size)
+
+
+def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
+    """How many examples a batch holds; `counts` are the inputs of each where it has several."""
+    return len(batch.get("counts", batch["input_ids"]))
 
 
 def active_group(optimizer: torch.optim.Optimizer) -> int:

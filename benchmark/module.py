@@ -1,12 +1,15 @@
 """The Lightning module: a model, its task's adapter and its tuning strategy. Knows neither by name."""
 
-from collections.abc import Mapping
+import math
+import statistics
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmark.measure import Diverged, examples_in
 from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
 
@@ -54,6 +57,35 @@ def predict(
     for batch in loader:
         predictions += predict_batch(model, adapter, on(device, batch), tokenizer, precision)
     return predictions
+
+
+@torch.inference_mode()
+def mean_loss(
+    model: PreTrainedModel,
+    adapter: Adapter,
+    loader: Iterable[Mapping[str, torch.Tensor]],
+    device: torch.device,
+    precision: str = "fp32",
+) -> tuple[float, float | None]:
+    """The training loss over the loader's batches, weighted by their examples as in transformers' Trainer,
+    and its standard error.
+
+    The error is that of the mean over batches, so the batches must be alike: equally large, in random
+    order. None where there are fewer than two. Raises Diverged for a loss that is no number.
+    """
+    model.to(device).eval()
+    losses, sizes = [], []
+    dtype = AUTOCAST.get(precision)
+    for batch in loader:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            losses.append(float(adapter.loss(model, on(device, batch))))
+        sizes.append(examples_in(batch))
+    mean = statistics.fmean(losses, sizes)
+    if not math.isfinite(mean):
+        raise Diverged(f"the loss of the held-out rows is {mean}")
+    whole = [loss for loss, size in zip(losses, sizes, strict=True) if size == sizes[0]]
+    error = statistics.stdev(whole) / math.sqrt(len(whole)) if len(whole) > 1 else None
+    return mean, error
 
 
 def on(device: torch.device, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

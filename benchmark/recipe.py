@@ -34,10 +34,10 @@ from benchmark.record import (
     write_predictions,
     write_text,
 )
-from benchmark.selection import KeepBest
 from benchmark.spec import RunSpec
 from benchmark.strategies import strategy_class
 from benchmark.unfinished import Trained, Unfinished
+from benchmark.validation import Validation
 from tasks.metrics import NotFinite
 
 Report = Callable[[dict[str, Any]], None]
@@ -92,11 +92,7 @@ def run(
     total_steps = spec.steps(len(rows.train.ids))
     module = FineTuning(model, adapter, strategy, total_steps)
     measure = Measure(lambda row: report({"event": "step", "total": total_steps, **row}))
-    callbacks: list[lightning.Callback] = [measure]
-    if spec.select == "best":
-        assert rows.development is not None
-        held_out = rows.development
-        callbacks.append(KeepBest(adapter, tokenizer, held_out, spec, total_steps, measure))
+    validation = Validation(adapter, tokenizer, rows, spec, total_steps, measure)
     trainer = lightning.Trainer(
         max_steps=total_steps,
         max_epochs=-1,
@@ -105,7 +101,7 @@ def run(
         precision=PRECISIONS.get(spec.precision, "32-true"),
         accumulate_grad_batches=spec.accumulate,
         gradient_clip_val=spec.clip,
-        callbacks=callbacks,
+        callbacks=[measure, validation],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -148,6 +144,7 @@ def run(
                 train=measure.train(),
                 params=measure.params(),
                 memory=measure.memory(),
+                evaluations=validation.seen,
                 curve=curve_text(measure.curve, CURVE_COLUMNS),
             )
             work.keep(trained, model, trainable)
@@ -195,6 +192,7 @@ def run(
             train=trained.train,
             params=trained.params,
             memory=replace(trained.memory, peak_allocated=peak, eval_peak=eval_peak),
+            evaluations=trained.evaluations,
             curve=curve,
             predictions=f"predictions/{name}.jsonl",
         )

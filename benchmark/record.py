@@ -73,7 +73,8 @@ class Predictions:
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """`steps` are optimizer steps; `tokens` counts attended (unpadded) input tokens; times in ms per
-    optimizer step, steps on which memory was counted left out."""
+    optimizer step, steps on which memory or operations were counted left out. `flops`: floating-point
+    operations of matrix products and attention. `group_tokens`: the mean tokens of each group's steps."""
 
     steps: int
     examples: int
@@ -82,6 +83,26 @@ class Train:
     step_ms_median: float | None
     step_ms_p90: float | None
     final_loss: float | None
+    flops: int | None = None
+    group_tokens: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A look at the model during training, after `step` optimizer steps; what training had cost by then.
+
+    `dev_loss` and `dev_score` are of the rows held out of train, `score` of the evaluation split: the task's
+    main score each, None where the run did not ask for it.
+    """
+
+    step: int
+    examples: int
+    tokens: int
+    flops: int
+    seconds: float
+    dev_loss: float | None = None
+    dev_score: float | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +184,7 @@ class RunRecord:
     params: Params | None = None
     memory: Memory | None = None
     inputs: Inputs | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
     curve: str | None = None
     predictions: str | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
@@ -237,9 +259,9 @@ def load_all(folder: Path) -> list[RunRecord]:
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """The per-step curve as columns: step, seconds, loss, lr, group, trainable_ratio, step_ms.
+    """The per-step curve as columns: step, seconds, loss, lr, group, trainable_ratio, tokens, flops, step_ms.
 
-    Empty cells (a step time left out because memory was counted on it) are NaN.
+    Empty cells (a step time left out because memory or operations were counted on it) are NaN.
     """
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -311,6 +333,10 @@ def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:
                 f"{path}: {where}: {data!r} is unknown{nearest(data, map(str, arguments))}"
             )
         return data
+    if origin is list:
+        if not isinstance(data, list):
+            raise UserError(f"{path}: {where}: {data!r} is not a list")
+        return [build(arguments[0], v, path, f"{where}[{i}]") for i, v in enumerate(data)]
     if origin is dict:
         if not isinstance(data, dict):
             raise UserError(f"{path}: {where}: {data!r} is not a table of values")

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from benchmark import record
-from benchmark.record import Inputs, Memory, Params, Train
+from benchmark.record import Evaluation, Inputs, Memory, Params, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Trained:
     train: Train
     params: Params
     memory: Memory
+    evaluations: list[Evaluation]
     curve: str
 
 

@@ -69,6 +69,8 @@ class Adapter(abc.ABC):
     """The model head this adapter trains: a key of `benchmark.models.HEADS`."""
     prompted: ClassVar[bool] = False
     """Whether there is a prompt, which demonstrations can stand before."""
+    generates: ClassVar[bool] = False
+    """Whether a prediction is generated token by token, and so costs far more than a forward pass."""
 
     def __init__(self, config: Any) -> None:
         """`config` is of the type that ADAPTERS gives beside this class."""

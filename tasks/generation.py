@@ -20,6 +20,7 @@ class Generation(Answers):
     """Predictions are texts, with `separator` lists of spans; references are what the task's metric takes."""
 
     config: GenerationConfig
+    generates = True
 
     def arrange(
         self, rows: Rows, training: bool, tokenizer: PreTrainedTokenizerBase, max_length: int

@@ -9,7 +9,9 @@ from typing import Any
 from benchmark.record import Inputs, Memory, Params, RunRecord, Scores, Times, Train, write
 from benchmark.spec import RunSpec
 
-CURVE_COLUMNS = ("step", "seconds", "loss", "lr", "group", "trainable_ratio", "step_ms")
+CURVE_COLUMNS = (
+    *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),
+)
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def curve_rows(record: RunRecord, steps: int = 20) -> list[dict[str, Any]]:
             "loss": 0.7 - 0.3 * step / steps + 0.01 * (record.spec["seed"] % 3),
             "lr": record.spec["lr"] * (1 - step / steps),
             "group": step % groups,
+            "tokens": 480,
+            "flops": 10**9,
             "trainable_ratio": (1 + step % groups) / groups / (1 if groups == 1 else groups),
             "step_ms": None if step == 0 else 200.0 + step,
         }

@@ -169,3 +169,30 @@ def test_on_a_gpu_the_allocators_peak_is_recorded(run):
     assert memory.peak_reserved >= memory.peak_allocated
     assert memory.peak_allocated >= memory.parameters + memory.gradients
     assert memory.peak_allocated == torch.cuda.max_memory_allocated()
+
+
+def test_operations_and_tokens_of_each_step_are_counted(run):
+    """Rows are all alike: a step of full fine-tuning costs the same each time, one of HiFT less the higher its
+    group lies."""
+    tokenizer = models.load_tokenizer(models.source("tiny-bert"))
+    length = len(tokenizer(CONSTANT["sentence"][0])["input_ids"])
+    (full, full_curve), (hift, hift_curve) = run(), run("hift", max_steps=12)
+    assert set(full_curve["tokens"]) == {4 * length}
+    assert full.train.group_tokens == [4 * length] and hift.train.group_tokens == [4 * length] * 6
+    assert len(set(full_curve["flops"])) == 1
+    assert full.train.flops == sum(full_curve["flops"])
+    first, second = hift_curve["flops"][:6], hift_curve["flops"][6:]
+    assert first == second
+    assert first[1:] == sorted(first[1:], reverse=True)  # the embeddings, first, are no product
+    assert max(first) < full_curve["flops"][0] < 3 * first[-1]
+
+
+def test_the_tokens_of_a_group_are_those_of_its_own_steps(mirror, run):
+    lengths = [2 + i % 9 for i in range(40)]
+    rows = {"sentence": ["good " * n for n in lengths], "label": [1, 0] * 20}
+    mirror("mixed", train=rows, validation=CONSTANT)
+    record, curve = run("hift", epochs=2, max_steps=None)
+    for group in range(6):
+        seen = [n for n, g in zip(curve["tokens"], curve["group"], strict=True) if g == group]
+        assert record.train.group_tokens[group] == pytest.approx(sum(seen) / len(seen), abs=0.01)
+    assert len(set(record.train.group_tokens)) > 1

@@ -1,6 +1,5 @@
 """One run against a training loop written out with torch and transformers alone, and what its record says."""
 
-import copy
 import csv
 import json
 import random
@@ -283,37 +282,6 @@ def test_low_precision_trains_on_a_cpu_and_differs_from_fp32(full, folder, preci
     exact = curve_of(full, folder)["loss"]
     assert losses != exact
     assert losses == pytest.approx(exact, rel=0.1)
-
-
-def test_select_best_puts_back_the_weights_of_the_best_of_five_looks(tmp_path, monkeypatch):
-    looks, kept, end = iter([0.1, 0.9, 0.3, 0.9, 0.2]), {}, {}
-
-    class Scripted(recipe.KeepBest):
-        """Scores as above; notes the weights at each look and after the fit."""
-
-        def __init__(self, adapter, *rest):
-            super().__init__(adapter, *rest)
-            stand_in = type(adapter)(adapter.config)
-            stand_in.score = lambda *_: {"accuracy": next(looks)}
-            self._adapter = stand_in
-
-        def on_train_batch_end(self, trainer, module, *rest):
-            super().on_train_batch_end(trainer, module, *rest)
-            if trainer.global_step in self.scores:
-                kept[trainer.global_step] = copy.deepcopy(module.model.state_dict())
-            assert module.model.training
-
-        def on_fit_end(self, trainer, module):
-            super().on_fit_end(trainer, module)
-            end.update(module.model.state_dict())
-
-    monkeypatch.setattr(recipe, "KeepBest", Scripted)
-    fields = {"select": "best", "dev_examples": 20, "max_steps": 10, "strategy": "hift"}
-    record = recipe.run(spec_of(**fields), tmp_path)
-    assert sorted(kept) == [2, 4, 6, 8, 10]
-    same = [step for step in kept if all(torch.equal(kept[step][n], end[n]) for n in end)]
-    assert same == [4], "the first of the best"
-    assert record.train.steps == 10 and record.scores.split == "validation"
 
 
 def test_more_tokens_than_the_model_has_positions(tmp_path):

@@ -158,7 +158,9 @@ def test_the_weights_after_going_on_are_the_trained_ones_to_the_bit(tmp_path, mo
 
 INPUTS = make_record().inputs
 TRAINED = Trained(
-    **{name: getattr(make_record(), name) for name in ("train", "params", "memory")}, curve="step\n"
+    **{name: getattr(make_record(), name) for name in ("train", "params", "memory")},
+    evaluations=[],
+    curve="step\n",
 )
 
 

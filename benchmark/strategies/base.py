@@ -64,6 +64,8 @@ class TuningStrategy:
             {**group, "params": [named[name] for name in group["params"] if name in named]}
             for group in decay_groups(model, spec.weight_decay)
         ]
+        if spec.fused:
+            implied["fused"] = True
         optimizer = kind(groups, lr=spec.lr, **implied)
         rate = Rate(spec.schedule, total_steps, 1, warmup_steps(spec, total_steps))
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)

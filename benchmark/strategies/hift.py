@@ -48,6 +48,7 @@ class Hift(TuningStrategy):
             dwell=options.dwell,
             idle=options.idle,
             seed=spec.seed,
+            **({"fused": True} if spec.fused else {}),
             **(master if spec.precision == "mixed_hi" else {}),
         )
         return optimizer, optimizer.delayed_lr(
