@@ -9,14 +9,15 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 import tasks.base
 from benchmark.errors import UserError, nearest
-from benchmark.spec import TRAINING, RunSpec, Strict
+from benchmark.search import Search
+from benchmark.spec import TRAINING, RunSpec
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 SETTINGS = frozenset(RunSpec.model_fields) - {
@@ -24,20 +25,6 @@ SETTINGS = frozenset(RunSpec.model_fields) - {
 }
 AXES = ("tasks", "models", "strategies")
 KEYS = ("name", "description", "defaults", *AXES, "exclude", "cells")
-
-
-class Search(Strict):
-    """A learning-rate search: one trial per rate, scored on `examples` rows held out of train."""
-
-    lr: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2)]
-    seed: Annotated[int, Field(ge=0)] = 0
-    examples: Annotated[int, Field(ge=1)]
-
-    @model_validator(mode="after")
-    def _different(self) -> "Search":
-        if len({f"{rate:g}" for rate in self.lr}) < len(self.lr):  # as a trial's run id shows them
-            raise ValueError(f"lr: the rates {list(self.lr)} are not all different")
-        return self
 
 
 @dataclass(frozen=True)
@@ -58,12 +45,21 @@ class Cell:
         rate = self.search.lr[0] if self.search else self.settings.get("lr")
         return tuple(self._spec(seed=seed, lr=rate).run_id for seed in self.seeds)
 
-    def trials(self) -> list[RunSpec]:
-        """The runs of the learning-rate search; none where the rate is given."""
+    def trials(self, rates: Sequence[float] = ()) -> list[RunSpec]:
+        """The runs of the learning-rate search at the given rates, or at those it begins with; none where
+        the rate is given. A trial is scored once, at its end."""
         if self.search is None:
             return []
-        held_out = {"score_on": "dev", "dev_examples": self.search.examples}
-        return [self._spec(seed=self.search.seed, lr=lr, **held_out) for lr in self.search.lr]
+        fields = {
+            "score_on": "dev_loss" if self.search.by == "loss" else "dev",
+            "dev_examples": self.search.examples,
+            "eval_every": None,
+        }
+        return [
+            self._spec(seed=seed, lr=lr, **fields)
+            for lr in rates or self.search.lr
+            for seed in self.search.seeds
+        ]
 
     def runs(self, lr: float | None = None) -> list[RunSpec]:
         """One RunSpec per seed, at the given rate (none where nothing trains) or, where the search found it,

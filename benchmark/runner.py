@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import filelock
 
 import tasks.base
-from benchmark import data, models, record
+from benchmark import data, models, record, search
 from benchmark.errors import UserError
 from benchmark.matrix import Cell, Matrix
 from benchmark.record import RunRecord
@@ -90,30 +90,52 @@ def state_of(spec: RunSpec, results: Path) -> str:
     return "done" if found.status == "success" else found.status
 
 
+def trials(cell: Cell, results: Path) -> list[RunSpec]:
+    """The trials of the cell's search, as far as their rates are known: those beyond an edge of the grid
+    follow once the grid has run. None where the rate is given."""
+    if cell.search is None:
+        return []
+    return cell.trials(search.tried(cell.search, lambda lr: _outcome(cell, lr, results)))
+
+
 def chosen_rate(cell: Cell, results: Path) -> float | None:
-    """The searched learning rate with the best held-out score (the first listed on a tie); None while a
-    trial is still to run. Raises UserError when every trial failed."""
-    best: tuple[float, float] | None = None
-    for trial in cell.trials():
-        if state_of(trial, results) in ("missing", "stale", "interrupted"):
+    """The learning rate that the cell's search takes; None while a trial is still to run. Raises UserError
+    when every rate failed."""
+    assert cell.search is not None
+    found = {}
+    for rate in dict.fromkeys(trial.lr for trial in trials(cell, results)):
+        assert rate is not None
+        came_to = _outcome(cell, rate, results)
+        if came_to is None:
             return None
-        found = record.load(folder_of(trial, results) / f"{trial.run_id}.json")
-        if found.scores is not None:
-            value = found.scores.main if found.scores.higher_is_better else -found.scores.main
-            if best is None or value > best[0]:
-                best = value, trial.lr
-    if best is None:
+        found[rate] = came_to
+    rate = search.chosen(cell.search, found)
+    if rate is None:
         raise UserError(
             f"{cell.task} {cell.model} {cell.label}: search: every learning rate failed"
         )
-    return best[1]
+    return rate
+
+
+def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
+    """What the cell's trials at one rate came to; None while one of them is still to run."""
+    values: list[float | None] = []
+    errors: list[float | None] = []
+    for trial in cell.trials([rate]):
+        if state_of(trial, results) in ("missing", "stale", "interrupted"):
+            return None
+        scores = record.load(folder_of(trial, results) / f"{trial.run_id}.json").scores
+        sign = 1 if scores is not None and scores.higher_is_better else -1
+        values.append(None if scores is None else sign * scores.main)
+        errors.append(None if scores is None else getattr(scores, "stderr", None))
+    return search.outcome(values, errors)
 
 
 def plan(matrix: Matrix, results: Path) -> list[Planned]:
     """Every run of the matrix in order, trials before the runs that need them."""
     planned = []
     for cell in matrix.cells:
-        for trial in cell.trials():
+        for trial in trials(cell, results):
             planned.append(Planned(cell, trial.run_id, state_of(trial, results), trial, trial=True))
         try:
             rate = chosen_rate(cell, results) if cell.search else None
@@ -180,11 +202,11 @@ def _to_run(
             return
         rate = None
         if cell.search:
-            yield from (t for t in cell.trials() if state_of(t, results) not in SETTLED)
+            yield from _trials_to_run(cell, results)
             try:
                 rate = chosen_rate(cell, results)
             except UserError:  # every trial failed, and said why itself
-                states = {state_of(trial, results) for trial in cell.trials()}
+                states = {state_of(trial, results) for trial in trials(cell, results)}
                 outcome.failed += states != {"unsupported"}
                 continue
             if rate is None:  # a trial was refused; its reason is in the outcome already
@@ -193,6 +215,18 @@ def _to_run(
             if state_of(spec, results) not in SETTLED and (limit is None or started < limit):
                 started += 1
                 yield spec
+
+
+def _trials_to_run(cell: Cell, results: Path) -> Iterator[RunSpec]:
+    """Trials that are not done, each once: what they come to may put further rates at the end."""
+    begun: set[str] = set()
+    while True:
+        waiting = (t for t in trials(cell, results) if t.run_id not in begun)
+        trial = next((t for t in waiting if state_of(t, results) not in SETTLED), None)
+        if trial is None:
+            return
+        begun.add(trial.run_id)
+        yield trial
 
 
 def _run_one(

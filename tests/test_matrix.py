@@ -61,11 +61,11 @@ def test_defaults_task_model_strategy_cell_in_that_order(load):
 
 def test_tables_are_merged_deep(load):
     loaded = load("""
-        defaults: {model: tiny-bert, data: twin, max_steps: 2, search: {seed: 7, examples: 9}}
+        defaults: {model: tiny-bert, data: twin, max_steps: 2, search: {seeds: [7], examples: 9}}
         tasks: {glue/sst2: {search: {examples: 5}}}
         strategies: {full: {search: {lr: [1, 2]}}}
     """)
-    assert loaded.cells[0].search == matrix.Search(lr=(1, 2), seed=7, examples=5)
+    assert loaded.cells[0].search == matrix.Search(lr=(1, 2), seeds=(7,), examples=5)
 
 
 def test_merging_one_cell_leaves_the_next_as_it_was(load):
@@ -135,7 +135,7 @@ def test_a_search_is_one_trial_a_rate_on_rows_held_out(load):
     (cell,) = load("""
         defaults: {model: tiny-bert, data: twin, max_steps: 2, seeds: [0, 1]}
         tasks: [glue/sst2]
-        strategies: {full: {search: {lr: [1e-3, "2e-3", 4.0e-3], seed: 9, examples: 50}}}
+        strategies: {full: {search: {lr: [1e-3, "2e-3", 4.0e-3], seeds: [9], examples: 50}}}
     """).cells
     trials = cell.trials()
     assert [trial.lr for trial in trials] == [1e-3, 2e-3, 4e-3]

@@ -172,8 +172,8 @@ def test_on_a_gpu_the_allocators_peak_is_recorded(run):
 
 
 def test_operations_and_tokens_of_each_step_are_counted(run):
-    """Rows are all alike: a step of full fine-tuning costs the same each time, one of HiFT less the higher its
-    group lies."""
+    """Rows are all alike: a step of full fine-tuning costs the same each time, one of HiFT less the higher
+    its group lies."""
     tokenizer = models.load_tokenizer(models.source("tiny-bert"))
     length = len(tokenizer(CONSTANT["sentence"][0])["input_ids"])
     (full, full_curve), (hift, hift_curve) = run(), run("hift", max_steps=12)

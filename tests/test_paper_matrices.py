@@ -65,7 +65,7 @@ def test_every_method_that_trains_gets_as_many_rates_seeds_and_rows(name):
         budgets = {
             (
                 c.seeds,
-                c.search.seed,
+                c.search.seeds,
                 c.search.examples,
                 len(c.search.lr),
                 *map(c.settings.get, PACE),

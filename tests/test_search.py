@@ -1,9 +1,12 @@
 """Learning-rate search: trials of equal budget on held-out rows, then the runs at the best rate."""
 
+import dataclasses
+
 import pytest
 from runs import TWO_CELLS, pretend
 
 from benchmark import record
+from benchmark.search import Outcome, Search, chosen, outcome, tried
 
 SEARCH = TWO_CELLS.replace(
     "full: {lr: 1.0e-3, ", "full: {search: {lr: [1e-3, 2e-3, 4e-3], examples: 20}, "
@@ -67,3 +70,69 @@ def test_runs_wait_for_their_search_in_the_plan(go, in_process, planned, tmp_pat
         "glue-sst2_tiny-bert_full_s0": "waiting",
         "glue-sst2_tiny-bert_head_s0": "missing",
     }
+
+
+GRID = (1e-3, 2e-3, 4e-3)
+
+
+def search(**fields):
+    return Search(**{"lr": GRID, "examples": 20} | fields)
+
+
+def walked(peak, **fields):
+    """The rates tried where the score falls on both sides of the rate `peak`."""
+    return tried(search(**fields), lambda rate: Outcome(-abs(rate - peak)))
+
+
+@pytest.mark.parametrize(
+    ("peak", "extend", "expected"),
+    [
+        (2e-3, 3, []),  # the best is interior
+        (4e-3, 0, []),
+        (8e-3, 3, [8e-3, 16e-3]),  # one beyond the best shows that it is
+        (1.6e-2, 1, [8e-3]),
+        (2.5e-4, 9, [5e-4, 2.5e-4, 1.25e-4]),
+    ],
+)
+def test_a_grid_grows_by_its_own_factor_until_the_best_is_interior(peak, extend, expected):
+    assert walked(peak, extend=extend) == [*GRID, *expected]
+
+
+def test_a_rate_that_fails_is_an_edge_that_need_not_be_passed():
+    failing = lambda rate: Outcome(None if rate > 3e-3 else rate)  # noqa: E731
+    assert tried(search(extend=3), failing) == list(GRID)
+    assert tried(search(extend=3), lambda rate: Outcome(None)) == list(GRID)
+    assert tried(search(extend=3), lambda rate: None) == list(GRID), "the grid has to run first"
+
+
+def test_the_lowest_rate_within_one_standard_error_of_the_best():
+    found = {1e-3: Outcome(0.80, 0.02), 2e-3: Outcome(0.83, 0.001), 4e-3: Outcome(0.85, 0.03)}
+    assert chosen(search(), found) == 4e-3
+    assert chosen(search(choose="lowest_within_error"), found) == 2e-3
+    found[4e-3] = dataclasses.replace(found[4e-3], error=None)
+    assert chosen(search(choose="lowest_within_error"), found) == 4e-3
+    assert chosen(search(), dict.fromkeys(GRID, Outcome(None))) is None
+
+
+def test_a_rates_outcome_is_the_mean_over_seeds_and_its_error():
+    assert outcome([0.5, 0.7], [0.03, 0.04]) == Outcome(pytest.approx(0.6), pytest.approx(0.025))
+    assert outcome([0.5, 0.7], [0.03, None]) == Outcome(pytest.approx(0.6), None)
+    assert outcome([0.5, None], [0.03, 0.04]) == Outcome(None)
+
+
+WIDER = SEARCH.replace("examples: 20}", "examples: 20, seeds: [3, 4], extend: 2}")
+
+
+def test_further_trials_run_within_the_same_call_and_the_best_over_seeds_is_taken(
+    go, in_process, results, planned
+):
+    scores = {1e-3: (0.9, 0.1), 2e-3: (0.6, 0.6), 4e-3: (0.7, 0.6), 8e-3: (0.5, 0.5)}
+    in_process(pretend(lambda s: scores[s.lr][s.seed - 3] if s.is_trial else 0.3))
+    outcome, watch = go(WIDER)
+    started = [run_id.rpartition("_full_")[2] for run_id, _ in watch.of("started")]
+    rates = ("0.001", "0.002", "0.004", "0.008")
+    assert started[:8] == [f"s{seed}_lr{rate}" for rate in rates for seed in (3, 4)]
+    assert record.load(results / "glue-sst2_tiny-bert_full_s0.json").spec["lr"] == 4e-3
+    assert outcome.ran == 10 and set(planned().values()) == {"done"}
+    again, _ = go(WIDER)
+    assert again.ran == 0
