@@ -136,7 +136,7 @@ def _generate(
                 do_sample=False,
                 num_beams=decoding.beams,
                 length_penalty=decoding.length_penalty,
-                no_repeat_ngram_size=decoding.no_repeat_ngram,
+                logits_processor=adapter.processors(prompts["input_ids"].shape[1]),
                 eos_token_id=adapter.ends(tokenizer),
                 pad_token_id=tokenizer.pad_token_id,
             )

@@ -5,7 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from tasks import batches, metrics
 from tasks.answers import Answers
@@ -14,6 +20,27 @@ from tasks.config import GenerationConfig
 
 MERGED = "references of the group"
 """The column in which an example of several evaluation rows holds all their references."""
+
+
+class NoRepeatedNgram(LogitsProcessor):
+    """No n-gram is generated twice; one of the prompt may be, as an answer repeats the names it is asked for.
+
+    As microsoft/LoRA examples/NLG/src/gpt2_beam.py: n-grams of generated tokens alone, banned before the
+    softmax, so that the other tokens' probabilities still sum to 1.
+    """
+
+    def __init__(self, size: int, prompt: int) -> None:
+        """`size` is n; the first `prompt` columns, padding included, were not generated."""
+        self._processor = NoRepeatNGramLogitsProcessor(size)
+        self._prompt = prompt
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.Tensor:
+        """The scores (N, V) of the tokens that may follow each row of `input_ids` (N, L)."""
+        allowed = self._processor(input_ids[:, self._prompt :], scores)
+        rows = allowed.amin(-1).isneginf().nonzero().squeeze(-1)
+        if len(rows):
+            allowed[rows] = allowed[rows].log_softmax(-1)
+        return allowed
 
 
 class Generation(Answers):
@@ -90,8 +117,9 @@ class Generation(Answers):
             do_sample=False,
             num_beams=decoding.beams,
             length_penalty=decoding.length_penalty,
-            no_repeat_ngram_size=decoding.no_repeat_ngram,
+            no_repeat_ngram_size=0,  # it would count the prompt's n-grams as well
             repetition_penalty=1.0,  # a checkpoint's own generation settings may have another
+            logits_processor=self.processors(inputs["input_ids"].shape[1]),
             use_cache=True,
             eos_token_id=self.ends(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
@@ -101,6 +129,11 @@ class Generation(Answers):
             answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return [self.shaped(text) for text in texts]
+
+    def processors(self, prompt: int) -> LogitsProcessorList:
+        """What changes the scores of the next token, after the first `prompt` columns (padding included)."""
+        size = self.config.decoding.no_repeat_ngram
+        return LogitsProcessorList([NoRepeatedNgram(size, prompt)] if size else [])
 
     def ends(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The tokens that end what is generated: the end token, and `stop` where it is one token."""

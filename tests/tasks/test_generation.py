@@ -50,6 +50,13 @@ def batch_of(adapter, tokenizer, n=4):
     return found, adapter.collator(tokenizer)(found)
 
 
+def with_decoding(name, **changes):
+    """The task's adapter with other settings of `decoding`."""
+    config = base.load(name)
+    decoding = config.decoding.model_copy(update=changes)
+    return base.adapter(config.model_copy(update={"decoding": decoding}))
+
+
 @torch.no_grad()
 def greedy(model, ids, ends, most):
     """The most likely token, one after the other, of one sequence alone and without a cache."""
@@ -77,9 +84,102 @@ def test_greedy_search_equals_a_loop_over_single_prompts(family, name):
     assert len(set(expected)) == len(expected)
 
 
+def few_tokens(model):
+    """`model` with four tokens alone that are ever likely, so that it repeats itself and never ends."""
+
+    def silence(module, inputs, out):
+        rare = torch.full_like(out.logits, -1e4)
+        rare[..., 100:104] = 0
+        out.logits += rare
+        return out
+
+    return model.register_forward_hook(silence)
+
+
+@torch.no_grad()
+def beams_as_in_lora(model, prompt, *, beams, most, n):
+    """The best of `beams` texts of `most` tokens: LoRA's search written out for one prompt, without a cache.
+
+    A token that would end an n-gram generated before loses its logit before the softmax.
+    """
+    live = [(0.0, [])]
+    for _ in range(most):
+        grown = []
+        for score, new in live:
+            logits = model(torch.tensor([prompt + new]), use_cache=False).logits[0, -1]
+            for start in range(len(new) - n + 1):
+                if new[start : start + n - 1] == new[len(new) - n + 1 :]:
+                    logits[new[start + n - 1]] = float("-inf")
+            best = logits.log_softmax(-1).topk(beams)
+            pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            grown += [(score + more, [*new, token]) for more, token in pairs]
+        live = sorted(grown, reverse=True)[:beams]
+    return live[0][1]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_no_ngram_is_generated_twice_in_any_beam_as_in_loras_search(family, beams):
+    model, tokenizer = family
+    changes = {"max_new_tokens": 16, "beams": beams, "no_repeat_ngram": 3}
+    adapter = with_decoding("generation/dart", **changes)
+    found, batch = batch_of(adapter, tokenizer)
+    hook = few_tokens(model)
+    try:
+        texts, plain = (
+            [beams_as_in_lora(model, ids, beams=beams, most=16, n=n) for ids in asked(found)]
+            for n in (3, 17)
+        )
+        predictions = adapter.predict(model, batch, tokenizer)
+    finally:
+        hook.remove()
+    assert texts != plain, "some are blocked"
+    assert predictions == [tokenizer.decode(t, skip_special_tokens=True).strip() for t in texts]
+
+
+def follows(model, table):
+    """`model` made to find the token that `table` names after each token the likeliest, and its own next."""
+
+    def say(module, inputs, kwargs, out):
+        after = torch.tensor(
+            [[table.get(i, 0) for i in row] for row in kwargs["input_ids"].tolist()]
+        )
+        after = after[:, -out.logits.shape[1] :]
+        out.logits = out.logits.clamp(-1, 1).scatter(-1, after[..., None], 20.0)
+        return out
+
+    return model.register_forward_hook(say, with_kwargs=True)
+
+
+@pytest.mark.parametrize("beams", [1, 10])
+def test_an_ngram_of_the_prompt_may_be_generated_and_not_a_second_time(beams):
+    """The name of a restaurant has to be copied from the table, whatever padding stands before that."""
+    model, tokenizer = load("tiny-gpt2")
+    adapter = with_decoding("generation/e2e_nlg", max_new_tokens=16, beams=beams)
+    name = list(range(40, 47))
+    colon = 30
+    table = dict(zip([colon, *name], [*name, tokenizer.eos_token_id], strict=True))
+    found = [
+        {"input_ids": [*before, *name, 31, colon, 9], "answer_lengths": 1, "new_tokens": 16}
+        for before in ([], [50, 51, 52], [*range(50, 58)])
+    ]
+    batch = adapter.collator(tokenizer)(found)
+    hook = follows(model, table)
+    assert adapter.predict(model, batch, tokenizer) == [tokenizer.decode(name).strip()] * 3
+    hook.remove()
+
+    hook = follows(model, table | {name[-1]: name[0]})  # the name again and again
+    predictions = adapter.predict(model, batch, tokenizer)
+    hook.remove()
+    again = tokenizer.decode(name + name[:4]).strip()
+    assert not any(text.startswith(again) for text in predictions)
+    if beams == 1:  # three tokens of a 4-gram may come back, the fourth may not
+        copied = tokenizer.decode(name + name[:3]).strip()
+        assert all(text.startswith(copied) for text in predictions)
+
+
 def test_beams_equal_transformers_own_on_single_prompts(family):
     model, tokenizer = family
-    adapter = task("generation/dart")
+    adapter = with_decoding("generation/dart", no_repeat_ngram=0)
     found, batch = batch_of(adapter, tokenizer)
     expected = []
     for ids in asked(found):
@@ -90,7 +190,6 @@ def test_beams_equal_transformers_own_on_single_prompts(family):
                 num_beams=10,
                 max_new_tokens=64,
                 length_penalty=0.8,
-                no_repeat_ngram_size=4,
                 do_sample=False,
             )
         expected.append(tokenizer.decode(out[len(ids) :], skip_special_tokens=True).strip())
@@ -105,6 +204,7 @@ def test_a_checkpoints_own_generation_settings_change_nothing():
     model.generation_config.update(
         do_sample=True, temperature=3.0, repetition_penalty=9.0, num_beams=4, use_cache=False
     )
+    model.generation_config.update(no_repeat_ngram_size=1)
     assert adapter.predict(model, batch, tokenizer) == before
 
 
