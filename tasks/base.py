@@ -225,8 +225,14 @@ class Adapter(abc.ABC):
 
     def render(self, template: str, row: Mapping[str, Any], at: int) -> str:
         """The template's text for the row numbered `at`."""
+        return "".join(text for _, text in self.pieces(template, row, at))
+
+    def pieces(
+        self, template: str, row: Mapping[str, Any], at: int
+    ) -> list[tuple[str | None, str]]:
+        """The same text in pieces, as `templates.pieces` has them."""
         try:
-            return templates.render(template, row)
+            return templates.pieces(template, row)
         except ValueError as error:
             raise TaskError(f"{self.config.name}: {error}", at) from None
 

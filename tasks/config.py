@@ -198,12 +198,15 @@ class CandidatesConfig(TaskConfig):
 class MaskedConfig(TaskConfig):
     """A prompt with `{mask}` where the label's word belongs; `words` in the order of the label indices.
 
-    `cut` is the column that is shortened where a row does not fit. A word that the tokenizer splits is
-    refused, unless `several_tokens` gives it a mask per token.
+    The prompt is tokenised piece by piece, the template's own texts and the columns each by itself. Of the
+    column `cut` at most `limit` tokens are read, and fewer where the mask would not fit otherwise. What is
+    then beyond the run's `max_length` is cut off the end. A word that the tokenizer splits is refused, unless
+    `several_tokens` gives it a mask per token.
     """
 
     prompt: str
     cut: str
+    limit: Positive | None = None
     words: Names
     several_tokens: bool = False
     label: str

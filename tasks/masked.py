@@ -1,6 +1,6 @@
 """Prompt-based fine-tuning of a masked LM (LM-BFF, arXiv 2012.15723): the label's word fills the mask."""
 
-import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tasks import batches, prompts
 from tasks.base import Adapter, Rows, TaskError, each
 from tasks.config import MaskedConfig
+
+Part = tuple[str | None, list[int]]
+"""A piece of a prompt as tokens, after the column it is: "mask" among them, None for the template's own."""
 
 
 class Masked(Adapter):
@@ -48,38 +51,90 @@ class Masked(Adapter):
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> dict[str, list[Any]]:
         self.columns_of([self.config.prompt], rows, made=("mask",))
-        mask = tokenizer.mask_token * max(map(len, self.words(tokenizer)))
+        masks = [tokenizer.mask_token_id] * max(map(len, self.words(tokenizer)))
         features: dict[str, list[Any]] = {name: [] for name in ("input_ids", "truncated", "shown")}
 
-        def pairs(row: Mapping[str, Any], before: str = "", *, at: int) -> list[prompts.Pair]:
-            text = before + self.render(self.config.prompt, {**row, "mask": mask}, at)
-            return [prompts.Pair(tokenizer(text)["input_ids"], 0)]
+        def enclosed(ids: list[int]) -> list[int]:
+            return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
 
         def too_long(found: list[prompts.Pair]) -> bool:
             return len(found[0].ids) > max_length
 
         for at, row in enumerate(each(rows)):
-            encode = functools.partial(pairs, at=at)
-            found, truncated = prompts.fitted(self, row, at, self.config.cut, encode, too_long)
+            whole = self._parts(row, at, tokenizer, masks)
+            ids = enclosed(_joined(self._fitted(whole, masks, max_length, at)))[:max_length]
+            truncated = len(ids) < len(enclosed(_joined(whole)))
+
+            def preceded(before: str, ids: list[int] = ids, at: int = at) -> list[prompts.Pair]:
+                shown = self._tokens(before, tokenizer, at)
+                return [prompts.Pair(enclosed(shown + ids[1:-1]), 0)]
+
             demonstrations = () if truncated else self.demonstrations
-            (pair,), shown = prompts.preceded(
-                demonstrations, found, functools.partial(encode, row), too_long
-            )
-            if pair.ids.count(tokenizer.mask_token_id) != mask.count(tokenizer.mask_token):
-                raise TaskError(
-                    f"{self.config.name}: a text holds {tokenizer.mask_token}, the prompt's mask",
-                    at,
-                )
+            alone = [prompts.Pair(ids, 0)]
+            (pair,), shown = prompts.preceded(demonstrations, alone, preceded, too_long)
             features["input_ids"].append(pair.ids)
             features["truncated"].append(truncated)
             features["shown"].append(shown)
         return features | {"labels": self.references(rows)}
 
+    def _parts(
+        self,
+        row: Mapping[str, Any],
+        at: int,
+        tokenizer: PreTrainedTokenizerBase,
+        masks: list[int],
+    ) -> list[Part]:
+        """The prompt's pieces, each tokenised by itself as in LM-BFF's `tokenize_multipart_input`: a blank
+        at the end of a sentence is a token, and no token spans two pieces."""
+        parts: list[Part] = []
+        for column, text in self.pieces(self.config.prompt, {**row, "mask": "mask"}, at):
+            if column == "mask":
+                parts.append((column, masks))
+            elif column is None and len(text) == 1:  # some tokenizers would put a blank before it
+                parts.append((column, [tokenizer.convert_tokens_to_ids(text)]))
+            else:
+                parts.append((column, self._tokens(text, tokenizer, at)))
+        return parts
+
+    def _tokens(self, text: str, tokenizer: PreTrainedTokenizerBase, at: int) -> list[int]:
+        """The text as tokens. Raises TaskError naming the row for one that holds the mask."""
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tokenizer.mask_token_id in ids:
+            raise TaskError(
+                f"{self.config.name}: a text holds {tokenizer.mask_token}, the prompt's mask", at
+            )
+        return ids
+
+    def _fitted(self, parts: list[Part], masks: list[int], max_length: int, at: int) -> list[Part]:
+        """The parts with the column `cut` at most `limit` tokens long; shorter where the masks would be
+        beyond `max_length`, so that all parts fit.
+
+        LM-BFF cuts off what is beyond `max_length` and refuses a row that loses its mask so. Raises
+        TaskError naming the row where even one token of the column is too much.
+        """
+        kept = self._cut(parts, self.config.limit)
+        before = list(itertools.takewhile(lambda part: part[0] != "mask", kept))
+        if 1 + len(_joined(before)) + len(masks) <= max_length:
+            return kept
+        (length,) = (len(ids) for column, ids in kept if column == self.config.cut)
+        left = length - (len(_joined(kept)) + 2 - max_length)
+        if left < 1:
+            raise TaskError(
+                f"{self.config.name}: column {self.config.cut}: not one token of it fits beside the rest: "
+                "raise max_length",
+                at,
+            )
+        return self._cut(kept, left)
+
+    def _cut(self, parts: list[Part], most: int | None) -> list[Part]:
+        cut = self.config.cut
+        return [(column, ids[:most] if column == cut else ids) for column, ids in parts]
+
     def demonstrated(self, rows: Rows) -> list[str]:
         self.columns_of([self.config.prompt], rows, made=("mask",))
         words = [self.config.words[label] for label in self.references(rows)]
         return [
-            self.render(self.config.prompt, {**row, "mask": word}, at)
+            self.render(self.config.prompt, {**row, "mask": f" {word}"}, at)
             for at, (row, word) in enumerate(zip(each(rows), words, strict=True))
         ]
 
@@ -123,3 +178,7 @@ class Masked(Adapter):
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[int]:
         return self.scores(model, batch).argmax(-1).tolist()
+
+
+def _joined(parts: list[Part]) -> list[int]:
+    return [token for _, ids in parts for token in ids]

@@ -13,15 +13,19 @@ from typing import Any
 Row = Mapping[str, Any]
 
 
-def render(template: str, row: Row) -> str:
-    """The template's text for one row. Raises ValueError naming the column that is missing or blank; a
-    column may be blank only where a filter of OPTIONAL reads it."""
-    parts = []
+def pieces(template: str, row: Row) -> list[tuple[str | None, str]]:
+    """The template's text for one row, in pieces: (None, its own text) or (field, the field's text).
+
+    Raises ValueError naming the column that is missing or blank; a column may be blank only where a filter of
+    OPTIONAL reads it.
+    """
+    found: list[tuple[str | None, str]] = []
     for literal, field, spec, _ in _parsed(template):
-        parts.append(literal)
+        if literal:
+            found.append((None, literal))
         if field is not None:
-            parts.append(_value(field, spec or "", row))
-    return "".join(parts)
+            found.append((field, _value(field, spec or "", row)))
+    return found
 
 
 def columns(template: str) -> set[str]:
@@ -137,6 +141,7 @@ FILTERS: dict[str, Callable[[Any, str, Row], str]] = {
     "lower_letter": lambda text, _, __: text[:1].lower() + text[1:],
     "no_period": lambda text, _, __: text.rstrip().removesuffix("."),
     "no_last": lambda text, _, __: text[:-1],
+    "spaced": lambda text, _, __: " " + text,
     "ask": _ask,
     "choose": _choose,
     "replace": _replace,

@@ -51,6 +51,10 @@ def test_no_blank_slips_into_a_prompt(name):
             prompts = example.get("prompts") or [example["prompt"]]
             answers = example.get("answers") or [example["answer"]]
         for prompt in prompts:
+            if name.startswith(
+                "fewshot/sst2_"
+            ):  # LM-BFF keeps the blank that GLUE's sentences end in
+                prompt = prompt.replace(".  It was<mask>", ". It was<mask>")
             assert prompt == prompt.strip(" ") and "  " not in prompt
             assert " \n" not in prompt and not prompt.startswith("\n")
         for answer in answers:  # exactly one blank or line break stands between prompt and answer

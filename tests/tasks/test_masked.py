@@ -89,19 +89,19 @@ def test_with_one_token_each_the_loss_is_lm_bff_s(family):
 
 
 RENDERED = {
-    "fewshot/sst2_k16": ({"sentence": "so good . "}, "so good . It was <mask>."),
-    "fewshot/sst5_k16": ({"text": "so good ."}, "so good . It was <mask>."),
+    "fewshot/sst2_k16": ({"sentence": "so good . "}, "so good .  It was<mask>."),
+    "fewshot/sst5_k16": ({"text": "so good ."}, "so good . It was<mask>."),
     "fewshot/snli_k16": (
         {"premise": "A man sleeps.", "hypothesis": "The man rests."},
-        "A man sleeps? <mask>, the man rests.",
+        "A man sleeps?<mask>, the man rests.",
     ),
     "fewshot/mnli_k16": (
         {"premise": "A man sleeps.", "hypothesis": "The man rests."},
-        "A man sleeps? <mask>, the man rests.",
+        "A man sleeps?<mask>, the man rests.",
     ),
     "fewshot/rte_k16": (
         {"sentence1": "A man sleeps.", "sentence2": "The man rests."},
-        "A man sleeps? <mask>, the man rests.",
+        "A man sleeps?<mask>, the man rests.",
     ),
     "fewshot/trec_k16": ({"text": "Who is he ?"}, "<mask>: Who is he ?"),
 }
@@ -170,25 +170,6 @@ def test_a_word_that_is_unknown_or_another_s_is_refused():
     ):
         with pytest.raises(base.TaskError, match=said):
             changed("fewshot/sst2_k16", words=words).encode(rows, tokenizer, 64)
-
-
-def test_the_first_text_is_cut_and_never_the_hypothesis_or_the_mask(family):
-    _, tokenizer = family
-    adapter = task("fewshot/snli_k16")
-    rows = {
-        "premise": ["a man in a red hat " * 30, "a man."],
-        "hypothesis": ["A man has a hat."] * 2,
-        "label": [0, 1],
-    }
-    encoded = adapter.encode(rows, tokenizer, 50)
-    assert encoded["truncated"] == [True, False]
-    long, short = encoded["input_ids"]
-    assert 40 < len(long) <= 50
-    end = short[short.index(tokenizer.mask_token_id) :]
-    assert long[-len(end) :] == end
-    assert tokenizer.decode(end, skip_special_tokens=True).strip(" ,").startswith("a man has a hat")
-    with pytest.raises(base.TaskError, match="row 0: fewshot/snli_k16: column premise: not one"):
-        adapter.encode(rows, tokenizer, len(end) + 1)
 
 
 USUAL = {"premise": ["a b.", "c d."], "hypothesis": ["e", "f"], "label": [0, 1]}
