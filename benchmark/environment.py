@@ -5,11 +5,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "datasets", "evaluate", "lightning", "peft", "mlflow", "numpy")
 ROOT = Path(__file__).resolve().parent.parent
+DEVICES, NVIDIA = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
 def environment() -> dict[str, Any]:
@@ -27,8 +29,47 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
+        "accelerators": accelerators(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def accelerators() -> list[str]:
+    """What the system shows of accelerators, found in milliseconds and without torch: the names that NVIDIA's
+    driver gives its GPUs, device files of other kinds, and the variable that hides GPUs where it is set.
+
+    Not whether torch can use them: that needs torch. It is here to be compared with itself.
+    """
+    found = []
+    for file in sorted(NVIDIA.glob("*/information")):
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    for pattern in ("nvidia[0-9]*", "kfd", "dxg"):
+        found += sorted(str(file) for file in DEVICES.glob(pattern))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return found if visible is None else [*found, f"CUDA_VISIBLE_DEVICES={visible}"]
+
+
+def same(recorded: dict[str, Any]) -> bool:
+    """Whether `recorded`, a record's environment, is this machine's in what can make a run unsupported: the
+    accelerators, and the versions of the packages that it names. Imports no torch.
+
+    A record that does not name its accelerators (an older one) is of another machine. What this cannot see
+    is a driver that broke or was mended, and a change of this project's code.
+    """
+    packages = recorded.get("packages", {})
+    return recorded.get("accelerators") == accelerators() and packages == _versions(packages)
+
+
+def _versions(names: Iterable[str]) -> dict[str, str | None]:
+    """The installed version of each package, None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def process_started() -> float:

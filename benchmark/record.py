@@ -42,7 +42,7 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """`main` is `all[metric]`; both are fractions or points exactly as the metric defines them.
+    """`main` is `all[metric]`, else ValueError; both are as the metric defines them, fractions or points.
 
     `stderr`: the standard error of `main` over the `n` examples, as if they were drawn at random; it knows
     nothing of the spread over seeds. None where the metric has no score per example (`metrics.per_example`),
@@ -57,6 +57,14 @@ class Scores:
     n: int
     all: dict[str, float]
     stderr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in self.all:
+            raise ValueError(
+                f"metric: {self.metric!r} is not in all{nearest(self.metric, self.all)}"
+            )
+        if self.main != (value := self.all[self.metric]):
+            raise ValueError(f"main: {self.main} is not all.{self.metric}, which is {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,22 +218,33 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write(record: RunRecord, path: Path) -> None:
-    """Write `record` atomically; whatever a different spec had left at `path` is moved aside, never lost."""
+def write(record: RunRecord, path: Path) -> RunRecord:
+    """Write `record` atomically and return the record that stands at `path` after it.
+
+    That is the old one where it is a success of the same spec and `record` is none: a finished run loses
+    nothing by what happens to it later. Whatever a different spec had left is moved aside, never lost.
+    """
     if path.exists():
-        old = path.read_text(encoding="utf-8")
         try:
-            stale = load(path).spec_hash != record.spec_hash
+            old = load(path)
         except UserError:
-            stale = True
-        if stale:
-            aside = path.parent / "superseded" / path.name
-            number = 1
-            while aside.exists():
-                number += 1
-                aside = aside.with_name(f"{path.stem}.{number}.json")
-            write_text(aside, old)
+            old = None
+        if old is None or old.spec_hash != record.spec_hash:
+            _move_aside(path)
+        elif old.status == "success" and record.status != "success":
+            return old
     write_text(path, record.to_json())
+    return record
+
+
+def _move_aside(path: Path) -> None:
+    """Copy the record into `superseded/` beside it, under a name that no other has."""
+    aside = path.parent / "superseded" / path.name
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = aside.with_name(f"{path.stem}.{number}.json")
+    write_text(aside, path.read_text(encoding="utf-8"))
 
 
 def load(path: Path) -> RunRecord:
@@ -359,7 +378,11 @@ def _dataclass(kind: Any, data: Any, path: Path, where: str) -> Any:
         if key not in hints:
             raise UserError(f"{path}: {prefix}{key}: unknown key{nearest(key, hints)}")
     for item in dataclasses.fields(kind):
-        required = item.default is dataclasses.MISSING
-        if required and item.name not in data:
+        optional = (item.default, item.default_factory) != (dataclasses.MISSING,) * 2
+        if item.name not in data and not optional:
             raise UserError(f"{path}: {prefix}{item.name}: missing")
-    return kind(**{k: build(hints[k], v, path, prefix + k) for k, v in data.items()})
+    values = {k: build(hints[k], v, path, prefix + k) for k, v in data.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:  # fields that contradict each other
+        raise UserError(f"{path}: {prefix}{error}") from None

@@ -33,9 +33,11 @@ class Rescored:
 
     @property
     def changed(self) -> bool:
-        """Whether a score on record is another one now."""
-        differing = any(row["differs"] for row in self.rows())
-        return differing or self.old.metric_version != self.new.metric_version
+        """Whether a score on record, or what the record says of it, is another now."""
+        described = ("metric", "metric_version", "higher_is_better")
+        return any(row["differs"] for row in self.rows()) or any(
+            getattr(self.old, name) != getattr(self.new, name) for name in described
+        )
 
     @property
     def older(self) -> bool:
@@ -43,9 +45,12 @@ class Rescored:
         return self.old.stderr is None and self.new.stderr is not None
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per score, and one for the main score's standard error: what it was, what it is, and the
-        main metric's version. A standard error that an older record lacks is no difference."""
-        before, now = ({**side.all, "stderr": side.stderr} for side in (self.old, self.new))
+        """One row for the main score, one per score and one for the main score's standard error: what it
+        was, what it is, and the main metric's version. A standard error that an older record lacks is no
+        difference."""
+        before, now = (
+            {"main": side.main, **side.all, "stderr": side.stderr} for side in (self.old, self.new)
+        )
         versions = dict.fromkeys((self.old.metric_version, self.new.metric_version))
         return [
             {

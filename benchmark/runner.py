@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import filelock
 
 import tasks.base
-from benchmark import data, models, record, search
+from benchmark import data, environment, models, record, search
 from benchmark.errors import UserError
 from benchmark.matrix import Cell, Matrix
 from benchmark.record import RunRecord
@@ -76,16 +76,21 @@ def folder_of(spec: RunSpec, results: Path) -> Path:
 
 
 SETTLED = ("done", "unsupported")
-"""States that running again would not change."""
+"""States that running again on this machine would not change."""
 
 
 def state_of(spec: RunSpec, results: Path) -> str:
-    """done, missing, stale (a record of another spec), or the unsuccessful status on record."""
+    """done, missing, stale or the unsuccessful status on record.
+
+    Stale is a record of another spec, or an `unsupported` that `environment.same` does not take for this
+    machine's: there the run may be possible.
+    """
     path = folder_of(spec, results) / f"{spec.run_id}.json"
     if not path.exists():
         return "missing"
     found = record.load(path)
-    if found.spec_hash != spec.hash:
+    elsewhere = found.status == "unsupported" and not environment.same(found.environment)
+    if found.spec_hash != spec.hash or elsewhere:
         return "stale"
     return "done" if found.status == "success" else found.status
 
@@ -239,8 +244,10 @@ def _run_one(
 ) -> None:
     """One run in its own process; its library output goes to a log, its events to `progress`."""
     folder = folder_of(spec, results)
+    path = folder / f"{spec.run_id}.json"
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
     record.write_text(spec_path, spec.model_dump_json())
+    before = _identity(path)
     started = time.time()
     progress.started(spec, predicted_steps(spec))
     tracker.start(spec)
@@ -266,18 +273,20 @@ def _run_one(
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
-            _write_unfinished(spec, folder, started, "interrupted", "stopped by the user")
+            if _identity(path) == before:
+                _write_unfinished(spec, path, started, "interrupted", "stopped by the user")
+            else:
+                tracker.finish(record.load(path), folder)
             raise
-    path = folder / f"{spec.run_id}.json"
     done: RunRecord | None = None
-    if said.get("event") == "refused":
+    if _identity(path) != before:  # its record says what came of the run, however the process ended
+        done = record.load(path)
+    elif said.get("event") == "refused":
         outcome.refused.append(said["error"])
     elif said:
-        done = _write_unfinished(spec, folder, started, "unsupported", said["error"])
-    elif code == 0:
-        done = record.load(path)
+        done = _write_unfinished(spec, path, started, "unsupported", said["error"])
     else:
-        done = _write_unfinished(spec, folder, started, "failed", _why(code, log_path))
+        done = _write_unfinished(spec, path, started, "failed", _why(code, log_path))
     if done is not None:
         tracker.finish(done, folder)
         if done.status not in ("success", "unsupported"):
@@ -286,6 +295,17 @@ def _run_one(
             outside = time.time() - started - done.times.total_s  # process start, MLflow
             outcome.fixed_s.append(done.times.fixed_s + outside)
     progress.finished(spec, done, said.get("error"))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file at `path` from the next one put there; None where there is none.
+
+    A run that failed before may have left a record of the same hash, which says nothing of this process.
+    """
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
 
 
 def _event(line: str) -> dict[str, Any] | None:
@@ -306,7 +326,9 @@ def _environment(spec: RunSpec) -> dict[str, str]:
 
 
 def _why(code: int, log_path: Path) -> str:
-    """The reason a run's process ended badly, in one line."""
+    """The reason a run's process ended without a record, in one line."""
+    if code == 0:
+        return f"the process ended without a record; log: {log_path}"
     if code < 0:
         hint = " (killed; out of host memory?)" if code == -9 else ""
         return f"the process died of signal {-code}{hint}; log: {log_path}"
@@ -315,12 +337,10 @@ def _why(code: int, log_path: Path) -> str:
 
 
 def _write_unfinished(
-    spec: RunSpec, folder: Path, started: float, status: Any, error: str
+    spec: RunSpec, path: Path, started: float, status: Any, error: str
 ) -> RunRecord:
-    """A record for a process that could not write its own."""
+    """Write a record for a process that wrote none; returns the one that stands at `path` after it."""
     import datetime
-
-    from benchmark import environment
 
     def iso(seconds: float) -> str:
         moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
@@ -340,5 +360,5 @@ def _write_unfinished(
         code=environment.code(),
     )
     with contextlib.suppress(OSError):
-        record.write(done, folder / f"{spec.run_id}.json")
+        return record.write(done, path)
     return done

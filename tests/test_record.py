@@ -21,7 +21,7 @@ def path(tmp_path):
 
 
 def test_round_trip(path):
-    for written in (make_record(), make_failure(make_spec(), "oom", "no memory")):
+    for written in (make_failure(make_spec(), "oom", "no memory"), make_record()):
         record.write(written, path)
         assert record.load(path) == written
         assert path.read_text() == written.to_json()
@@ -71,6 +71,9 @@ def change(data, dotted, value):
         ("scores.higher_is_better", 1, r"scores\.higher_is_better: 1 is not bool"),
         ("scores.all", [1], r"scores\.all: \[1\] is not a table"),
         ("scores.all.f1", None, r"scores\.all\.f1: None is not float"),
+        ("scores.main", 0.99, r"scores\.main: 0\.99 is not all\.accuracy, which is 0\.8$"),
+        ("scores.all.accuracy", 0.81, r"scores\.main: 0\.8 is not all\.accuracy, which is 0\.81$"),
+        ("scores.all.accuracy", ..., r"scores\.metric: 'accuracy' is not in all \(valid: f1\)"),
         ("memory", [], r"memory: \[\] is not a table"),
         ("memory.kind", "gpu", r"memory\.kind: 'gpu' is unknown"),
         ("run_id", None, "run_id: None is not str"),
@@ -98,11 +101,26 @@ def test_no_record_at_all_is_unreadable(path, text):
 def test_a_float_may_be_written_without_a_point_and_optional_parts_as_null(path):
     data = json.loads(make_record().to_json())
     change(data, "scores.main", 1)
+    change(data, "scores.all.accuracy", 1)
     change(data, "memory", None)
     record.write_text(path, json.dumps(data))
     loaded = record.load(path)
     assert loaded.scores.main == 1.0 and isinstance(loaded.scores.main, float)
     assert loaded.memory is None
+
+
+def test_an_older_record_lacks_what_was_added_since(path):
+    """Every field that has a default, a list's too, may be missing; it reads as that default."""
+    made = make_record()
+    data = json.loads(made.to_json())
+    for place, part in ((data, made), (data["train"], made.train), (data["inputs"], made.inputs)):
+        for item in dataclasses.fields(part):
+            default = (item.default, item.default_factory) != (dataclasses.MISSING,) * 2
+            if default and place[item.name] in (None, 0, 0.0, [], {}):
+                del place[item.name]
+    assert "evaluations" not in data and "group_tokens" not in data["train"]
+    record.write_text(path, json.dumps(data))
+    assert record.load(path) == made
 
 
 @pytest.mark.parametrize("dies_in", ["fsync", "replace"])

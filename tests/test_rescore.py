@@ -64,7 +64,7 @@ def test_equal_scores_are_exit_0_and_nothing_is_written(cli, folder):
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
     code, out, err = cli("rescore", "m.yaml", "--format", "json")
     rows = json.loads(out)
-    assert (code, len(rows)) == (0, 6) and "0 of 2 runs would change" in err
+    assert (code, len(rows)) == (0, 8) and "0 of 2 runs would change" in err
     assert all(row["old"] == row["new"] and not row["differs"] for row in rows)
     cli("rescore", "m.yaml", "--write")
     after = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
@@ -74,19 +74,49 @@ def test_equal_scores_are_exit_0_and_nothing_is_written(cli, folder):
 def test_a_wrong_score_is_shown_and_written_only_when_asked(cli, folder):
     path = sorted(folder.glob("*.json"))[0]
     right = record.load(path)
-    wrong = damaged(path, all={"accuracy": 0.9, "f1": right.scores.all["f1"]}, metric_version="a@0")
+    wrong = damaged(
+        path, main=0.9, all={"accuracy": 0.9, "f1": right.scores.all["f1"]}, metric_version="a@0"
+    )
     code, out, err = cli("rescore", "m.yaml", "--format", "json")
     assert code == 1 and "1 of 2" in err and path.read_bytes() == wrong
-    (row,) = [row for row in json.loads(out) if row["differs"]]
-    assert (row["run_id"], row["score"], row["old"], row["new"]) == (
-        *(right.run_id, "accuracy", 0.9, 0.75),
-    )
-    assert row["version"] == f"a@0 -> {right.scores.metric_version}"
+    differing = [row for row in json.loads(out) if row["differs"]]
+    assert [(row["run_id"], row["score"], row["old"], row["new"]) for row in differing] == [
+        (right.run_id, "main", 0.9, 0.75),
+        (right.run_id, "accuracy", 0.9, 0.75),
+    ]
+    assert {row["version"] for row in differing} == {f"a@0 -> {right.scores.metric_version}"}
     code, again, err = cli("rescore", "m.yaml", "--format", "json", "--write")
     assert code == 0 and again == out and "1 of 2 records written" in err
     assert record.load(path) == right
     assert not (folder / "superseded").exists()
     assert cli("rescore", "m.yaml")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("scores", "differing"),
+    [
+        ({"main": 0.8, "metric": "f1"}, [("main", 0.8, 0.75)]),
+        ({"higher_is_better": False}, []),
+    ],
+)
+def test_another_main_score_than_the_task_has_now_is_a_change(cli, folder, scores, differing):
+    path = sorted(folder.glob("*.json"))[0]
+    right = record.load(path)
+    damaged(path, **scores)
+    code, out, err = cli("rescore", "m.yaml", "--format", "json")
+    rows = [(r["score"], r["old"], r["new"]) for r in json.loads(out) if r["differs"]]
+    assert (code, rows) == (1, differing) and "1 of 2" in err
+    cli("rescore", "m.yaml", "--write")
+    assert record.load(path) == right
+
+
+@pytest.mark.parametrize("command", ["rescore", "status", "report"])
+def test_a_main_score_that_was_edited_is_refused_by_all_who_show_it(folder, refused, command):
+    path = sorted(folder.glob("*.json"))[0]
+    path.write_text(path.read_text().replace('"main": 0.75', '"main": 0.99'))
+    assert refused(command, "m.yaml") == (
+        f"{path}: scores.main: 0.99 is not all.accuracy, which is 0.75"
+    )
 
 
 def test_a_metric_put_right_changes_the_score(cli, folder, monkeypatch):
@@ -95,7 +125,7 @@ def test_a_metric_put_right_changes_the_score(cli, folder, monkeypatch):
         tasks.metrics, "compute", lambda *a: {k: v / 2 for k, v in real(*a).items()}
     )
     code, out, _ = cli("rescore", "m.yaml", "--format", "csv")
-    assert code == 1 and out.count("True") == 4
+    assert code == 1 and out.count("True") == 6
 
 
 def test_a_record_from_before_standard_errors_gets_one_and_is_no_difference(cli, folder):
@@ -144,7 +174,7 @@ def test_predictions_that_are_not_there_or_not_whole_are_named(folder, refused, 
 def test_runs_that_are_not_done_are_left_out(cli, folder):
     sorted(folder.glob("*.json"))[0].unlink()
     code, out, err = cli("rescore", "m.yaml", "--format", "json")
-    assert (code, len(json.loads(out))) == (0, 3) and "0 of 1" in err
+    assert (code, len(json.loads(out))) == (0, 4) and "0 of 1" in err
 
 
 def test_the_committed_records_score_as_they_did(cli):

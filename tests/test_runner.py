@@ -1,9 +1,11 @@
 """Many runs: what is skipped, resumed and recorded, also where a process dies or a person stops it."""
 
+import importlib.metadata
 import json
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import filelock
@@ -11,7 +13,7 @@ import psutil
 import pytest
 from runs import TWO_CELLS, Watch, pretend, say
 
-from benchmark import matrix, record, runner
+from benchmark import environment, matrix, record, runner
 from benchmark.errors import UserError
 
 FOUR_RUNS = TWO_CELLS.replace("max_length: 16", "max_length: 16, seeds: [0, 1]")
@@ -88,6 +90,38 @@ def test_what_cannot_work_is_recorded_once_and_no_failure(go, in_process, result
     kept = record.load_all(results)
     assert [(r.status, r.error) for r in kept] == [("unsupported", "no such kernel")] * 2
     assert go(TWO_CELLS)[0].ran == 0 and set(planned().values()) == {"unsupported"}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "elsewhere"),
+    [
+        (environment, "accelerators", lambda: ["NVIDIA H200", "/dev/nvidia0"]),
+        (importlib.metadata, "version", lambda name: "99" if name == "peft" else version(name)),
+    ],
+    ids=["a GPU", "another version of peft"],
+)
+def test_what_could_not_work_is_tried_again_where_it_may(
+    go, in_process, results, planned, monkeypatch, module, name, elsewhere
+):
+    in_process(say({"event": "unsupported", "error": "no such kernel"}, 3))
+    go(TWO_CELLS)
+    with monkeypatch.context() as there:
+        there.setattr(module, name, elsewhere)
+        assert set(planned().values()) == {"stale"}
+        assert go(TWO_CELLS)[0].ran == 2, "tried again"
+        assert go(TWO_CELLS)[0].ran == 0, "and settled for there"
+    assert go(TWO_CELLS)[0].ran == 2, "not for here"
+    in_process(pretend())
+    monkeypatch.setattr(module, name, elsewhere)
+    assert go(TWO_CELLS)[0].ran == 2 and set(planned().values()) == {"done"}
+    assert not (results / "superseded").exists()
+
+
+def test_a_record_that_names_no_accelerators_settles_nothing(go, in_process, results, planned):
+    in_process(pretend(status=lambda spec: "unsupported"))
+    go(TWO_CELLS)
+    assert "accelerators" not in record.load_all(results)[0].environment
+    assert set(planned().values()) == {"stale"}
 
 
 def test_what_a_library_prints_goes_to_the_log(go, in_process, results):
