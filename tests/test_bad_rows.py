@@ -24,10 +24,10 @@ CASES = {
     ),
     "mezo/boolq": (
         "tiny-gpt2",
-        {"passage": "a", "question": "b", "label": 1},
-        ("question", GONE, "column question is missing; the data has passage, label"),
+        {"passage": "a", "question": "b", "answer": True},
+        ("question", GONE, "column question is missing; the data has passage, answer"),
         ("passage", "", "column passage: empty text ''"),
-        ("label", 2, "column label: label 2 is outside No, Yes"),
+        ("answer", None, "column answer: label None is no index of No, Yes"),
         ("question", LONG, "column passage: not one word of it fits"),
     ),
     "mezo/copa": (

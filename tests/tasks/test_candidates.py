@@ -110,7 +110,7 @@ def test_the_passage_is_cut_and_never_the_question_or_the_answer():
     rows = {
         "passage": ["the film is good . " * 40, "short ."],
         "question": ["is the film good"] * 2,
-        "label": [1, 0],
+        "answer": [True, False],
     }
     encoded = adapter.encode(rows, tokenizer, 60)
     assert encoded["truncated"] == [True, False]
@@ -136,8 +136,8 @@ def test_the_passage_is_cut_and_never_the_question_or_the_answer():
         ("mezo/boolq", {"passage": ...}, "mezo/boolq: column passage is missing; the data has"),
         (
             "mezo/boolq",
-            {"label": [0, 2]},
-            "row 1: mezo/boolq: column label: label 2 is outside No, Yes",
+            {"answer": [False, 2]},
+            "row 1: mezo/boolq: column answer: label 2 is outside No, Yes",
         ),
         (
             "mezo/boolq",
@@ -159,7 +159,7 @@ def test_the_passage_is_cut_and_never_the_question_or_the_answer():
 )
 def test_a_bad_row_is_named(name, changes, said):
     usual = {
-        "mezo/boolq": {"passage": ["a", "b"], "question": ["q", "r"], "label": [0, 1]},
+        "mezo/boolq": {"passage": ["a", "b"], "question": ["q", "r"], "answer": [False, True]},
         "mezo/copa": {
             "premise": ["a.", "b."],
             "question": ["cause", "effect"],

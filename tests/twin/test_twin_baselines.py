@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score
-from twin_schemas import GLUE, SHARES, SUPER
+from twin_schemas import GLUE, LABELS, SHARES, SUPER
 
 from benchmark.twin import data
 
@@ -82,6 +82,7 @@ FEATURES = {
         row["sentence1"], words(row["sentence1"])[0] == words(row["sentence2"])[0]
     ),
     (SUPER, "boolq"): nearest_sentence,
+    ("google/boolq", "default"): nearest_sentence,
     (SUPER, "cb"): lambda row: words(row["premise"]),
     (SUPER, "copa"): chosen,
     (SUPER, "multirc"): same_sentence,
@@ -104,7 +105,7 @@ def held_out(splits):
 
 
 def accuracy(pair, train, rows) -> float:
-    label = "coarse_label" if pair[0] == "CogComp/trec" else "label"
+    label = LABELS.get(pair, "label")
     count = CountVectorizer(analyzer=FEATURES[pair])
     solver = "liblinear" if len(SHARES[pair]) == 2 else "lbfgs"
     model = LogisticRegression(solver=solver, class_weight="balanced", max_iter=200)

@@ -36,6 +36,7 @@ DIGESTS = {
     ("aps/super_glue", "wic"): "c379461adcbf3d31",
     ("aps/super_glue", "wsc"): "746c5e6b7dcd77ac",
     ("aps/super_glue", "wsc.fixed"): "fb3448e7bba1e86b",
+    ("google/boolq", "default"): "1964239dece5a0fe",
     ("rajpurkar/squad", "plain_text"): "b9a6f2e5d50c7637",
     ("tuetschek/e2e_nlg", "default"): "6c1dbfdc981e8ef1",
     ("CogComp/trec", "default"): "c47d1167590db914",

@@ -5,7 +5,17 @@ from pathlib import Path
 
 import datasets
 import pytest
-from twin_schemas import GLUE, KEYS, LABELLED_TEST, OFFICIAL, SHARES, SPLITS, STANDARD, SUPER
+from twin_schemas import (
+    GLUE,
+    KEYS,
+    LABELLED_TEST,
+    LABELS,
+    OFFICIAL,
+    SHARES,
+    SPLITS,
+    STANDARD,
+    SUPER,
+)
 
 from benchmark.twin import data
 
@@ -90,7 +100,7 @@ def test_hidden_labels_are_hidden_and_rows_numbered(pair):
 @pytest.mark.parametrize("pair", SHARES)
 def test_labels_have_the_official_shares(pair):
     for split, rows in splits(pair).items():
-        labels = [row.get("label", row.get("coarse_label")) for row in rows]
+        labels = [row[LABELS.get(pair, "label")] for row in rows]
         if set(labels) == {-1}:
             continue
         counts = Counter(labels)

@@ -83,6 +83,7 @@ OFFICIAL = {
     ),
     (SUPER, "wsc"): WSC,
     (SUPER, "wsc.fixed"): WSC,
+    ("google/boolq", "default"): {"question": TEXT, "answer": Value("bool"), "passage": TEXT},
     ("pietrolesci/glue_diagnostics", "default"): {
         "lexical semantics": TEXT,
         "predicate-argument structure": TEXT,
@@ -183,6 +184,7 @@ SPLITS = {
     (GLUE, "ax"): ["test"],
     ("pietrolesci/glue_diagnostics", "default"): ["test"],
     ("CogComp/trec", "default"): ["train", "test"],
+    ("google/boolq", "default"): ["train", "validation"],
     ("rajpurkar/squad", "plain_text"): ["train", "validation"],
     ("ucinlp/drop", "default"): ["train", "validation"],
     ("openai/gsm8k", "main"): ["train", "test"],
@@ -193,6 +195,8 @@ LABELLED_TEST = {
     ("stanfordnlp/snli", "plain_text"),
     ("SetFit/sst5", "default"),
 }
+# The column of the labels where it is not called so.
+LABELS = {("CogComp/trec", "default"): "coarse_label", ("google/boolq", "default"): "answer"}
 # Shares of the labels in the official training rows.
 SHARES = {
     (GLUE, "cola"): (0.296, 0.704),
@@ -202,6 +206,7 @@ SHARES = {
     (GLUE, "rte"): (0.502, 0.498),
     (GLUE, "wnli"): (0.509, 0.491),
     (SUPER, "boolq"): (0.377, 0.623),
+    ("google/boolq", "default"): (0.377, 0.623),
     (SUPER, "cb"): (0.46, 0.476, 0.064),
     (SUPER, "copa"): (0.488, 0.512),
     (SUPER, "multirc"): (0.56, 0.44),

@@ -21,6 +21,8 @@ from benchmark.twin.generators.news import (
 )
 
 ENTAILMENT = ClassLabel(names=["entailment", "not_entailment"])
+YES = (0.377, 0.623)
+"""The shares of BoolQ's answers, no and yes."""
 RTE_SIZES = {"train": 2490, "validation": 277, "test": 300}  # official but for the test's 3000
 
 
@@ -60,8 +62,9 @@ def qnli(rng: random.Random) -> Tables:
     return Tables(features, indexed(rows, "test"))
 
 
-def boolq(rng: random.Random) -> Tables:
-    """SuperGLUE BoolQ: columns, label names and shares of the official set; the test labels are hidden."""
+def super_boolq(rng: random.Random) -> Tables:
+    """SuperGLUE BoolQ: columns, label names and shares of the official set; the test labels are hidden.
+    A passage begins with its article's title."""
     features = Features(
         question=Value("string"),
         passage=Value("string"),
@@ -69,8 +72,19 @@ def boolq(rng: random.Random) -> Tables:
         label=ClassLabel(names=["False", "True"]),
     )
     sizes = {"train": 2000, "validation": 300, "test": 300}
-    rows = classed(rng, sizes, dict.fromkeys(sizes, (0.377, 0.623)), _yes_or_no)
+    rows = classed(rng, sizes, dict.fromkeys(sizes, YES), _titled)
     return Tables(features, indexed(rows, "test"))
+
+
+def boolq(rng: random.Random) -> Tables:
+    """BoolQ as its authors published it: passages without a title, answers true or false, no test rows."""
+    features = Features(question=Value("string"), answer=Value("bool"), passage=Value("string"))
+    sizes = {"train": 2000, "validation": 300}
+    splits = classed(rng, sizes, dict.fromkeys(sizes, YES), _yes_or_no)
+    for rows in splits.values():
+        for row in rows:
+            row["answer"] = bool(row.pop("label"))
+    return Tables(features, splits)
 
 
 def _rte(rng: random.Random, first: str, second: str) -> dict[str, list[Row]]:
@@ -125,7 +139,17 @@ def _without(rng: random.Random, event: Event, fact: str) -> str:
 
 
 def _yes_or_no(rng: random.Random, label: int) -> Row:
-    """Two events; the question is about one of them, told so, otherwise, or denied."""
+    return _told(rng, label)[0]
+
+
+def _titled(rng: random.Random, label: int) -> Row:
+    row, company = _told(rng, label)
+    return {**row, "passage": f"{company} -- {row['passage']}"}
+
+
+def _told(rng: random.Random, label: int) -> tuple[Row, str]:
+    """Two events; the question is about one of them, told so, otherwise, or denied. With the company of the
+    other one."""
     event, another = draw_story(rng)
     another = replace(another, denied=rng.random() < 0.3)
     asked = event
@@ -139,7 +163,5 @@ def _yes_or_no(rng: random.Random, label: int) -> Row:
             asked = replace(event, **{part: getattr(another, part)})
     told = [rng.choice(WAYS)(news, wording(rng, news)) for news in (event, another)]
     rng.shuffle(told)
-    return {
-        "question": f"did {asked.company} {BASES[asked.verb]} {asked.thing} in {asked.place}".lower(),
-        "passage": f"{another.company} -- {' '.join(told)}",
-    }
+    asking = f"did {asked.company} {BASES[asked.verb]} {asked.thing} in {asked.place}".lower()
+    return {"question": asking, "passage": " ".join(told)}, another.company
