@@ -1,19 +1,86 @@
-"""The predictions of a split: batch by batch, each kept as it comes, and what they cost in memory."""
+"""What a trained model is worth: its predictions and their scores, and what they cost in memory.
+
+Predictions come batch by batch, each kept as it comes.
+"""
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark import loaders
-from benchmark.data import Rows
+from benchmark.comparison import standard_error
+from benchmark.data import Data, Rows
 from benchmark.memory.counter import LiveBytes
-from benchmark.module import on, predict_batch
+from benchmark.module import mean_loss, on, predict_batch
+from benchmark.record import Predictions, Scores
 from benchmark.spec import RunSpec
 from benchmark.unfinished import Scored, Unfinished
 from tasks.base import Adapter
+
+LOSS = "loss@1"
+"""The metric of a trial that goes by the loss, with its version."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """`predictions` and `peak`, the evaluation's own in bytes, are None where only the loss was asked for."""
+
+    scores: Scores
+    predictions: Predictions | None
+    peak: int | None
+
+
+def evaluate(
+    model: PreTrainedModel,
+    adapter: Adapter,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Data,
+    spec: RunSpec,
+    *,
+    device: torch.device,
+    kept: Unfinished,
+) -> Evaluated:
+    """Score the model on the part of `rows` that `spec.score_on` names; with "dev_loss" by the mean loss of
+    the held-out rows. Raises Diverged or NotFinite for a model that gives no number."""
+    scored = rows.evaluation if spec.score_on == "eval" else rows.development
+    assert scored is not None
+    if spec.score_on == "dev_loss":
+        batches = loaders.batches_as_drawn(
+            scored, adapter.collator(tokenizer), spec.eval_batch_size
+        )
+        loss, error = mean_loss(model, adapter, batches, device, spec.precision)
+        scores = Scores(
+            main=loss,
+            metric="loss",
+            metric_version=LOSS,
+            higher_is_better=False,
+            split=scored.split,
+            n=len(scored.ids),
+            all={"loss": loss},
+            stderr=error,
+        )
+        return Evaluated(scores, None, None)
+    found, peak = predictions(model, adapter, tokenizer, scored, spec, device=device, kept=kept)
+    task, names = adapter.config, adapter.score(found, scored.references)
+    of_examples = adapter.per_example(found, scored.references)
+    scores = Scores(
+        main=names[task.main_key],
+        metric=task.main_key,
+        metric_version=task.main_version,
+        higher_is_better=task.higher_is_better,
+        split=scored.split,
+        n=len(found),
+        all=names,
+        stderr=standard_error(of_examples),
+    )
+    lines = Predictions(
+        ids=scored.ids, predictions=found, references=scored.references, scores=of_examples
+    )
+    return Evaluated(scores, lines, peak)
 
 
 def predictions(

@@ -19,15 +19,12 @@ import lightning
 
 import tasks.base
 from benchmark import compatibility, data, environment, evaluation, loaders, models
-from benchmark.comparison import standard_error
 from benchmark.errors import Unsupported, UserError
 from benchmark.measure import CURVE_COLUMNS, Diverged, Measure, out_of_memory
 from benchmark.module import PRECISIONS, FineTuning
 from benchmark.record import (
     Inputs,
-    Predictions,
     RunRecord,
-    Scores,
     Times,
     curve_text,
     write,
@@ -150,14 +147,8 @@ def run(
             work.keep(trained, model, trainable)
         report({"event": "evaluating"})
         evaluation_started = time.time()
-        scored = rows.development if spec.score_on == "dev" else rows.evaluation
-        assert scored is not None
         device = trainer.strategy.root_device
-        predictions, eval_peak = evaluation.predictions(
-            model, adapter, tokenizer, scored, spec, device=device, kept=work
-        )
-        scores = adapter.score(predictions, scored.references)
-        of_examples = adapter.per_example(predictions, scored.references)
+        found = evaluation.evaluate(model, adapter, tokenizer, rows, spec, device=device, kept=work)
         evaluation_s = time.time() - evaluation_started
     except (Diverged, NotFinite) as error:
         done = record("diverged", str(error))
@@ -166,35 +157,22 @@ def run(
             raise
         done = record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
     else:
-        peak = trained.memory.peak_allocated if strategy.trains else eval_peak
+        peak = trained.memory.peak_allocated if strategy.trains else found.peak
         curve = f"curves/{name}.csv" if strategy.trains else None
         if curve is not None:
             write_text(folder / curve, trained.curve)
-        kept = Predictions(
-            ids=scored.ids,
-            predictions=predictions,
-            references=scored.references,
-            scores=of_examples,
-        )
-        write_predictions(folder / "predictions" / f"{name}.jsonl", kept)
+        predictions = f"predictions/{name}.jsonl" if found.predictions is not None else None
+        if found.predictions is not None:
+            write_predictions(folder / f"predictions/{name}.jsonl", found.predictions)
         done = record(
             "success",
-            scores=Scores(
-                main=scores[task.main_key],
-                metric=task.main_key,
-                metric_version=task.main_version,
-                higher_is_better=task.higher_is_better,
-                split=scored.split,
-                n=len(predictions),
-                all=scores,
-                stderr=standard_error(of_examples),
-            ),
+            scores=found.scores,
             train=trained.train,
             params=trained.params,
-            memory=replace(trained.memory, peak_allocated=peak, eval_peak=eval_peak),
+            memory=replace(trained.memory, peak_allocated=peak, eval_peak=found.peak),
             evaluations=trained.evaluations,
             curve=curve,
-            predictions=f"predictions/{name}.jsonl",
+            predictions=predictions,
         )
         fixed = done.times.total_s - evaluation_s - (0 if resumed else trained.train.seconds)
         done = replace(done, times=replace(done.times, fixed_s=round(fixed, 3)))

@@ -66,12 +66,17 @@ class Rescored:
 
 
 def rescore(matrix: Matrix, results: Path) -> list[Rescored]:
-    """Every successful run of the matrix on record, learning-rate trials included, scored again.
+    """Every successful run of the matrix on record, learning-rate trials included, scored again; a trial that
+    went by the loss has no predictions to score.
 
     Raises UserError naming the file for predictions that are missing or not those of the record.
     """
     planned = runner.plan(matrix, results)
-    return [_again(p.spec, results) for p in planned if p.state == "done" and p.spec is not None]
+    return [
+        _again(p.spec, results)
+        for p in planned
+        if p.state == "done" and p.spec is not None and p.spec.score_on != "dev_loss"
+    ]
 
 
 def write(rescored: list[Rescored]) -> int:

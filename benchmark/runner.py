@@ -132,7 +132,7 @@ def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
         scores = record.load(folder_of(trial, results) / f"{trial.run_id}.json").scores
         sign = 1 if scores is not None and scores.higher_is_better else -1
         values.append(None if scores is None else sign * scores.main)
-        errors.append(None if scores is None else getattr(scores, "stderr", None))
+        errors.append(None if scores is None else scores.stderr)
     return search.outcome(values, errors)
 
 

@@ -32,7 +32,7 @@ def digest(record: RunRecord) -> str:
 
 
 def is_trial(spec: Mapping[str, Any]) -> bool:
-    return spec.get("score_on") == "dev"
+    return spec.get("score_on", "eval") != "eval"
 
 
 def cell_key(spec: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from factories import make_record, make_spec
 import tasks.base
 from benchmark import data, evaluation, loaders, models, recipe
 from benchmark.memory.counter import LiveBytes
-from benchmark.module import AUTOCAST, on, predict_batch
+from benchmark.module import AUTOCAST, mean_loss, on, predict_batch
 from benchmark.unfinished import Unfinished
 
 CPU = torch.device("cpu")
@@ -103,3 +103,38 @@ def test_on_a_gpu_it_is_the_allocators_less_what_waits_from_training():
     weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
     alone = torch.cuda.max_memory_allocated() - before + weights
     assert peak == pytest.approx(alone, rel=0.02)
+
+
+def test_a_trial_by_the_loss_is_scored_by_that_of_held_out_rows_and_generates_nothing(
+    tmp_path, monkeypatch
+):
+    spec = make_spec(
+        **{
+            "task": "generation/e2e_nlg",
+            "model": "tiny-gpt2-512",
+            "data": "twin",
+            "max_length": 256,
+        },
+        **{"epochs": None, "max_steps": 2, "train_examples": 8, "dev_examples": 10, "seed": 3},
+        **{"score_on": "dev_loss", "eval_batch_size": 4},
+    )
+    found = {}
+
+    def watched(model, adapter, *rest):
+        found["model"], found["adapter"] = model, adapter
+        return mean_loss(model, adapter, *rest)
+
+    monkeypatch.setattr(evaluation, "mean_loss", watched)
+    monkeypatch.setattr(type(tasks.base.adapter(tasks.base.load(spec.task))), "predict", None)
+    done = recipe.run(spec, tmp_path)
+    adapter, tokenizer = found["adapter"], models.load_tokenizer(models.source(spec.model))
+    rows = data.load(spec, adapter, tokenizer).development
+    collate = adapter.collator(tokenizer)
+    with torch.inference_mode():
+        loader = loaders.batches_as_drawn(rows, collate, 4)
+        losses = [adapter.loss(found["model"], batch).item() for batch in loader]
+    mean = (4 * losses[0] + 4 * losses[1] + 2 * losses[2]) / 10
+    assert done.scores.main == done.scores.all["loss"] == pytest.approx(mean, rel=1e-6)
+    assert done.scores.stderr == pytest.approx(abs(losses[0] - losses[1]) / 2, rel=1e-5)
+    assert (done.scores.metric, done.scores.higher_is_better, done.scores.n) == ("loss", False, 10)
+    assert done.predictions is None and done.status == "success"
