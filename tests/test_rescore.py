@@ -177,10 +177,11 @@ def test_runs_that_are_not_done_are_left_out(cli, folder):
     assert (code, len(json.loads(out))) == (0, 4) and "0 of 1" in err
 
 
-def test_the_committed_records_score_as_they_did(cli):
-    path = ROOT / "benchmark" / "matrices" / "minilm_glue.yaml"
+@pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "results").glob("m*_*")))
+def test_the_committed_records_score_as_they_did(cli, name):
+    path = ROOT / "benchmark" / "matrices" / f"{name}.yaml"
     code, out, err = cli(
         "rescore", str(path), "--results", str(ROOT / "results"), "--format", "json"
     )
-    assert code == 0 and "0 of 60" in err
-    assert len({row["run_id"] for row in json.loads(out)}) == 60
+    assert code == 0 and " 0 of " in f" {err}"
+    assert json.loads(out)
