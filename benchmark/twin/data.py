@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmark.cache import build_once
 from benchmark.errors import UserError, nearest
-from benchmark.twin.store import build_once
 
 if TYPE_CHECKING:
     from benchmark.twin.generators import Tables
