@@ -9,13 +9,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "datasets", "evaluate", "lightning", "peft", "mlflow", "numpy")
+PACKAGES = (
+    *("torch", "transformers", "datasets", "evaluate", "lightning", "peft", "mlflow", "numpy"),
+    *("scikit-learn", "sacrebleu"),  # metrics
+)
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES, NVIDIA = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, processor, threads and device of this process (imports torch)."""
+def environment(more: Iterable[str] = ()) -> dict[str, Any]:
+    """Versions, processor, threads and device of this process (imports torch). `more`: packages whose version
+    counts beside PACKAGES, such as the one that a model came from."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -30,7 +34,7 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
         "accelerators": accelerators(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)},
     }
 
 

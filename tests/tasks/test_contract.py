@@ -107,7 +107,7 @@ def test_a_family_that_cannot_is_refused_before_anything_is_loaded(
     def loaded(*arguments, **options):
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr(models, "load_model", loaded)
+    monkeypatch.setattr(models, "load", loaded)
     monkeypatch.setattr(data, "load", loaded)
     spec = make_spec(task=name, model=model, data="twin")
     with pytest.raises(Unsupported, match=f"model {model}: its family .* has no head"):
