@@ -338,8 +338,8 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:
-    """`data`, as read from the JSON file `path`, as an instance of `kind` (a dataclass, union, literal, dict,
-    list or plain type). Raises UserError naming the key `where` it is none."""
+    """`data`, as read from the JSON file `path`, as an instance of `kind` (a dataclass, union, literal, dict
+    or plain type). Raises UserError naming the key `where` it is none."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return data
@@ -361,10 +361,6 @@ def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:
         if not isinstance(data, dict):
             raise UserError(f"{path}: {where}: {data!r} is not a table of values")
         return {k: build(arguments[1], v, path, f"{where}.{k}") for k, v in data.items()}
-    if origin is list:
-        if not isinstance(data, list):
-            raise UserError(f"{path}: {where}: {data!r} is not a list")
-        return [build(arguments[0], v, path, f"{where}[{i}]") for i, v in enumerate(data)]
     if dataclasses.is_dataclass(kind):
         return _dataclass(kind, data, path, where)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
