@@ -1,7 +1,7 @@
 """A task's rows from the Hub, a mirror folder or the twin -> encoded training and evaluation data.
 
 The source is chosen, recorded and never falls back by itself. A twin is a mirror whose content is generated.
-Rows are drawn by seed; the held-out slice and the training rows never overlap.
+Rows are drawn by seed (`drawing.py`); the held-out slice and the training rows never overlap.
 """
 
 import functools
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import splits, tokenised
+from benchmark import drawing, overlap, splits, tokenised
 from benchmark.cache import cache_folder
 from benchmark.errors import UserError
+from benchmark.record import Overlap
 from benchmark.spec import RunSpec
 from tasks.base import NUMBER, Adapter, TaskConfig, TaskError
-from tasks.config import Origin
+from tasks.dataset import Origin
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -46,7 +47,9 @@ class Data:
     """What a run trains and is scored on; `development` is None unless a slice was held out.
 
     `read`: rows of each role's split as it lies in the source. `truncated`: examples whose text was cut.
-    `left_out`: rows that are no examples. `shown`: demonstrations before a prompt, the mean over examples.
+    `left_out`: rows that are no examples. `set_aside`: rows of train that neither train nor are held out, as
+    they share text with held-out ones. `shown`: demonstrations before a prompt, the mean over examples.
+    `overlap_*`: what the scored examples share with the rows that train, or are shown.
     """
 
     train: Rows
@@ -56,7 +59,10 @@ class Data:
     read: Mapping[str, int]
     truncated: int
     left_out: int
+    set_aside: int
     shown: float
+    overlap_eval: Overlap
+    overlap_dev: Overlap | None
 
 
 def mirror_root() -> Path | None:
@@ -91,53 +97,57 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
 
     Raises UserError for missing or unreadable data, too few rows and rows that the task cannot use.
     """
-    found = _read_all(adapter.config, spec.data)
-    dataset = adapter.config.dataset
-    parts = {
-        role: _arranged(
-            splits.part(all_splits, adapter.config, role, where),
-            role,
-            where,
-            adapter,
-            tokenizer,
-            spec,
-        )
-        for role, (where, all_splits) in found.items()
-    }
-    train, held_out = splits.draw(spec, parts["train"].rows, dataset, found["train"][0])
+    task = adapter.config
+    dataset, found = task.dataset, _read_all(task, spec.data)
+
+    def arranged(part: splits.Part, role: str, training: bool) -> splits.Part:
+        where, _ = found[role]
+        return _arranged(part, role, training, where, adapter, tokenizer, spec)
+
+    raw = {role: splits.part(s, task, role, where) for role, (where, s) in found.items()}
+    parts = {role: arranged(part, role, role == "train") for role, part in raw.items()}
     n_eval = len(parts["eval"].rows)
     if not n_eval:
         split = dataset.splits["eval"]
         raise UserError(f"{found['eval'][0]}: {spec.task}: no examples in {split}")
-    evaluation = list(range(n_eval))
+    where, _ = found["train"]
+    drawn = drawing.draw(spec, parts["train"].rows, parts["eval"].rows, task, where)
+    train, evaluation, held_out = parts["train"].only(drawn.train), parts["eval"], None
     if spec.eval_examples is not None and spec.eval_examples < n_eval:
-        evaluation = splits.permutation(n_eval, 0)[: spec.eval_examples]
+        evaluation = evaluation.only(drawing.permutation(n_eval, 0)[: spec.eval_examples])
+    if drawn.held_out:
+        held_out = parts["train"].only(drawn.held_out)
+        if parts["train"] is raw["train"]:  # else they are examples already, as blocks of a text
+            held_out = arranged(held_out, "train", training=False)
 
-    def use(role: str, drawn: list[int], make: Callable[[Columns], Any]) -> Any:
+    def use(part: splits.Part, role: str, make: Callable[[Columns], Any]) -> Any:
         """What `make` makes of the rows; one that it cannot use is named by its number in the split."""
-        raw = parts[role].rows.select(drawn)
         try:
-            return make({name: list(raw[name]) for name in raw.column_names})
+            return make({name: list(part.rows[name]) for name in part.rows.column_names})
         except TaskError as error:
-            numbers = [parts[role].numbers[place] for place in drawn]
-            raise _named(error, numbers, role, found[role][0], adapter.config) from None
+            raise _named(error, part.numbers, role, found[role][0], task) from None
 
-    def rows(role: str, drawn: list[int], note: str = "") -> Rows:
+    def encoded_rows(part: splits.Part, role: str, note: str = "") -> Rows:
         name = dataset.splits[role] + note
-        if role == "train" and spec.lr is None:
-            return Rows(None, [], use(role, drawn, _example_ids), name)
-        return use(role, drawn, lambda raw: _encode(raw, name, adapter, tokenizer, spec.max_length))
+        return use(part, role, lambda c: _encode(c, name, adapter, tokenizer, spec.max_length))
 
-    if spec.demonstrations > len(train):
+    if spec.demonstrations > len(drawn.train):
         raise UserError(
-            f"{found['train'][0]}: {spec.task}: demonstrations {spec.demonstrations} are more than the "
-            f"{len(train)} rows drawn from train"
+            f"{where}: {spec.task}: demonstrations {spec.demonstrations} are more than the "
+            f"{len(drawn.train)} rows drawn from train"
         )
+    learnt = train
+    if spec.lr is None:
+        learnt = train.only(range(spec.demonstrations))
     if spec.demonstrations:
-        shown = train[: spec.demonstrations]
-        adapter.demonstrations = use("train", shown, adapter.demonstrated)
-    development = rows("train", held_out, " (held out)") if held_out else None
-    data = rows("train", train), rows("eval", evaluation), development
+        adapter.demonstrations = use(learnt, "train", adapter.demonstrated)
+    data = (
+        encoded_rows(train, "train")
+        if spec.lr is not None
+        else Rows(None, [], use(train, "train", _example_ids), dataset.splits["train"]),
+        encoded_rows(evaluation, "eval"),
+        encoded_rows(held_out, "train", " (held out)") if held_out else None,
+    )
     ids = "".join(i for part in data if part is not None for i in part.ids)
     encoded = [part.encoded for part in data if part is not None and part.encoded is not None]
     return Data(
@@ -148,8 +158,11 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
             for role, (_, all_splits) in found.items()
         },
         truncated=sum(sum(part["truncated"]) for part in encoded),
-        left_out=sum(part.left_out for part in parts.values()),
+        left_out=sum(part.left_out for part in raw.values()),
+        set_aside=drawn.set_aside,
         shown=statistics.fmean(data[1].encoded["shown"]) if spec.demonstrations else 0.0,
+        overlap_eval=overlap.shared(evaluation.rows, learnt.rows, task, found["eval"][0]),
+        overlap_dev=held_out and overlap.shared(held_out.rows, learnt.rows, task, where),
     )
 
 
@@ -226,6 +239,7 @@ def _cache_of(folder: Path) -> str:
 def _arranged(
     part: splits.Part,
     role: str,
+    training: bool,
     where: str,
     adapter: Adapter,
     tokenizer: "PreTrainedTokenizerBase",
@@ -236,7 +250,7 @@ def _arranged(
 
     columns = {name: part.rows[name] for name in part.rows.column_names}  # each read when asked for
     try:
-        made = adapter.arrange(columns, role == "train", tokenizer, spec.max_length)
+        made = adapter.arrange(columns, training, tokenizer, spec.max_length)
     except TaskError as error:
         raise _named(error, part.numbers, role, where, adapter.config) from None
     if made is None:

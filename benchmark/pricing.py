@@ -15,7 +15,7 @@ from benchmark.errors import UserError
 from benchmark.forecast import Forecast, Place, first_spec, place
 from benchmark.matrix import Cell
 from benchmark.runner import SETTLED, Planned
-from tasks.config import Origin
+from tasks.dataset import Origin
 
 
 class Need(NamedTuple):

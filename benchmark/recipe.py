@@ -80,6 +80,9 @@ def run(
         read_train=rows.read["train"],
         read_eval=rows.read["eval"],
         left_out=rows.left_out,
+        set_aside=rows.set_aside,
+        overlap_eval=rows.overlap_eval,
+        overlap_dev=rows.overlap_dev,
         demonstrations_mean=rows.shown,
         initialised=loaded.initialised,
     )

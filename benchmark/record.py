@@ -150,12 +150,23 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Shares of the scored examples: `exact` of those whose input stands among the rows that train, `group`
+    of those whose source does (the column `dataset.group_by` of the task, where it has one)."""
+
+    exact: float
+    group: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What went in. `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows drawn.
 
     `read_*`: rows of the splits in the source. `examples_*`: examples used of them, for training (or as
     demonstrations) and for the score. `examples_truncated`: those whose text was cut. `left_out`: rows of
-    both splits that are no examples by the task's `without`. `demonstrations_mean`: how many fit before a
+    both splits that are no examples by the task's `without`. `set_aside`: rows of train that neither train
+    nor are held out, as they share text with held-out ones. `overlap_*`: what the evaluation split's examples
+    and the held-out ones share with those used for training. `demonstrations_mean`: how many fit before a
     prompt. `initialised`: weights that no checkpoint held, new and random (None: not recorded).
     """
 
@@ -174,6 +185,9 @@ class Inputs:
     read_train: int | None = None
     read_eval: int | None = None
     left_out: int = 0
+    set_aside: int = 0
+    overlap_eval: Overlap | None = None
+    overlap_dev: Overlap | None = None
     demonstrations_mean: float = 0.0
     initialised: list[str] | None = None
 

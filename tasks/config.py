@@ -5,11 +5,10 @@ Texts are templates (`tasks/templates.py`) over the columns of the dataset. No t
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tasks import metrics, templates
-
-Positive = Annotated[int, Field(ge=1)]
+from tasks.dataset import DatasetConfig, Positive, Strict
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -22,69 +21,7 @@ Names = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct
 """What tells classes apart: two or more different texts."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Shots(_Strict):
-    """`count` rows of each class of column `per` are the whole training data, drawn by the run's seed.
-
-    `all_of` names the classes that may have fewer rows: what they have trains, and what is left of it is
-    held out.
-    """
-
-    per: str
-    count: Positive
-    all_of: tuple[int, ...] = ()
-
-
-class Origin(_Strict):
-    """One dataset, in the Hub's terms. `revision` is pinned; script datasets use `refs/convert/parquet`."""
-
-    id: str
-    config: str
-    revision: str
-
-
-class DatasetConfig(Origin):
-    """Where the data is. `evaluated_on` is the dataset of the split `eval` where it is not that of `train`.
-
-    `splits` are names, or slices of them by row (`train[1000:]`). `sizes` are the official row counts of the
-    splits used, for planning; with `shots` that of `train` is their number. `without` names rows that are no
-    examples: a value of a column each, as SNLI's label -1 where the annotators disagreed.
-    """
-
-    splits: dict[str, str]
-    sizes: dict[str, int]
-    without: dict[str, int | str] = {}
-    shots: Shots | None = None
-    evaluated_on: Origin | None = None
-
-    @property
-    def origins(self) -> dict[str, Origin]:
-        """The dataset that each role, `train` and `eval`, is read from."""
-        return {"train": self, "eval": self.evaluated_on or self}
-
-    @property
-    def title(self) -> str:
-        """Id and config, of both datasets where there are two."""
-        return " + ".join(dict.fromkeys(f"{o.id}/{o.config}" for o in self.origins.values()))
-
-    @property
-    def pinned(self) -> str:
-        """The revision, or both in the order of the title."""
-        found = {f"{o.id}/{o.config}": o.revision for o in self.origins.values()}
-        return " + ".join(found.values())
-
-    @model_validator(mode="after")
-    def _complete(self) -> "DatasetConfig":
-        for role in ("train", "eval"):
-            if role not in self.splits or role not in self.sizes:
-                raise ValueError(f"splits and sizes need an entry for {role}")
-        return self
-
-
-class Card(_Strict):
+class Card(Strict):
     """Where the task comes from and what its implementation was checked against."""
 
     paper: str
@@ -92,7 +29,7 @@ class Card(_Strict):
     checked: str
 
 
-class TaskConfig(_Strict):
+class TaskConfig(Strict):
     """What every task YAML holds. `metrics` are names of modules in `tasks/metrics`; `main` is the score in
     tables: the name of a module, or `module.key` where a module gives several scores."""
 
@@ -116,6 +53,23 @@ class TaskConfig(_Strict):
         module = self.main.partition(".")[0]
         return f"{module}@{metrics.version(module)}"
 
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        """The templates, or names of columns, that a row's input is made of; its answer is not in them."""
+        raise NotImplementedError
+
+    @property
+    def input_columns(self) -> tuple[str, ...]:
+        """The columns that a row's input is made of: rows equal in all of them are the same example."""
+        read = (text if "{" in text else f"{{{text}}}" for text in self.inputs_read)
+        found = {name for template in read for name in templates.columns(template)}
+        return tuple(sorted(found - {"candidate", "mask"}))  # which the adapters put in
+
+    @property
+    def merges(self) -> bool:
+        """Whether the rows of one group are one example when they are scored."""
+        return False
+
     @field_validator("metrics")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,6 +84,12 @@ class TaskConfig(_Strict):
         cut, prompt = (getattr(self, name, None) for name in ("cut", "prompt"))
         if cut is not None and cut not in templates.columns(prompt):
             raise ValueError(f"cut: {cut} is no column of the prompt")
+        group_by = self.dataset.group_by
+        if group_by is not None and group_by not in self.input_columns:
+            raise ValueError(
+                f"dataset.group_by: {group_by} is none of the columns of the input: "
+                f"{', '.join(self.input_columns)}"
+            )
         return self
 
     @field_validator(
@@ -151,6 +111,10 @@ class ClassificationConfig(TaskConfig):
     labels: Names
     question_id: str | None = None
 
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return self.inputs
+
 
 class RegressionConfig(TaskConfig):
     """One or two input texts and a column of numbers within `range`, both ends included."""
@@ -159,26 +123,37 @@ class RegressionConfig(TaskConfig):
     label: str
     range: tuple[float, float]
 
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return self.inputs
 
-class Words(_Strict):
+
+class Words(Strict):
     """The same candidates for every row; column `label` holds the index of the right one."""
 
     words: Names
     label: str
 
 
-class Columns(_Strict):
+class Columns(Strict):
     """A candidate per column (a name or a template); column `label` holds the index of the right one."""
 
     columns: Names
     label: str
 
 
-class Listed(_Strict):
+class Listed(Strict):
     """The candidates stand in the list column `list`, the right ones of them in the list column `right`."""
 
     list: str
     right: str
+
+
+def candidate_columns(candidates: Words | Columns | Listed) -> tuple[str, ...]:
+    """Where a row's own candidates stand: columns or templates."""
+    if isinstance(candidates, Columns):
+        return candidates.columns
+    return (candidates.list,) if isinstance(candidates, Listed) else ()
 
 
 class CandidatesConfig(TaskConfig):
@@ -193,6 +168,10 @@ class CandidatesConfig(TaskConfig):
     cut: str
     candidates: Words | Columns | Listed
     loss: Literal["candidates", "answer"]
+
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.prompt, self.answer, *candidate_columns(self.candidates))
 
 
 class MaskedConfig(TaskConfig):
@@ -211,8 +190,12 @@ class MaskedConfig(TaskConfig):
     several_tokens: bool = False
     label: str
 
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.prompt,)
 
-class Decoding(_Strict):
+
+class Decoding(Strict):
     """How text is generated: greedily or with beams, at most `max_new_tokens` tokens."""
 
     max_new_tokens: Positive
@@ -225,18 +208,33 @@ class GenerationConfig(TaskConfig):
     """`answer` is learnt after `prompt`, then the end token, or `stop` where there is one: what is generated
     is cut there.
 
-    `references` is the column of right texts (one, or a list). Evaluation rows with the same `group_by` are
-    one example, with the references of all. `separator` cuts a text into the spans that DROP's metric wants.
+    `references` is the column of right texts (one, or a list). With `merge_references` the rows of one group
+    (`dataset.group_by`) are one example when scored, with the references of all. `separator` cuts a text into
+    the spans that DROP's metric wants.
     """
 
     prompt: str
     answer: str
     cut: str | None = None
     references: str
-    group_by: str | None = None
+    merge_references: bool = False
     separator: str | None = None
     stop: str | None = None
     decoding: Decoding
+
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.prompt,)
+
+    @property
+    def merges(self) -> bool:
+        return self.merge_references
+
+    @model_validator(mode="after")
+    def _grouped(self) -> "GenerationConfig":
+        if self.merge_references and self.dataset.group_by is None:
+            raise ValueError("merge_references: needs dataset.group_by")
+        return self
 
 
 class ResponseConfig(TaskConfig):
@@ -247,11 +245,19 @@ class ResponseConfig(TaskConfig):
     answer: str
     cut: str | None = None
 
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.prompt,)
+
 
 class LanguageModelConfig(TaskConfig):
     """The likelihood of all texts of column `text`, read as one in blocks of the run's `max_length`."""
 
     text: str
+
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.text,)
 
 
 class SpansConfig(TaskConfig):
@@ -265,6 +271,10 @@ class SpansConfig(TaskConfig):
     stride: Positive
     max_answer_tokens: Positive
 
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.question, self.context)
+
 
 class TaggingConfig(TaskConfig):
     """A tag per word: columns with lists of words and of tag indices, and the tags' names, `O` for none."""
@@ -272,6 +282,10 @@ class TaggingConfig(TaskConfig):
     words: str
     tags: str
     names: Names
+
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (self.words,)
 
     @model_validator(mode="after")
     def _none(self) -> "TaggingConfig":
@@ -286,6 +300,10 @@ class ChoiceConfig(TaskConfig):
 
     inputs: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
     candidates: Columns | Listed
+
+    @property
+    def inputs_read(self) -> tuple[str, ...]:
+        return (*self.inputs, *candidate_columns(self.candidates))
 
     @model_validator(mode="after")
     def _told_apart(self) -> "ChoiceConfig":

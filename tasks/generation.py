@@ -17,6 +17,7 @@ from tasks import batches, metrics
 from tasks.answers import Answers
 from tasks.base import NUMBER, Rows
 from tasks.config import GenerationConfig
+from tasks.dataset import plain
 
 MERGED = "references of the group"
 """The column in which an example of several evaluation rows holds all their references."""
@@ -52,17 +53,17 @@ class Generation(Answers):
     def arrange(
         self, rows: Rows, training: bool, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Rows | None:
-        """Evaluation rows of one group become one example, the first of them, in the order they come."""
-        if training or self.config.group_by is None:
+        """Scored rows of one group become one example, the first of them, in the order they come."""
+        if training or not self.config.merge_references:
             return None
         columns = {name: list(values) for name, values in rows.items()}
-        texts = self.texts(columns, self.config.references)
+        right = self.right_texts(columns)
         groups: dict[str, list[int]] = {}
-        for place, key in enumerate(self.texts(columns, self.config.group_by)):
-            groups.setdefault(key, []).append(place)
+        for place, value in enumerate(self.column(columns, self.config.dataset.group_by or "")):
+            groups.setdefault(plain(value), []).append(place)
         firsts = [group[0] for group in groups.values()]
         arranged = {name: [values[place] for place in firsts] for name, values in columns.items()}
-        merged = [[texts[place] for place in group] for group in groups.values()]
+        merged = [[text for place in group for text in right[place]] for group in groups.values()]
         return arranged | {MERGED: merged, NUMBER: firsts}
 
     def ending(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
@@ -155,16 +156,24 @@ class Generation(Answers):
         column = self.config.references
         if MERGED in rows:
             return list(rows[MERGED])
-        if self.config.group_by is not None:  # a row held out of train is a group of its own
-            return [[text] for text in self.texts(rows, column)]
+        if self.config.merge_references:
+            return self.right_texts(rows)
         if not metrics.reads_lists(self.config.metrics[0]):
             return self.texts(rows, column)
-        found = self.column(rows, column)
-        if [] in found:  # rows held out of train have an answer and no references
-            answers = self.texts(rows, self.config.answer)
-            found = [r if r != [] else [a.strip()] for r, a in zip(found, answers, strict=True)]
-        found = self.lists(found, column)
+        found = self.lists(self.column(rows, column), column)
         if self.config.separator is None:
             return found
         # one answer of several spans, or those of several people: the data does not say which
         return [[spans, *([span] for span in spans if len(spans) > 1)] for spans in found]
+
+    def right_texts(self, rows: Rows) -> list[list[str]]:
+        """What is right for each row by itself: a text or a list of texts. DART's and WebNLG's lists are
+        empty in train, where the answer is right."""
+        column = self.config.references
+        found = self.column(rows, column)
+        if not any(isinstance(value, list | tuple) for value in found):
+            return [[text] for text in self.texts(rows, column)]
+        if [] in found:
+            answers = self.texts(rows, self.config.answer)
+            found = [r if r != [] else [a.strip()] for r, a in zip(found, answers, strict=True)]
+        return self.lists(found, column)

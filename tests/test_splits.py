@@ -6,7 +6,7 @@ import pytest
 from factories import make_spec
 
 import tasks.base
-from benchmark import data, models, runner, splits
+from benchmark import data, drawing, models, runner, splits
 from benchmark.errors import UserError
 from benchmark.twin import data as twins
 
@@ -54,7 +54,8 @@ def loaded(mirror, tokenizer):
         mirror(train=train, validation=evaluation or columns([0, 1]))
         task = tasks.base.load("glue/sst2").model_dump()
         task["dataset"] |= changes
-        if "shots" in changes:  # of two classes
+        if "shots" in changes:  # of two classes, drawn as the reference does
+            task["dataset"] |= {"held_out": "random", "nested": False}
             task["dataset"]["sizes"]["train"] = 2 * changes["shots"]["count"]
         adapter = tasks.base.adapter(tasks.base.parse(task.pop("name"), task, "made up"))
         spec = make_spec(model="tiny-bert", data="mirror", max_length=16, **fields)
@@ -205,12 +206,13 @@ def test_a_few_shot_task_draws_what_its_card_says(name, monkeypatch):
     spec = make_spec(task=name, data="twin", dev_examples=dev, score_on="dev", seed=13, epochs=1)
     where, found = data._read(task, task.dataset, "twin")
     part = splits.part(found, task, "train", where)
-    train, held_out = splits.draw(spec, part.rows, task.dataset, where)
+    drawn = drawing.draw(spec, part.rows, part.rows, task, where)
+    train, held_out = drawn.train, drawn.held_out
     labels = part.rows[shots.per][:]
     there = Counter(labels)
-    drawn = Counter(labels[i] for i in train)
-    assert drawn == {c: min(there[c], shots.count) for c in range(classes)}
-    left = {c: min(there[c] - drawn[c], shots.count) for c in range(classes)}
+    trained = Counter(labels[i] for i in train)
+    assert trained == {c: min(there[c], shots.count) for c in range(classes)}
+    left = {c: min(there[c] - trained[c], shots.count) for c in range(classes)}
     assert Counter(labels[i] for i in held_out) == {c: n for c, n in left.items() if n}
     assert not set(train) & set(held_out)
     assert f"dev_examples: {dev} here" in task.card.checked

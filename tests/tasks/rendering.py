@@ -19,6 +19,7 @@ if __name__ == "__main__":
 from benchmark import models, splits
 from benchmark.twin import data as twins
 from tasks import base, templates
+from tasks.dataset import plain
 
 GOLDEN = Path(__file__).parent / "golden"
 UNCUT = 1024
@@ -103,10 +104,11 @@ def chosen(adapter):
     all of the first groups, where rows of a group are one example."""
     rows = twin_part(adapter.config.name, "eval")
     n = len(next(iter(rows.values())))
-    key = getattr(adapter.config, "group_by", None)
-    if key:
-        several = [value for value, size in Counter(rows[key]).items() if size > 1][:2]
-        return take(rows, [i for i in range(n) if rows[key][i] in several])
+    if adapter.config.merges:
+        keys = [plain(value) for value in rows[adapter.config.dataset.group_by]]
+        several = [value for value, size in Counter(keys).items() if size > 1][:2]
+        if several:
+            return take(rows, [i for i in range(n) if keys[i] in several])
     if not templates_of(adapter.config) and adapter.head == "causal_lm":
         return take(rows, range(MOST))
     encoded = adapter.encode(rows, tokenizer_of(reader(adapter)), UNCUT)

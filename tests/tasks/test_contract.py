@@ -11,7 +11,7 @@ import torch
 from conftest import features
 from factories import make_spec
 
-from benchmark import data, listing, models, recipe, splits
+from benchmark import data, drawing, listing, models, recipe, splits
 from benchmark.errors import Unsupported
 from benchmark.twin import models as twins
 from tasks import base
@@ -157,7 +157,8 @@ def test_the_shots_and_as_many_rows_to_select_on_can_be_drawn(name):
     wanted = dataset.shots.count * classes
     spec = make_spec(task=name, data="twin", seed=13, dev_examples=wanted)
     part = splits.part(rendering.twin(dataset.id, dataset.config), base.load(name), "train", "twin")
-    train, held_out = splits.draw(spec, part.rows, dataset, "twin")
+    drawn = drawing.draw(spec, part.rows, part.rows, base.load(name), "twin")
+    train, held_out = drawn.train, drawn.held_out
     assert len(train) == dataset.sizes["train"] <= wanted and not set(train) & set(held_out)
     assert {rows[label][i] for i in train} == set(range(classes))
 
