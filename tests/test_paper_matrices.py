@@ -143,6 +143,7 @@ def test_opt_has_mezos_budget():
         assert (spec.dev_examples, cell.search.examples, spec.eval_examples) == (dev, dev, 1000)
         assert spec.batch_size * spec.accumulate == 8 and spec.weight_decay == 0
         assert runner.predicted_steps(spec) == 5 * math.ceil(train / 8)
+        assert spec.select == "best_loss"  # finetune.sh: load_best_model_at_end, no metric named
 
 
 def test_fewshot_holds_out_as_many_of_each_class_as_train():
@@ -153,6 +154,7 @@ def test_fewshot_holds_out_as_many_of_each_class_as_train():
         assert cell.search.lr == (1e-5, 3e-5, 5e-5)
         assert cell.seeds == (13, 21, 42, 87, 100)
         assert cell.settings["dev_examples"] == cell.search.examples == int(k) * classes[task]
+        assert cell.settings["select"] == "best"  # src/trainer.py: default_dev_objective
         assert cell.settings["max_steps"] == 1000 and cell.settings["eval_examples"] == 1000
 
 
