@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import plots, report_tables, summary
+from benchmark import consistency, plots, report_tables, summary
 from benchmark.record import RunRecord, read_curve
 from benchmark.summary import Cell, Row
 
@@ -93,7 +93,7 @@ def _page(
     pictures: Sequence[Picture],
     notices: list[str],
 ) -> dict[str, Any]:
-    differences = summary.differences(records)
+    differences = consistency.differences(records)
     search, unfair = report_tables.search_table(rows, trials)
     twin = any(row.is_twin for row in rows)
     if twin:

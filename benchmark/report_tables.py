@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.consistency import Difference, as_text, flatten, settings
 from benchmark.record import RunRecord
-from benchmark.summary import (
-    MEMORY_NAMES,
-    Difference,
-    Row,
-    as_text,
-    flatten,
-    settings,
-    winner,
-)
+from benchmark.summary import MEMORY_NAMES, Row, winner
 
 
 class Strong(str):

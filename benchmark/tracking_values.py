@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark.consistency import as_text, flatten
 from benchmark.record import RunRecord
-from benchmark.summary import as_text, flatten
 
 STATUSES = {"success": "FINISHED", "interrupted": "KILLED"}
 """MLflow's word for a record's status; FAILED for all others."""

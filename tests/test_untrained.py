@@ -7,7 +7,7 @@ import torch
 from factories import make_spec
 
 import tasks.base
-from benchmark import data, matrix, models, recipe, summary
+from benchmark import consistency, data, matrix, models, recipe
 from benchmark import record as records
 from benchmark.errors import Unsupported, UserError
 from benchmark.spec import RunSpec
@@ -138,7 +138,7 @@ def test_a_matrix_of_both_compares_them_and_goes_through_the_runner(go, in_proce
     assert (outcome.ran, outcome.failed, outcome.refused) == (3, 0, [])
     steps = {run_id.split("_")[-2]: n for run_id, n in watch.of("started")}
     assert steps["zero"] == 0 and steps["full"] > 0
-    differing = {d.field for d in summary.differences(records.load_all(results))}
+    differing = {d.field for d in consistency.differences(records.load_all(results))}
     assert not differing & {
         "max_steps",
         "batch_size",

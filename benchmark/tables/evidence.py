@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from benchmark import consistency, record, runner
 from benchmark import matrix as matrices
-from benchmark import record, runner, summary
 from benchmark.errors import UserError
 from benchmark.matrix import Cell
 from benchmark.record import RunRecord
@@ -151,11 +151,11 @@ def _fault(one: RunRecord, spec: RunSpec) -> str:
     """What `one` and the matrix's `spec` disagree on; "" for nothing."""
     unused = TRAINING if spec.lr is None else ()  # left out of `got` too
     wanted = {name: value for name, value in spec.model_dump().items() if name not in unused}
-    got = summary.resolved(one)
+    got = consistency.resolved(one)
     differing = [
-        f"{name} {summary.as_text(got.get(name))}, not {summary.as_text(wanted[name])}"
+        f"{name} {consistency.as_text(got.get(name))}, not {consistency.as_text(wanted[name])}"
         for name in wanted
-        if summary.as_text(got.get(name)) != summary.as_text(wanted[name])
+        if consistency.as_text(got.get(name)) != consistency.as_text(wanted[name])
     ]
     if differing:
         return f"not the matrix's run: {'; '.join(differing)}"
