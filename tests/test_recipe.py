@@ -130,6 +130,17 @@ def test_full_fine_tuning_is_the_written_out_loop(fields, folder):
     assert record.train.final_loss == curve["loss"][-1]
 
 
+@pytest.mark.parametrize("strategy", ["full", "hift"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_fused_optimizer_does_the_same_with_clipping_too(strategy, precision, tmp_path):
+    fields = {"strategy": strategy, "precision": precision, "clip": 0.1, "max_steps": 12}
+    plain, fused = (
+        curve_of(recipe.run(spec_of(fused=fused, **fields), tmp_path), tmp_path)["loss"]
+        for fused in (False, True)
+    )
+    assert fused == pytest.approx(plain, rel=1e-5 if precision == "fp32" else 1e-2)
+
+
 def test_dropout_is_active_in_training(full, folder):
     losses = curve_of(full, folder)["loss"]
     assert losses == pytest.approx(written_out(spec_of())["losses"], rel=1e-6)

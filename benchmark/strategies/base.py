@@ -67,6 +67,9 @@ class TuningStrategy:
         if spec.fused:
             implied["fused"] = True
         optimizer = kind(groups, lr=spec.lr, **implied)
+        # a fused kernel would unscale fp16 gradients by itself, after they are clipped, so Lightning refuses
+        # to clip at all; without this the scaler unscales them before, as it does for any other optimizer
+        optimizer._step_supports_amp_scaling = False
         rate = Rate(spec.schedule, total_steps, 1, warmup_steps(spec, total_steps))
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)
 
