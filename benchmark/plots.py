@@ -1,4 +1,5 @@
-"""The report's pictures: score against peak memory, loss curves, trainable ratio per step.
+"""The report's pictures: score against peak memory, loss curves, trainable ratio per step, and what runs have
+learned along the way.
 
 Matplotlib through its object API (no pyplot, no global state), written as PNG without a date, so
 equal input gives equal bytes. Colours are Okabe and Ito's, told apart by colour-blind readers.
@@ -7,8 +8,9 @@ equal input gives equal bytes. Colours are Okabe and Ito's, told apart by colour
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from benchmark.learning import Axis, Measure, Runs, mean_curve
 from benchmark.summary import MEMORY_NAMES, Row, pareto_front
 
 if TYPE_CHECKING:
@@ -19,7 +21,14 @@ Curve = Mapping[str, Sequence[float]]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_LINES = ("-", "--", ":", "-.")
 _RATIO_STEPS = 60
+_SPENT: dict[Axis, str] = {
+    "step": "optimizer steps",
+    "updates": "updates per\nparameter",
+    "flops": "TFLOP",
+}
+_SEEN: dict[Measure, str] = {"score": "score", "dev_loss": "held-out loss"}
 
 
 def styles(names: Sequence[str], choices: Sequence[str] = _COLOURS) -> dict[str, str]:
@@ -100,6 +109,50 @@ def trainable_ratio(
     _finish(figure, axes, path)
 
 
+def learning_curves(path: Path, runs: Runs, *, title: str, colours: Mapping[str, str]) -> None:
+    """Score above, held-out loss below, against what was spent; mean over seeds in a band of one standard
+    deviation. Narrow enough to be read on a phone."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    found = {
+        (seen, spent): {label: mean_curve(mine, spent, seen) for label, mine in runs.items()}
+        for seen in _SEEN
+        for spent in _SPENT
+    }
+    shown = [seen for seen in _SEEN if any(found[seen, "step"].values())]
+    size = (4.6, 0.7 + 1.9 * len(shown) + 0.2 * -(-len(runs) // 3))
+    figure = Figure(figsize=size, dpi=200, layout="constrained")
+    figure.suptitle(_plain(title), fontsize=10)
+    grid = figure.subplots(
+        len(shown), len(_SPENT), sharex="col", sharey="row", squeeze=False
+    )
+    lines = [line for line in _LINES for _ in _COLOURS]
+    styled = dict(zip(colours, cycle(lines), strict=False))
+    for row, seen in zip(grid, shown, strict=True):
+        for axes, spent in zip(row, _SPENT, strict=True):
+            for label, curve in found[seen, spent].items():
+                unit = 1e12 if spent == "flops" else 1
+                across = [amount / unit for amount, _ in curve]
+                means = [mean.mean for _, mean in curve]
+                spread = [mean.std or 0.0 for _, mean in curve]
+                low = [mean - std for mean, std in zip(means, spread, strict=True)]
+                high = [mean + std for mean, std in zip(means, spread, strict=True)]
+                look = {"color": colours[label], "linestyle": styled[label], "linewidth": 1.2}
+                axes.plot(across, means, label=_plain(label), **look)
+                axes.fill_between(across, low, high, color=colours[label], alpha=0.15, linewidth=0)
+            axes.grid(True, linewidth=0.4, color="#cccccc")
+            axes.tick_params(labelsize=8)
+            if spent == "updates":
+                axes.set_xscale("log")
+            else:
+                axes.xaxis.set_major_locator(MaxNLocator(2))
+        row[0].set_ylabel(_SEEN[seen], fontsize=9)
+    for axes, name in zip(grid[-1], _SPENT.values(), strict=True):
+        axes.set_xlabel(name, fontsize=9)
+    _write(figure, grid[0, 0], path, loc="outside lower center", ncols=3, fontsize=8)
+
+
 def _figure(title: str) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
@@ -112,11 +165,16 @@ def _figure(title: str) -> tuple["Figure", "Axes"]:
 
 
 def _finish(figure: "Figure", axes: "Axes", path: Path) -> None:
+    _write(figure, axes, path, loc="outside right upper", fontsize=8)
+
+
+def _write(figure: "Figure", axes: "Axes", path: Path, **legend: Any) -> None:
+    """With the legend of `axes` outside of all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+        figure.legend(handles, labels, frameon=False, **legend)
     FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
 
 

@@ -1,4 +1,5 @@
-"""A matrix's report from its records alone: index.html, report.md, cells.csv and their pictures.
+"""A matrix's report from its records alone: index.html, report.md, cells.csv, learning.csv and
+their pictures.
 
 Equal records give equal bytes, since reports are committed. Everything from a record is escaped, in
 HTML by Jinja2's autoescape and in Markdown by `escape_markdown`.
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import consistency, plots, report_tables, summary
+from benchmark import consistency, plots, report_learning, report_tables, summary
 from benchmark.record import RunRecord, read_curve
 from benchmark.summary import Cell, Row
 
@@ -52,6 +53,8 @@ def write_report(
         made = Path(temporary)
         pictures, notices = _draw(rows, kept, folder, made)
         page = _page(name, description, rows, kept, list(trials), pictures, notices)
+        page["learning"] = report_learning.sections(cells, kept, rows, made)
+        page["uneven"], page["with_groups"] = report_learning.uneven_table(kept, folder)
         report_tables.write_csv(made / "cells.csv", rows)
         for template in ("report.md", "index.html"):
             text = _environment(template).get_template(f"{template}.j2").render(page)
@@ -191,6 +194,6 @@ def _move_over(made: Path, out: Path) -> None:
     new = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
     for path in sorted(new, key=lambda path: (path.suffix == ".html", path)):
         os.replace(made / path, out / path)
-    for old in (out / "plots").glob("*.png"):
-        if old.relative_to(out) not in new:
+    for old in (out / report_learning.CSV, *(out / "plots").glob("*.png")):
+        if old.exists() and old.relative_to(out) not in new:
             old.unlink()

@@ -105,7 +105,7 @@ def status(
 
 
 def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
-    """Write reports/<matrix>/index.html, report.md and cells.csv from the records alone."""
+    """Write reports/<matrix>/index.html, report.md and their CSV files from the records alone."""
     from benchmark import matrix as matrices
 
     sys.stdout.write(f"{_write_report(matrices.load(matrix), results, reports)}\n")
