@@ -1,8 +1,8 @@
 """Learning curves: what strategies reach for the same examples, compute or updates, and how soon.
 
 Owns the arithmetic on the looks that records hold (`RunRecord.evaluations`). Between two looks a value is
-interpolated linearly, and beyond the first and the last look there is none: nothing is extrapolated. A look in
-the middle of a run is not a shorter run, since its learning rate has not come down yet. No files, no torch, no
+interpolated linearly; before the first and after the last there is none: nothing is extrapolated. A look in
+the middle of a run is not a shorter run: its learning rate has not come down yet. No files, no torch, no
 matplotlib.
 """
 

@@ -124,9 +124,7 @@ def learning_curves(path: Path, runs: Runs, *, title: str, colours: Mapping[str,
     size = (4.6, 0.7 + 1.9 * len(shown) + 0.2 * -(-len(runs) // 3))
     figure = Figure(figsize=size, dpi=200, layout="constrained")
     figure.suptitle(_plain(title), fontsize=10)
-    grid = figure.subplots(
-        len(shown), len(_SPENT), sharex="col", sharey="row", squeeze=False
-    )
+    grid = figure.subplots(len(shown), len(_SPENT), sharex="col", sharey="row", squeeze=False)
     lines = [line for line in _LINES for _ in _COLOURS]
     styled = dict(zip(colours, cycle(lines), strict=False))
     for row, seen in zip(grid, shown, strict=True):

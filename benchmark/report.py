@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import consistency, plots, report_learning, report_tables, summary
+from benchmark import (
+    consistency,
+    plots,
+    report_learning,
+    report_search,
+    report_tables,
+    summary,
+)
 from benchmark.record import RunRecord, read_curve
 from benchmark.summary import Cell, Row
 
@@ -52,7 +59,8 @@ def write_report(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         made = Path(temporary)
         pictures, notices = _draw(rows, kept, folder, made)
-        page = _page(name, description, rows, kept, list(trials), pictures, notices)
+        page = _page(name, description, rows, kept, pictures, notices)
+        page["search"] = report_search.section(rows, cells, trials)
         page["learning"] = report_learning.sections(cells, kept, rows, made)
         page["uneven"], page["with_groups"] = report_learning.uneven_table(kept, folder)
         report_tables.write_csv(made / "cells.csv", rows)
@@ -92,12 +100,10 @@ def _page(
     description: str,
     rows: Sequence[Row],
     records: Sequence[RunRecord],
-    trials: Sequence[RunRecord],
     pictures: Sequence[Picture],
     notices: list[str],
 ) -> dict[str, Any]:
     differences = consistency.differences(records)
-    search, unfair = report_tables.search_table(rows, trials)
     twin = any(row.is_twin for row in rows)
     if twin:
         notices = [
@@ -117,9 +123,6 @@ def _page(
         "costs": report_tables.cost_table(rows),
         "on_cpu": any(row.memory_kind == "counted_cpu_tensors" for row in rows),
         "pictures": pictures,
-        "searched": bool(trials),
-        "search": search,
-        "unfair": unfair,
         "problems": report_tables.problem_table(rows),
         "differences": report_tables.difference_table(differences),
         "settings": report_tables.settings_table(records),

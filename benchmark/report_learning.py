@@ -92,7 +92,9 @@ def _reference_tables(of: Comparison) -> list[Table]:
     final = f"{of.reference}'s final score {'−' if of.higher_is_better else '+'} {less:g}"
     reached = (f"steps to {final}", f"TFLOP to {final}") if of.measure == "score" else ()
     amounts = ("at equal examples", "at equal compute", "at equal updates per parameter")
-    title = f"{_MEASURES[of.measure]} less that of {of.reference} by the same seed, as far as both got"
+    title = (
+        f"{_MEASURES[of.measure]} less that of {of.reference} by the same seed, as far as both got"
+    )
     if reached:
         title += f"; and how soon {of.reference}'s final score is near"
     return [Table(columns=("strategy", *amounts, *reached), rows=tuple(body), title=title)]

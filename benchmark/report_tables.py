@@ -80,58 +80,6 @@ def cost_table(rows: Sequence[Row]) -> Table:
     return Table(columns=columns, rows=tuple(body), names=3)
 
 
-def search_table(rows: Sequence[Row], trials: Sequence[RunRecord]) -> tuple[Table, list[str]]:
-    """Every rate tried with its score on a held-out slice of train, and what is unfair in it."""
-    body, notices = [], []
-    found = {_cell_key(row): [t for t in trials if _trial_key(t) == _cell_key(row)] for row in rows}
-    width = max((len(tried) for tried in found.values()), default=0)
-    for row in rows:
-        tried = sorted(found[_cell_key(row)], key=lambda t: (t.spec["lr"], t.spec["seed"]))
-        cells = [_trial_text(trial, row) for trial in tried]
-        edge = tried and row.lr in (tried[0].spec["lr"], tried[-1].spec["lr"])
-        chosen = _number(row.lr, "g") + (" (edge)" if edge else "")
-        names = (task_name(rows, row.task), model_name(rows, row.model), row.label)
-        body.append((*names, chosen, *cells, *[""] * (width - len(cells))))
-        notices += _not_the_best(row, tried)
-    notices += _unequal_budgets(rows, found)
-    rates = [f"rate {i + 1}: dev score" for i in range(width)]
-    columns = ("task", "model", "strategy", "chosen rate", *rates)
-    return Table(columns=columns, rows=tuple(body), names=3), notices
-
-
-def _trial_text(trial: RunRecord, row: Row) -> str:
-    result = f"{trial.scores.main:.4f}" if trial.scores else trial.status
-    text = f"{trial.spec['lr']:g}: {result}"
-    return Strong(text) if trial.spec["lr"] == row.lr else text
-
-
-def _not_the_best(row: Row, tried: Sequence[RunRecord]) -> list[str]:
-    sign = 1 if row.higher_is_better else -1
-    scores = {t.spec["lr"]: sign * t.scores.main for t in tried if t.scores}
-    if not scores or row.lr is None or scores.get(row.lr) == max(scores.values()):
-        return []
-    cell = ", ".join(_cell_key(row))
-    return [f"{cell}: the rate used, {row.lr:g}, is not the best of its trials"]
-
-
-def _unequal_budgets(
-    rows: Sequence[Row], found: dict[tuple[str, str, str], list[RunRecord]]
-) -> list[str]:
-    """One line for each task and model whose strategies were not searched with equal effort."""
-    fields = ("dev_examples", "train_examples", "epochs", "max_steps", "batch_size", "seed")
-    lines = []
-    for task, model in _distinct((row.task, row.model) for row in rows):
-        budgets = {
-            label: sorted(str([t.spec.get(field) for field in fields]) for t in tried)
-            for (at, of, label), tried in found.items()
-            if (at, of) == (task, model)
-        }
-        if len({tuple(budget) for budget in budgets.values()}) > 1:
-            counts = ", ".join(f"{label} {len(budget)}" for label, budget in budgets.items())
-            lines.append(f"unequal search budget in {task}, {model}: trials are {counts}")
-    return lines
-
-
 def problem_table(rows: Sequence[Row]) -> Table:
     columns = ("run", "status", "reason")
     problems = [(p.run_id, p.status, p.reason) for row in rows for p in row.problems]
@@ -211,14 +159,6 @@ def model_name(rows: Iterable[Row], model: str) -> str:
 def _metric(rows: Iterable[Row], task: str) -> str:
     metrics = _distinct(row.metric for row in rows if row.task == task and row.metric)
     return " / ".join(metrics) or "no score"
-
-
-def _cell_key(row: Row) -> tuple[str, str, str]:
-    return row.task, row.model, row.label
-
-
-def _trial_key(trial: RunRecord) -> tuple[str, str, str]:
-    return trial.spec["task"], trial.spec["model"], trial.spec["label"]
 
 
 def _number(value: float | None, form: str) -> str:

@@ -124,16 +124,12 @@ def chosen_rate(cell: Cell, results: Path) -> float | None:
 
 def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
     """What the cell's trials at one rate came to; None while one of them is still to run."""
-    values: list[float | None] = []
-    errors: list[float | None] = []
+    scores = []
     for trial in cell.trials([rate]):
         if state_of(trial, results) in ("missing", "stale", "interrupted"):
             return None
-        scores = record.load(folder_of(trial, results) / f"{trial.run_id}.json").scores
-        sign = 1 if scores is not None and scores.higher_is_better else -1
-        values.append(None if scores is None else sign * scores.main)
-        errors.append(None if scores is None else scores.stderr)
-    return search.outcome(values, errors)
+        scores.append(record.load(folder_of(trial, results) / f"{trial.run_id}.json").scores)
+    return search.outcome_of(scores)
 
 
 def plan(matrix: Matrix, results: Path) -> list[Planned]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from benchmark.record import Scores
 from benchmark.spec import Strict
 
 Rate = Annotated[float, Field(gt=0)]
@@ -61,6 +62,13 @@ def outcome(values: Sequence[float | None], errors: Sequence[float | None]) -> O
     known = [error for error in errors if error is not None]
     whole = math.hypot(*known) / len(known) if len(known) == len(values) else None
     return Outcome(statistics.fmean(value for value in values if value is not None), whole)
+
+
+def outcome_of(scores: Sequence[Scores | None]) -> Outcome:
+    """Of the scores of one rate's trials, None where a trial has none; a metric that is better lower changes
+    its sign."""
+    values = [s and (s.main if s.higher_is_better else -s.main) for s in scores]
+    return outcome(values, [s and s.stderr for s in scores])
 
 
 def tried(search: Search, came_to: Callable[[float], Outcome | None]) -> list[float]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from benchmark.record import RunRecord
+from benchmark.search import Search
+from benchmark.spec import RunSpec
 
 MEMORY_NAMES = {
     "cuda": "peak GPU memory",
@@ -32,6 +34,9 @@ class Cell(Protocol):
     def label(self) -> str: ...
     @property
     def run_ids(self) -> tuple[str, ...]: ...
+    @property
+    def search(self) -> Search | None: ...
+    def trials(self, rates: Sequence[float] = ()) -> list[RunSpec]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

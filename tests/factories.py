@@ -21,6 +21,7 @@ class MadeUpCell:
     strategy: str
     label: str
     run_ids: tuple[str, ...]
+    search: None = None
 
 
 def make_spec(**fields: Any) -> RunSpec:

@@ -127,29 +127,6 @@ def test_a_twin_score_is_labelled_wherever_it_stands(tmp_path):
     assert {row["data_source"] for row in rows} == {"twin"}
 
 
-def test_search_table_marks_the_rate_used_and_unequal_budgets(tmp_path):
-    specs = made_up_specs()
-
-    def trial(strategy, lr, score):
-        spec = make_spec(strategy=strategy, lr=lr, score_on="dev", dev_examples=50)
-        return make_record(spec, score=score)
-
-    trials = [trial(s, lr, 0.7 + 1000 * lr) for s in BASES for lr in (1e-5, 5e-5)]
-    trials += [trial(s, 2e-4, 0.5) for s in BASES]
-    _, text = both_texts(write(tmp_path, specs, made_up_records(specs), trials=trials))
-    assert text.count("**5e-05: 0.7500**") == 3 and "1e-05: 0.7100" in text
-    assert "(edge)" not in text and "same search budget" in text
-
-    trials = [t for t in trials[:-1] if t.spec["lr"] != 1e-5]
-    _, text = both_texts(write(tmp_path, specs, made_up_records(specs), trials=trials))
-    assert "unequal search budget in glue/sst2, minilm: trials are full 2, hift 2, lora 1" in text
-    assert "(edge)" in text and "same search budget" not in text
-
-    trials[0] = trial("full", 5e-5, 0.1)
-    page, _ = both_texts(write(tmp_path, specs, made_up_records(specs), trials=trials))
-    assert "glue/sst2, minilm, full: the rate used, 5e-05, is not the best of its trials" in page
-
-
 def test_differences_are_printed(tmp_path):
     specs = made_up_specs()
     specs[3] = make_spec(strategy="hift", seed=0, batch_size=99)
