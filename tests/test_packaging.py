@@ -1,6 +1,7 @@
 """What is installed, what imports what, and the newcomer's Makefile."""
 
 import ast
+import dataclasses
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from factories import make_record
+from factories import make_record, write_run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -102,10 +103,15 @@ def loaded_by(code: str, *, cwd: Path) -> set[str]:
 
 
 def test_help_plan_status_and_report_stay_light(tmp_path):
-    """With a record for the report to read and draw."""
+    """With a record for the report to read and draw, whose curve it has to test."""
     (spec, *_) = matrix.load(DEMO).cells[0].runs(None)
-    (tmp_path / "results" / "demo").mkdir(parents=True)
-    record.write(make_record(spec), tmp_path / "results" / "demo" / f"{spec.run_id}.json")
+    made = make_record(spec)
+    look = {"examples": 1, "tokens": 1, "flops": 1, "seconds": 1.0, "score": 0.5}
+    looks = [record.Evaluation(step=step, **look) for step in (1, 2)]
+    train = dataclasses.replace(made.train, group_tokens=[1.0, 2.0])
+    write_run(
+        tmp_path / "results" / "demo", dataclasses.replace(made, train=train, evaluations=looks)
+    )
     for arguments in (["--help"], ["plan", DEMO], ["status", DEMO], ["report", DEMO]):
         call = ["hift-bench", *map(str, arguments)]
         code = (
