@@ -24,12 +24,12 @@ _LENGTH = ("train_examples", "epochs", "max_steps", "batch_size", "accumulate")
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """`rules` and `equal` are sentences; `unequal` those that a reader should be warned by."""
+    """All but the table are sentences; `warnings` say what is unequal or not by the rule."""
 
     table: Table
     rules: tuple[str, ...]
     equal: tuple[str, ...]
-    unequal: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def section(
         table=_table(rows, found),
         rules=tuple(_rules(found)),
         equal=tuple(equal),
-        unequal=(*_not_by_the_rule(found), *unequal),
+        warnings=(*_not_by_the_rule(found), *unequal),
     )
 
 

@@ -67,8 +67,8 @@ def outcome(values: Sequence[float | None], errors: Sequence[float | None]) -> O
 def outcome_of(scores: Sequence[Scores | None]) -> Outcome:
     """Of the scores of one rate's trials, None where a trial has none; a metric that is better lower changes
     its sign."""
-    values = [s and (s.main if s.higher_is_better else -s.main) for s in scores]
-    return outcome(values, [s and s.stderr for s in scores])
+    signed = [None if s is None else s.main if s.higher_is_better else -s.main for s in scores]
+    return outcome(signed, [None if s is None else s.stderr for s in scores])
 
 
 def tried(search: Search, came_to: Callable[[float], Outcome | None]) -> list[float]:

@@ -66,7 +66,7 @@ def test_each_rate_has_its_mean_over_seeds_and_the_rules_choice_is_bold(tmp_path
         ("0.0002: 0.8000 ± 0.0250 (2)", True),
         ("0.0004: 0.7500 ± 0.0250 (2)", False),
     ]
-    assert section.unequal == ()
+    assert section.warnings == ()
     (rule,) = section.rules
     assert "the best mean" in rule and "by the score" in rule
     (budget,) = section.equal
@@ -82,12 +82,12 @@ def test_the_lowest_rate_within_an_error_is_the_rules_and_no_fault(tmp_path):
     scores = {1e-4: 0.60, 2e-4: 0.79, 4e-4: 0.80}
     section = said(cells, both(cells, scores))
     assert [strong for _, strong in found(section, "full")[1:]] == [False, True, False]
-    assert section.unequal == () and "within one standard error" in section.rules[0]
+    assert section.warnings == () and "within one standard error" in section.rules[0]
     assert found(section, "full")[3][0] == "0.0004: 0.8000 ± 0.0250 (2), edge", (
         "the best is what may lie at an edge, not the rate taken"
     )
     section = said(cells, both(cells, scores), used={"full": 4e-4, "head": 2e-4})
-    assert section.unequal == (
+    assert section.warnings == (
         "glue/sst2, minilm, full: the rate used, 0.0004, is not its search's: 0.0002",
     )
 
@@ -105,7 +105,7 @@ def test_by_the_loss_the_lowest_is_best(tmp_path):
         ("0.0002: 0.3000 (2)", True),
         ("0.0004: 0.4000 (2)", False),
     ]
-    assert "by the loss" in section.rules[0] and section.unequal == ()
+    assert "by the loss" in section.rules[0] and section.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_grid_that_was_extended_is_another_budget_and_says_so(tmp_path):
     trials = trials_of(cells[0], wider) + trials_of(cells[1], INTERIOR)
     section = said(cells, trials, used={"full": 8e-4})
     assert found(section, "full")[4] == ("0.0008: 0.9000 ± 0.0250 (2)", True)
-    assert section.equal == () and section.unequal == (
+    assert section.equal == () and section.warnings == (
         "unequal search budget in glue/sst2, minilm: "
         "full: 5 rates (2 of them beyond an edge) a factor of 2 apart × 2 seeds × 20 steps of 16 "
         "examples, on 1,000 held-out rows; "
@@ -159,8 +159,8 @@ def test_the_budget_is_the_same_only_if_it_is_in_every_respect(tmp_path, theirs,
         rates = zip(cells[1].search.lr, INTERIOR.values(), strict=True)
         trials += trials_of(cells[1], dict(rates))
     section = said(cells, trials)
-    assert section.equal == () and len(section.unequal) == 1
-    assert section.unequal[0].startswith("unequal search budget") and words in section.unequal[0]
+    assert section.equal == () and len(section.warnings) == 1
+    assert section.warnings[0].startswith("unequal search budget") and words in section.warnings[0]
 
 
 def test_other_rates_by_the_same_factor_are_the_same_budget_and_zero_shot_needs_none(tmp_path):
@@ -169,7 +169,7 @@ def test_other_rates_by_the_same_factor_are_the_same_budget_and_zero_shot_needs_
     higher = {10 * rate: score for rate, score in INTERIOR.items()}
     trials = trials_of(cells[0], INTERIOR) + trials_of(cells[1], higher)
     section = said(cells, trials, used={"head": 2e-3, "none": None})
-    assert len(section.equal) == 1 and section.unequal == ()
+    assert len(section.equal) == 1 and section.warnings == ()
     assert len(section.table.rows) == 2
 
 
@@ -179,7 +179,7 @@ def test_a_search_under_way_and_trials_of_another_search(tmp_path):
     section = said(cells, trials[1:])
     assert found(section, "full")[1] == ("0.0001: missing", False)
     assert not any(strong for _, strong in found(section, "full"))
-    assert "glue/sst2, minilm, full: the search is not finished" in section.unequal
+    assert "glue/sst2, minilm, full: the search is not finished" in section.warnings
     old = [dataclasses.replace(trial, spec_hash="another") for trial in trials]
     assert said(cells, old) is None
     given = cells_of(
