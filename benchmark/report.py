@@ -113,6 +113,7 @@ def _page(
         ]
     if any(record.code.get("dirty") for record in records):
         notices = [*notices, "Some runs were made from code with uncommitted changes."]
+    notices = [*notices, *_overlaps(records)]
     return {
         "name": name,
         "description": description,
@@ -128,6 +129,21 @@ def _page(
         "settings": report_tables.settings_table(records),
         "provenance": report_tables.provenance_table(records),
     }
+
+
+def _overlaps(records: Iterable[RunRecord]) -> list[str]:
+    """A line for each task of which scored examples, or their sources, stand among the training rows."""
+    most: dict[str, tuple[float, float]] = {}
+    for record in records:
+        found = record.inputs and record.inputs.overlap_eval
+        if found and found.group:
+            task = record.spec["task"]
+            most[task] = max(most.get(task, (0.0, 0.0)), (found.group, found.exact))
+    return [
+        f"{task}: of {group:.1%} of the scored examples the source stands among the training rows, of "
+        f"{exact:.1%} the whole input."
+        for task, (group, exact) in sorted(most.items())
+    ]
 
 
 def _draw(
