@@ -4,7 +4,6 @@ The source is chosen, recorded and never falls back by itself. A twin is a mirro
 Rows are drawn by seed (`drawing.py`); the held-out slice and the training rows never overlap.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark import drawing, overlap, splits, tokenised
 from benchmark.cache import cache_folder
@@ -42,10 +41,19 @@ class Rows:
     split: str
 
 
+class Read(NamedTuple):
+    """A dataset as it lies in its source: a folder, or an id on the Hub and the commit read."""
+
+    where: str
+    splits: "DatasetDict"
+    commit: str | None
+
+
 @dataclass(frozen=True)
 class Data:
     """What a run trains and is scored on; `development` is None unless a slice was held out.
 
+    `revision`: the commit on the Hub (two where there are two datasets); None for a mirror or twin.
     `read`: rows of each role's split as it lies in the source. `truncated`: examples whose text was cut.
     `left_out`: rows that are no examples. `set_aside`: rows of train that neither train nor are held out, as
     they share text with held-out ones. `shown`: demonstrations before a prompt, the mean over examples.
@@ -55,6 +63,7 @@ class Data:
     train: Rows
     evaluation: Rows
     development: Rows | None
+    revision: str | None
     fingerprint: str
     read: Mapping[str, int]
     truncated: int
@@ -99,18 +108,18 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
     """
     task = adapter.config
     dataset, found = task.dataset, _read_all(task, spec.data)
+    commits = dict.fromkeys(read.commit for read in found.values() if read.commit)
 
     def arranged(part: splits.Part, role: str, training: bool) -> splits.Part:
-        where, _ = found[role]
-        return _arranged(part, role, training, where, adapter, tokenizer, spec)
+        return _arranged(part, role, training, found[role].where, adapter, tokenizer, spec)
 
-    raw = {role: splits.part(s, task, role, where) for role, (where, s) in found.items()}
+    raw = {role: splits.part(r.splits, task, role, r.where) for role, r in found.items()}
     parts = {role: arranged(part, role, role == "train") for role, part in raw.items()}
     n_eval = len(parts["eval"].rows)
     if not n_eval:
         split = dataset.splits["eval"]
-        raise UserError(f"{found['eval'][0]}: {spec.task}: no examples in {split}")
-    where, _ = found["train"]
+        raise UserError(f"{found['eval'].where}: {spec.task}: no examples in {split}")
+    where = found["train"].where
     drawn = drawing.draw(spec, parts["train"].rows, parts["eval"].rows, task, where)
     train, evaluation, held_out = parts["train"].only(drawn.train), parts["eval"], None
     if spec.eval_examples is not None and spec.eval_examples < n_eval:
@@ -125,7 +134,7 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         try:
             return make({name: list(part.rows[name]) for name in part.rows.column_names})
         except TaskError as error:
-            raise _named(error, part.numbers, role, found[role][0], task) from None
+            raise _named(error, part.numbers, role, found[role].where, task) from None
 
     def encoded_rows(part: splits.Part, role: str, note: str = "") -> Rows:
         name = dataset.splits[role] + note
@@ -152,11 +161,9 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
     encoded = [part.encoded for part in data if part is not None and part.encoded is not None]
     return Data(
         *data,
+        revision=" + ".join(commits) or None,
         fingerprint=hashlib.sha256(ids.encode()).hexdigest()[:12],
-        read={
-            role: len(all_splits[splits.name(dataset, role)])
-            for role, (_, all_splits) in found.items()
-        },
+        read={role: len(r.splits[splits.name(dataset, role)]) for role, r in found.items()},
         truncated=sum(sum(part["truncated"]) for part in encoded),
         left_out=sum(part.left_out for part in raw.values()),
         set_aside=drawn.set_aside,
@@ -188,7 +195,7 @@ def _folder(task: TaskConfig, origin: Origin, source: str) -> Path:
     return folder
 
 
-def _read_all(task: TaskConfig, source: str) -> dict[str, tuple[str, "DatasetDict"]]:
+def _read_all(task: TaskConfig, source: str) -> dict[str, Read]:
     """What `_read` gives for each role; a dataset that serves both is read once."""
     train, evaluation = task.dataset.origins.values()
     found = _read(task, train, source)
@@ -198,34 +205,53 @@ def _read_all(task: TaskConfig, source: str) -> dict[str, tuple[str, "DatasetDic
     }
 
 
-def _read(task: TaskConfig, origin: Origin, source: str) -> tuple[str, "DatasetDict"]:
-    """Where the data is (a folder, or an id on the Hub) and all its splits."""
+def _read(task: TaskConfig, origin: Origin, source: str) -> Read:
+    """The whole dataset. Raises UserError where it cannot be read, or not at the commit that is pinned."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     if source == "hub":
-        where, arguments = origin.id, {"revision": origin.revision}
+        # the address, as a folder of the dataset's name in the current one would go before the Hub
+        where, path, arguments = (
+            origin.id,
+            f"hf://datasets/{origin.id}",
+            {"revision": origin.revision},
+        )
     else:
         if source == "mirror":
             _check(task, origin)
-        folder = _folder(task, origin, source).resolve()
-        where, arguments = str(folder), {"cache_dir": _cache_of(folder)}
-    read = functools.partial(datasets.load_dataset, where, origin.config, **arguments)
+        where = path = str(_folder(task, origin, source).resolve())
+        arguments = {"cache_dir": _cache_of(Path(path))}
+
+    def read() -> tuple["DatasetDict", str]:
+        builder = datasets.load_dataset_builder(path, origin.config, **arguments)
+        builder.download_and_prepare()
+        return builder.as_dataset(), str(builder.hash)
+
     try:
         try:
-            return where, read()
+            found, commit = read()
         except Exception:
             if source == "hub":
                 raise
             shutil.rmtree(arguments["cache_dir"], ignore_errors=True)  # it may be what is damaged
-            return where, read()
+            found, commit = read()
     except Exception as error:  # whatever the reader's libraries raise, it is the data that is bad
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         hint = (
             "; no network? data: mirror with --data-root, or data: twin" if source == "hub" else ""
         )
         raise UserError(f"{where}: {task.name} cannot be read: {reason}{hint}") from error
+    if source != "hub":
+        return Read(where, found, None)
+    if origin.pinned and commit != origin.revision:
+        # without network, datasets takes the latest that is in its cache, of whatever commit
+        raise UserError(
+            f"{where}: {task.name} is pinned to commit {origin.revision}, and what can be read here, without "
+            f"the Hub, is {commit}"
+        )
+    return Read(where, found, commit)
 
 
 def _cache_of(folder: Path) -> str:

@@ -37,7 +37,9 @@ def _tasks() -> list[dict[str, Any]]:
                 "adapter": task.adapter,
                 "metric": f"{task.main}@{task.main_version.rpartition('@')[2]}",
                 "dataset": task.dataset.title,
-                "revision": re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", task.dataset.pinned),
+                "revision": re.sub(
+                    r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", task.dataset.revisions
+                ),
                 "version": task.version,
                 **task.dataset.sizes,
                 "families": FAMILIES[task.adapter],

@@ -4,10 +4,12 @@ Add a model: one entry in MODELS. Weights are read from safetensors and no remot
 no torch, so that a wrong name is refused before anything starts.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -100,6 +102,21 @@ def source(name: str, revision: str | None = None) -> Source:
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return Source(name, "hub", name, revision)
     raise UserError(f"model {name!r}: no such model, folder or Hub id{nearest(name, MODELS)}")
+
+
+def at_commit(source: Source) -> Source:
+    """The source with the commit that its branch or tag of the Hub stands at (without network, in the local
+    cache), so that all that is loaded with it is of one commit. Any other kind of source as it is.
+
+    Raises UserError where the model's configuration cannot be had.
+    """
+    if source.kind != "hub":
+        return source
+    from huggingface_hub import hf_hub_download
+
+    with _refusing(source):
+        path = hf_hub_download(source.location, "config.json", revision=source.revision)
+    return replace(source, revision=Path(path).parent.name)  # .../snapshots/<commit>/config.json
 
 
 def _packaged(name: str, location: str) -> Source:
@@ -206,15 +223,23 @@ def fingerprint(model: "PreTrainedModel") -> str:
 
 
 def _from_pretrained(auto: Any, source: Source, **arguments: Any) -> Any:
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try:
+    with _refusing(source):
         return auto.from_pretrained(
             _place(source), revision=source.revision, trust_remote_code=False, **arguments
         )
+
+
+@contextlib.contextmanager
+def _refusing(source: Source) -> Iterator[None]:
+    """Say in one line what the libraries cannot load."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         hint = " (no network? use a local folder or a twin)" if source.kind == "hub" else ""

@@ -15,7 +15,7 @@ from benchmark.errors import UserError
 from benchmark.forecast import Forecast, Place, first_spec, place
 from benchmark.matrix import Cell
 from benchmark.runner import SETTLED, Planned
-from tasks.dataset import Origin
+from tasks.dataset import COMMIT, Origin
 
 
 class Need(NamedTuple):
@@ -82,7 +82,31 @@ def summary(
         reasons.setdefault((need.kind, why), []).append(need.name)
     for (kind, why), names in sorted(reasons.items(), key=lambda reason: reason[0][0]):
         yield f"missing {kind}: {why} (for {', '.join(names)})"
+    yield from _unpinned(dict.fromkeys(n for p in left for n in needs(p.cell)))
     yield from forecast.lines(peaks or {}, budget)
+
+
+def _unpinned(needed: Iterable[Need]) -> Iterator[str]:
+    """What is read from the Hub at a branch, which may stand at another commit in the next run."""
+    readers: dict[str, list[str]] = {}
+    for need in needed:
+        if need.kind == "data" and need.variant == "hub":
+            for origin in tasks.base.load(need.name).dataset.origins.values():
+                if not origin.pinned:
+                    branch = f"dataset {origin.id}: {origin.revision}"
+                    readers.setdefault(branch, []).append(need.name)
+        elif need.kind == "weights" and _moves(need):
+            readers[f"model {need.name}: {need.variant or 'main'}"] = []
+    for branch, names in sorted(readers.items()):
+        who = f" (for {', '.join(dict.fromkeys(names))})" if names else ""
+        yield f"not pinned: {branch} is a branch or tag, which may move{who}; records name its commit"
+
+
+def _moves(need: Need) -> bool:
+    """Whether the model comes from the Hub, and not at a commit."""
+    entry = models.MODELS.get(need.name)
+    on_hub = entry.startswith("hub:") if entry else not Path(need.name).is_dir()
+    return on_hub and not COMMIT.fullmatch(need.variant or "")
 
 
 def _steps(planned: Planned) -> int:
@@ -124,7 +148,7 @@ def _prepared(root: Path, origin: Origin) -> Iterator[Path]:
     one is pinned: the folder of a branch is named by the commit that the branch stood at."""
     owner, _, name = origin.id.rpartition("/")
     wanted = f"{owner}___{name}".lstrip("_")
-    commit = "*" if "/" in origin.revision else origin.revision
+    commit = origin.revision if origin.pinned else "*"
     for folder in root.glob("*"):
         if _plain(folder.name) == _plain(wanted):
             yield from folder.glob(f"{origin.config}/*/{commit}/dataset_info.json")

@@ -58,7 +58,7 @@ def run(
     strategy = strategy_class(spec.strategy)(spec)
     task = tasks.base.load(spec.task)
     adapter = tasks.base.adapter(task)
-    source = models.source(spec.model, spec.model_revision)
+    source = models.at_commit(models.source(spec.model, spec.model_revision))
     tokenizer = models.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
     rows = data.load(spec, adapter, tokenizer)
@@ -71,7 +71,7 @@ def run(
         model_fingerprint=models.fingerprint(model),
         dataset=task.dataset.title,
         dataset_source=spec.data,
-        dataset_revision=task.dataset.pinned if spec.data == "hub" else None,
+        dataset_revision=rows.revision,
         dataset_fingerprint=rows.fingerprint,
         task_version=task.version,
         examples_train=len(rows.train.ids) if strategy.trains else spec.demonstrations,

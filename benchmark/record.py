@@ -160,7 +160,8 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What went in. `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows drawn.
+    """What went in. `*_revision`: the commit on the Hub, a package's or twin's version, None for a folder.
+    `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows drawn.
 
     `read_*`: rows of the splits in the source. `examples_*`: examples used of them, for training (or as
     demonstrations) and for the score. `examples_truncated`: those whose text was cut. `left_out`: rows of

@@ -1,6 +1,7 @@
 """What a task YAML says of its data: which dataset, which rows of it, and how rows of train are held out."""
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,12 +25,22 @@ class Shots(Strict):
     all_of: tuple[int, ...] = ()
 
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision that is always the same content; a branch or tag may move."""
+
+
 class Origin(Strict):
-    """One dataset, in the Hub's terms. `revision` is pinned; script datasets use `refs/convert/parquet`."""
+    """One dataset, in the Hub's terms. `revision` is a commit; `refs/convert/parquet`, which is a branch, for
+    datasets that were scripts."""
 
     id: str
     config: str
     revision: str
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit."""
+        return COMMIT.fullmatch(self.revision) is not None
 
 
 class DatasetConfig(Origin):
@@ -65,7 +76,7 @@ class DatasetConfig(Origin):
         return " + ".join(dict.fromkeys(f"{o.id}/{o.config}" for o in self.origins.values()))
 
     @property
-    def pinned(self) -> str:
+    def revisions(self) -> str:
         """The revision, or both in the order of the title."""
         found = {f"{o.id}/{o.config}": o.revision for o in self.origins.values()}
         return " + ".join(found.values())

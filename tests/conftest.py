@@ -93,6 +93,21 @@ def mirror(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Empty caches of the Hub's libraries; whoever asks the network fails the test. See hub_caches."""
+    import socket
+
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asks the network"))
+    return tmp_path
+
+
+@pytest.fixture
 def go(tmp_path):
     """Run a matrix given as text; returns the outcome and what was told."""
     from runs import Watch

@@ -42,7 +42,7 @@ def of_real(monkeypatch):
     def of_real(name):
         monkeypatch.setenv("HIFT_DATA_ROOT", str(SHARED))
         task = tasks.base.load(name)
-        where, found = data._read(task, task.dataset, "mirror")
+        where, found, _ = data._read(task, task.dataset, "mirror")
         return [task, *(splits.part(found, task, role, where).rows for role in ("train", "eval"))]
 
     return of_real

@@ -1,18 +1,14 @@
 """Pricing a matrix: what is missing, by folders that the libraries themselves wrote, and the totals."""
 
 import json
-import socket
 import textwrap
 from pathlib import Path
 from unittest.mock import Mock
 
-import datasets
-import huggingface_hub
 import pytest
-from datasets.packaged_modules.parquet.parquet import Parquet
 from factories import make_record, make_spec
+from hub_caches import cache_dataset, cache_weights
 
-import tasks.base
 from benchmark import forecast, matrix, pricing, record, runner
 from benchmark.errors import UserError
 
@@ -23,53 +19,12 @@ HUB = """
 """
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    """Empty caches of both libraries; whoever asks the network fails the test."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asks the network"))
-    return tmp_path
-
-
 def priced(home, text):
     path = home / "m.yaml"
     path.write_text(textwrap.dedent(text))
     planned = runner.plan(matrix.load(path), home / "results")
     missing = pricing.absent(planned)
     return pricing.rows(planned, missing), list(pricing.summary(planned, missing))
-
-
-def cache_weights(home, repo, *files, commit="c0ffee", index=None):
-    """A snapshot of the repository in the Hub's cache, as huggingface_hub lays it out."""
-    folder = home / "hub" / f"models--{repo.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True, exist_ok=True)
-    (folder / "refs" / "main").write_text(commit)
-    for name in files:
-        (folder / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
-        (folder / "snapshots" / commit / name).write_text("{}")
-    if index:
-        content = {"weight_map": {f"layer{i}": shard for i, shard in enumerate(index)}}
-        path = folder / "snapshots" / commit / "model.safetensors.index.json"
-        path.write_text(json.dumps(content))
-
-
-def cache_dataset(home, task, commit=None):
-    """The dataset as the library `datasets` prepares it in its own cache."""
-    dataset = tasks.base.load(task).dataset
-    file = home / "rows.parquet"
-    datasets.Dataset.from_dict({"sentence": ["a"], "label": [1]}).to_parquet(file)
-    builder = Parquet(
-        cache_dir=str(home / "datasets"),
-        dataset_name=dataset.id.split("/")[1],
-        config_name=dataset.config,
-        config_id=dataset.config,
-        hash=commit or dataset.revision,
-        data_files={"train": [str(file)]},
-    )
-    builder.repo_id = dataset.id  # given at once, it would have to come from the Hub
-    builder._cache_dir = builder._build_cache_dir()
-    builder.download_and_prepare()
 
 
 def lacks(home, text=HUB):
@@ -89,6 +44,7 @@ def test_empty_caches_lack_everything_and_say_where_they_looked(home):
         f"missing data: nyu-mll/glue (sst2) is not in {home / 'datasets'} (for glue/sst2)",
         f"missing weights: FacebookAI/roberta-base is not in {home / 'hub'} as safetensors "
         "(for roberta-base)",
+        "not pinned: model roberta-base: main is a branch or tag, which may move; records name its commit",
     ]
 
 

@@ -34,9 +34,9 @@ def test_ax_trains_on_mnli_and_is_scored_on_the_diagnostic_set(tokenizer):
 def test_both_datasets_are_named_and_both_are_looked_for(mirror):
     task = tasks.base.load("glue/ax")
     assert task.dataset.title == "nyu-mll/glue/mnli + pietrolesci/glue_diagnostics/default"
-    assert task.dataset.pinned == f"{task.dataset.revision} + refs/convert/parquet"
+    assert task.dataset.revisions == f"{task.dataset.revision} + refs/convert/parquet"
     mnli = tasks.base.load("glue/mnli").dataset
-    assert (mnli.title, mnli.pinned) == ("nyu-mll/glue/mnli", mnli.revision)
+    assert (mnli.title, mnli.revisions) == ("nyu-mll/glue/mnli", mnli.revision)
     root = mirror(config="mnli", train={"premise": ["a"], "hypothesis": ["b"], "label": [0]})
     with pytest.raises(UserError, match=f"^{root}: has no dataset pietrolesci/glue_diagnostics"):
         data.check(task, "mirror")
@@ -204,7 +204,7 @@ def test_a_few_shot_task_draws_what_its_card_says(name, monkeypatch):
     shots, classes = task.dataset.shots, len(task.words)
     dev = shots.count * classes
     spec = make_spec(task=name, data="twin", dev_examples=dev, score_on="dev", seed=13, epochs=1)
-    where, found = data._read(task, task.dataset, "twin")
+    where, found, _ = data._read(task, task.dataset, "twin")
     part = splits.part(found, task, "train", where)
     drawn = drawing.draw(spec, part.rows, part.rows, task, where)
     train, held_out = drawn.train, drawn.held_out
