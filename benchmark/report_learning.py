@@ -121,7 +121,7 @@ def _reach_texts(reach: Reach | None) -> tuple[str, str]:
     if reach is None:
         return "not comparable", "not comparable"
     if reach.steps is None or reach.flops is None:
-        text = "never" if not reach.reached else f"{reach.reached} of {reach.seeds} seeds alone"
+        text = "never" if not reach.reached else f"{reach.reached} of {reach.seeds} seeds only"
         return text, text
     bound = "≤ " if reach.at_first else ""
     tera = Mean(

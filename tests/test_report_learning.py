@@ -121,7 +121,7 @@ def test_a_seed_that_stays_below_is_counted_and_gives_no_mean(tmp_path, undrawn)
     slow = [*slow[:-1], dataclasses.replace(slow[-1], score=0.8)]
     made[5] = dataclasses.replace(made[5], evaluations=slow)
     _, lora = rows_of(section(write(tmp_path, made)), "lora")
-    assert lora[4:] == ["1 of 2 seeds alone"] * 2
+    assert lora[4:] == ["1 of 2 seeds only"] * 2
 
 
 def test_what_cannot_be_compared_is_said(tmp_path, undrawn):
