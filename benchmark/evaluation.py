@@ -16,7 +16,8 @@ from benchmark.comparison import standard_error
 from benchmark.data import Data, Rows
 from benchmark.memory.counter import LiveBytes
 from benchmark.module import mean_loss, on, predict_batch
-from benchmark.record import Predictions, Scores
+from benchmark.predictions import Predictions
+from benchmark.record import Scores
 from benchmark.spec import RunSpec
 from benchmark.unfinished import Scored, Unfinished
 from tasks.base import Adapter

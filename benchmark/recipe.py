@@ -18,7 +18,7 @@ from typing import Any
 import lightning
 
 import tasks.base
-from benchmark import compatibility, data, environment, evaluation, loaders, models
+from benchmark import compatibility, data, environment, evaluation, loaders, models, predictions
 from benchmark.errors import Unsupported, UserError
 from benchmark.measure import CURVE_COLUMNS, Diverged, Measure, out_of_memory
 from benchmark.module import PRECISIONS, FineTuning
@@ -28,7 +28,6 @@ from benchmark.record import (
     Times,
     curve_text,
     write,
-    write_predictions,
     write_text,
 )
 from benchmark.spec import RunSpec
@@ -164,9 +163,9 @@ def run(
         curve = f"curves/{name}.csv" if strategy.trains else None
         if curve is not None:
             write_text(folder / curve, trained.curve)
-        predictions = f"predictions/{name}.jsonl" if found.predictions is not None else None
+        stored = f"predictions/{name}.jsonl" if found.predictions is not None else None
         if found.predictions is not None:
-            write_predictions(folder / f"predictions/{name}.jsonl", found.predictions)
+            predictions.write(folder / f"predictions/{name}.jsonl", found.predictions)
         done = record(
             "success",
             scores=found.scores,
@@ -175,7 +174,7 @@ def run(
             memory=replace(trained.memory, peak_allocated=peak, eval_peak=found.peak),
             evaluations=trained.evaluations,
             curve=curve,
-            predictions=predictions,
+            predictions=stored,
         )
         fixed = done.times.total_s - evaluation_s - (0 if resumed else trained.train.seconds)
         done = replace(done, times=replace(done.times, fixed_s=round(fixed, 3)))

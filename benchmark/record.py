@@ -2,7 +2,7 @@
 
 Owns the versioned schema, the atomic write and the strict load. Standard library alone, so a record can
 be read anywhere. Beside a record `<run_id>.json` lie two files it names: the per-step curve (CSV) and the
-predictions (JSON lines), both relative to the record's folder.
+predictions (JSON lines, `predictions.py`), both relative to the record's folder.
 """
 
 import csv
@@ -65,17 +65,6 @@ class Scores:
             )
         if self.main != (value := self.all[self.metric]):
             raise ValueError(f"main: {self.main} is not all.{self.metric}, which is {value}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictions:
-    """A file of predictions as columns. `scores`: the main score of each example, None where the file has
-    none."""
-
-    ids: list[str]
-    predictions: list[Any]
-    references: list[Any]
-    scores: list[float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,7 +260,7 @@ def load(path: Path) -> RunRecord:
 def read(kind: type[Kept], path: Path, version: int) -> Kept:
     """A JSON file as the dataclass `kind`, if its schema_version is `version`; as strict as `load`."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        data = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or NaN in it
         raise UserError(f"{path}: unreadable record: {error}") from None
     if not isinstance(data, dict):
@@ -286,6 +275,10 @@ def read(kind: type[Kept], path: Path, version: int) -> Kept:
 
 def _no_number(name: str) -> typing.NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+parse = json.JSONDecoder(parse_constant=_no_number).decode
+"""A JSON text's value. ValueError for what is none, NaN and infinity included."""
 
 
 def load_all(folder: Path) -> list[RunRecord]:
@@ -311,45 +304,6 @@ def curve_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def write_predictions(path: Path, kept: Predictions) -> None:
-    """One JSON line per example: id (a hash), prediction, reference, and its score where there is one."""
-    columns = {"id": kept.ids, "prediction": kept.predictions, "reference": kept.references}
-    if kept.scores is not None:
-        columns["score"] = kept.scores
-    rows = zip(*columns.values(), strict=True)
-    lines = (json.dumps(dict(zip(columns, row, strict=True)), allow_nan=False) for row in rows)
-    write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def read_predictions(path: Path) -> Predictions:
-    """What `write_predictions` wrote. Raises UserError naming the file, and the line that is unreadable."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: predictions cannot be read: {reason}") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            found = json.loads(line, parse_constant=_no_number)
-            rows.append((found["id"], found["prediction"], found["reference"], found.get("score")))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            reason = f"line {number} has no id, prediction and reference"
-            raise UserError(f"{path}: {reason}") from None
-        if (rows[0][3] is None) != (rows[-1][3] is None):
-            raise UserError(f"{path}: line {number}: some lines have a score, and others none")
-        if not isinstance(rows[-1][3], float | int | None) or isinstance(rows[-1][3], bool):
-            raise UserError(f"{path}: line {number}: score: {rows[-1][3]!r} is no number")
-    ids, predictions, references, scores = map(list, zip(*rows, strict=True)) if rows else ([],) * 4
-    with_scores = bool(rows) and scores[0] is not None
-    return Predictions(
-        ids=ids,
-        predictions=predictions,
-        references=references,
-        scores=scores if with_scores else None,
-    )
 
 
 def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:

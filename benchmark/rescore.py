@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import tasks.base
-from benchmark import record, runner
+from benchmark import predictions, record, runner
 from benchmark.comparison import standard_error
 from benchmark.errors import UserError
 from benchmark.matrix import Matrix
-from benchmark.record import Predictions, RunRecord, Scores
+from benchmark.predictions import Predictions
+from benchmark.record import RunRecord, Scores
 from benchmark.spec import RunSpec
 
 
@@ -84,7 +85,7 @@ def write(rescored: list[Rescored]) -> int:
     many records."""
     changed = [found for found in rescored if found.changed or found.older]
     for found in changed:
-        record.write_predictions(found.stored, found.kept)
+        predictions.write(found.stored, found.kept)
         record.write(dataclasses.replace(found.record, scores=found.new), found.path)
     return len(changed)
 
@@ -97,7 +98,7 @@ def _again(spec: RunSpec, results: Path) -> Rescored:
     if old is None or found.predictions is None:
         raise UserError(f"{path}: scores and predictions: missing in a successful record")
     stored = folder / found.predictions
-    kept = record.read_predictions(stored)
+    kept = predictions.read(stored)
     if len(kept.predictions) != old.n:
         count = len(kept.predictions)
         raise UserError(f"{stored}: has {count} predictions, not the {old.n} of {path}")

@@ -9,7 +9,7 @@ import pytest
 from factories import make_record
 
 import tasks.metrics
-from benchmark import matrix, record
+from benchmark import matrix, predictions, record
 
 MATRIX = """\
 name: made_up
@@ -31,8 +31,8 @@ def folder(write):
         hits = [float(a == b) for a, b in zip(said, right, strict=True)]
         scores = {"accuracy": sum(hits) / 4, "f1": 2 * sum(said) / (sum(said) + 3)}  # no false ones
         ids = [f"id{i}" for i in range(4)]
-        kept = record.Predictions(ids=ids, predictions=said, references=right, scores=hits)
-        record.write_predictions(folder / "predictions" / f"{spec.run_id}.jsonl", kept)
+        kept = predictions.Predictions(ids=ids, predictions=said, references=right, scores=hits)
+        predictions.write(folder / "predictions" / f"{spec.run_id}.jsonl", kept)
         made = make_record(spec, predictions=f"predictions/{spec.run_id}.jsonl")
         task = tasks.base.load(spec.task)
         made = dataclasses.replace(
@@ -132,8 +132,8 @@ def test_a_record_from_before_standard_errors_gets_one_and_is_no_difference(cli,
     path, stored = sorted(folder.glob("*.json"))[0], predictions_of(folder)
     right, lines = record.load(path), stored.read_bytes()
     damaged(path, stderr=None)
-    kept = record.read_predictions(stored)
-    record.write_predictions(stored, dataclasses.replace(kept, scores=None))
+    kept = predictions.read(stored)
+    predictions.write(stored, dataclasses.replace(kept, scores=None))
     assert cli("rescore", "m.yaml")[0] == 0
     _, _, err = cli("rescore", "m.yaml", "--write")
     assert "1 of 2 records written" in err
