@@ -20,6 +20,7 @@ from benchmark import (
     report_learning,
     report_search,
     report_tables,
+    report_texts,
     summary,
 )
 from benchmark.record import RunRecord, read_curve
@@ -62,6 +63,7 @@ def write_report(
         page = _page(name, description, rows, kept, pictures, notices)
         page["search"] = report_search.section(rows, cells, trials)
         page["learning"] = report_learning.sections(cells, kept, rows, made)
+        page["texts"] = report_texts.sections(rows, kept, folder)
         page["uneven"], page["with_groups"] = report_learning.uneven_table(kept, folder)
         report_tables.write_csv(made / "cells.csv", rows)
         for template in ("report.md", "index.html"):
