@@ -244,12 +244,17 @@ def write(record: RunRecord, path: Path) -> RunRecord:
 
 def _move_aside(path: Path) -> None:
     """Copy the record into `superseded/` beside it, under a name that no other has."""
-    aside = path.parent / "superseded" / path.name
-    number = 1
-    while aside.exists():
-        number += 1
-        aside = aside.with_name(f"{path.stem}.{number}.json")
+    aside = free(path.parent / "superseded" / path.name)
     write_text(aside, path.read_text(encoding="utf-8"))
+
+
+def free(path: Path) -> Path:
+    """`path`, or where that is taken the first of <stem>.2, <stem>.3 and so on beside it that is not."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}.{number}{path.suffix}")
+    return found
 
 
 def load(path: Path) -> RunRecord:

@@ -9,7 +9,7 @@ import copy
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,8 +65,9 @@ def measure(
     sweeps: int = 3,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, Any]]:
-    """Rows with median, p90 and mean ms per step, the mean over those of `full` and of `limit`, and bytes of
-    saved activations and of optimizer state on the device (the largest over a sweep).
+    """Rows with the fields of `speed_record.Row`: median, p90 and mean ms per step, the mean over those of
+    `full`, with its range over the sweeps, and of `limit`, and bytes of saved activations and of optimizer
+    state on the device (the largest over a sweep).
 
     Raises UserError for unknown names.
     """
@@ -99,24 +100,34 @@ def measure(
             else:
                 cell.run(device)
         report(step + 1, total)
-    means = {cell.name: statistics.fmean(cell.ms) for cell in cells}
-    return [_row(cell, means) for cell in cells]
+    by_name = {cell.name: cell for cell in cells}
+    return [_row(cell, by_name, len(groups)) for cell in cells]
 
 
-def _row(cell: _Cell, means: dict[str, float]) -> dict[str, Any]:
+def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
     times = sorted(cell.ms)
     mean = statistics.fmean(times)
+    full = cells.get("full")
+    ratios = _ratios(cell.ms, full.ms, sweep) if full else []
     return {
         "name": cell.name,
         "median_ms": round(statistics.median(times), 3),
         "p90_ms": round(times[int(0.9 * (len(times) - 1))], 3),
         "mean_ms": round(mean, 3),
-        "ratio_to_full": round(mean / means["full"], 4) if "full" in means else None,
-        "ratio_to_limit": round(mean / means["limit"], 4),
+        "ratio_to_full": round(mean / statistics.fmean(full.ms), 4) if full else None,
+        "ratio_low": round(min(ratios), 4) if full else None,
+        "ratio_high": round(max(ratios), 4) if full else None,
+        "ratio_to_limit": round(mean / statistics.fmean(cells["limit"].ms), 4),
         "saved_activation_bytes": cell.saved,
         "state_bytes": cell.peak_state,
         "steps": len(times),
     }
+
+
+def _ratios(ms: Sequence[float], full: Sequence[float], sweep: int) -> list[float]:
+    """The ratio of the times of each whole sweep of `sweep` steps."""
+    starts = range(0, len(ms), sweep)
+    return [sum(ms[i : i + sweep]) / sum(full[i : i + sweep]) for i in starts]
 
 
 def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> Batch:

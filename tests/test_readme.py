@@ -4,6 +4,7 @@ A command that COMMANDS does not know fails, so that none is added without a way
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -172,6 +173,24 @@ def test_memory_says_what_fits(tmp_path, surroundings):
     )
     assert done.returncode == 0, done.stderr
     assert '"fits"' in done.stdout
+
+
+def test_what_24_gib_hold_is_what_the_table_says():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    said = re.search(
+        r"the answer is ([\d.]+) GiB\. A batch of (\d+) takes ([\d.]+) GiB, which 24 GiB hold; "
+        r"a batch of (\d+) takes ([\d.]+) GiB, which is \[too close to call\]",
+        text,
+    ).groups()
+    table = json.loads((ROOT / "reports/paper/claim-7b-24gb.json").read_text(encoding="utf-8"))
+    rows = {
+        row["batch_size"]: (f"{row['peak_gb']:.1f}", row["verdict"])
+        for row in table
+        if (row["precision"], row["seq_len"], row["budget_gb"]) == ("mixed_hi", 512, 24)
+    }
+    assert rows[1] == (said[0], "fits")
+    assert rows[int(said[1])] == (said[2], "fits")
+    assert rows[int(said[3])] == (said[4], "inconclusive")
 
 
 def test_a_mirror_that_is_not_there_is_refused_by_name(tmp_path, surroundings):

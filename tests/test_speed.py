@@ -36,6 +36,20 @@ def test_rows(rows):
     assert rows["hift"]["saved_activation_bytes"] == rows["bare"]["saved_activation_bytes"]
 
 
+def test_the_range_of_the_ratio_is_that_of_whole_sweeps():
+    """By hand: sweeps of two steps, 30/20, 50/25 and 8/8."""
+    cells = {
+        "full": speed._Cell("full", lambda: None, ms=[10.0, 10.0, 5.0, 20.0, 4.0, 4.0]),
+        "limit": speed._Cell("limit", lambda: None, ms=[1.0] * 6),
+        "hift": speed._Cell("hift", lambda: None, ms=[10.0, 20.0, 25.0, 25.0, 4.0, 4.0]),
+    }
+    row = speed._row(cells["hift"], cells, 2)
+    assert (row["ratio_low"], row["ratio_high"]) == (1.0, 2.0)
+    assert row["ratio_to_full"] == round(88 / 53, 4)
+    row = speed._row(cells["hift"], {name: cells[name] for name in ("limit", "hift")}, 2)
+    assert row["ratio_to_full"] is row["ratio_low"] is row["ratio_high"] is None
+
+
 def test_unknown_strategy():
     with pytest.raises(UserError, match="hift"):
         speed.measure("gpt2-12x512", ["hifd"])

@@ -1,10 +1,13 @@
 """speed: what a step of each strategy costs, as ratios measured in one run."""
 
+import datetime
+import os
 from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import TableFormat
+from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.errors import UserError
 from benchmark.table import Format, show
 
 
@@ -21,9 +24,19 @@ def speed(
     evaluation: Annotated[
         bool, typer.Option(help="Evaluation instead, on twins, against transformers' own.")
     ] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the step times, for the table speed.")
+    ] = False,
+    results: Results = RESULTS,
     format: TableFormat = Format.text,
 ) -> None:
     """Time strategies in turn on random weights: ratios to full fine-tuning, measured in one run."""
+    names = strategies.split(",")
+    if save and evaluation:
+        raise UserError("--save: keeps step times; leave out --evaluation")
+    if save and "full" not in names:
+        raise UserError(f"--save: ratios are to full, which is not among --strategies {strategies}")
+    from benchmark import environment, speed_record
     from benchmark import speed as timing
     from benchmark.progress import counting
 
@@ -34,10 +47,15 @@ def speed(
             rows = evaluation_speed.measure(batch_size=batch_size, report=report)
         show(rows, format)
         return
+    started, load = datetime.datetime.now(datetime.UTC), speed_record.load()
+    if save and speed_record.busy(load, os.cpu_count()):
+        say(
+            f"the machine is busy (load {load}): the table speed will call these times inconclusive"
+        )
     with counting("steps") as report:
         rows = timing.measure(
             model,
-            strategies.split(","),
+            names,
             group_size=group_size,
             optimizer=optimizer,
             batch_size=batch_size,
@@ -46,3 +64,18 @@ def speed(
             report=report,
         )
     show(rows, format)
+    if save:
+        timed = speed_record.Timed(
+            model=model,
+            group_size=group_size,
+            optimizer=optimizer,
+            batch_size=batch_size,
+            seq_len=seq_len,
+            sweeps=sweeps,
+            started=started.isoformat(timespec="seconds"),
+            load=load,
+            rows=[speed_record.Row(**row) for row in rows],
+            environment=environment.environment(),
+            code=environment.code(),
+        )
+        say(f"record: {speed_record.save(timed, results / 'speed')}")

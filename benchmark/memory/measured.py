@@ -84,7 +84,7 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
         **json.loads(child.stdout.splitlines()[-1]),
     )
     text = json.dumps(dataclasses.asdict(made), indent=2, sort_keys=True, allow_nan=False)
-    path = _free(folder, setting)
+    path = record.free(folder / _file(setting))
     record.write_text(path, text + "\n")
     say(f"record: {path}")
     return made
@@ -101,16 +101,12 @@ def _check_host(setting: Setting, needed: int) -> None:
         )
 
 
-def _free(folder: Path, setting: Setting) -> Path:
-    """A file name that is not taken yet."""
+def _file(setting: Setting) -> str:
+    """The name of a record of `setting`, before any number."""
     parts = [setting.model, setting.strategy, setting.optimizer, setting.precision]
     parts += [f"{setting.batch_size}x{setting.seq_len}", setting.hash]
     stem = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
-    path, number = folder / f"{stem}.json", 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stem}.{number}.json"
-    return path
+    return f"{stem}.json"
 
 
 def _run(setting: Setting) -> dict[str, Any]:

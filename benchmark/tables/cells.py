@@ -70,6 +70,25 @@ def measured(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def speed(row: Mapping[str, Any]) -> dict[str, str]:
+    if "model" not in row:
+        return {"verdict": _verdict(row)}
+    low, high = _number(row["ratio_low"], 2), _number(row["ratio_high"], 2)
+    return {
+        "model": row["model"],
+        "optimizer": row["optimizer"],
+        "batch × length": f"{row['batch_size']} × {row['seq_len']}",
+        "step of": row["name"] if row["m"] is None else f"{row['name']}, m = {row['m']}",
+        "over full (range)": f"{_number(row['ratio_to_full'], 2)} ({low}–{high})",
+        "over limit": _number(row["ratio_to_limit"], 2),
+        "mean, ms": _number(row["mean_ms"], 1),
+        "saved activations, MiB": _number(row["saved_activation_bytes"] / 2**20, 1),
+        "optimizer state, MiB": _number(row["state_bytes"] / 2**20, 1),
+        "sweeps": str(row["sweeps"]),
+        "verdict": _verdict(row),
+    }
+
+
 def score(row: Mapping[str, Any]) -> dict[str, str]:
     spread = {"std": " ± {}", "ci": " (interval ± {})"}.get(row["spread_kind"] or "", "")
     paper = "–" if row["paper"] is None else f"{row['paper']}{spread.format(row['paper_spread'])}"
@@ -89,9 +108,8 @@ def score(row: Mapping[str, Any]) -> dict[str, str]:
 def record(table: RecordTable, row: Mapping[str, Any]) -> dict[str, str]:
     if "task" not in row:
         return {"verdict": _verdict(row)}
-    units = {"ratio_peak": ("trainable ratio, peak", 4), "step_ratio": ("step, relative", 3)}
-    units |= {"peak_mib": ("peak memory, MiB", 1), "host_state_mib": ("state on the host, MiB", 1)}
-    units |= {"step_ms": ("step, ms", 1)}
+    units = {"ratio_peak": ("trainable ratio, peak", 4), "peak_mib": ("peak memory, MiB", 1)}
+    units |= {"host_state_mib": ("state on the host, MiB", 1)}
     costs = {units[name][0]: _number(row[name], units[name][1]) for name in table.shows}
     names = {name: str(row[name] or "–") for name in ("task", "data", "model", "strategy")}
     score = f"{_mean(row, 4)} {row['metric'] or ''}".strip()

@@ -1,25 +1,26 @@
-"""Paper beside ours: the difference, the verdict and the rule behind it.
+"""Our scores beside the paper's: the difference, the verdict and the rule behind it; and our own tables.
 
-The rule for scores: *within* if |ours - paper| is at most the column's tolerance (1 point unless the table
-says otherwise) or twice the joint spread sqrt(s² + p²), whichever is larger; s is our standard deviation over
-seeds (ddof 1) and p the paper's where it printed one. Published single runs scatter as ours do, hence the
-spread of runs and not of means. For closed forms: see `TOLERANCE`.
+Allowed is the column's tolerance (1 point unless the table says otherwise) or twice the joint spread
+sqrt(s² + p²), whichever is larger; s is our standard deviation over seeds (ddof 1) and p the paper's where it
+printed one. Published single runs scatter as ours do, hence the spread of runs and not of means.
+
+*outside*: the difference is more than what is allowed. *within*: it is not, and allowed is at most `CAP`
+tolerances. *inconclusive*: the runs scatter so much that more than that is allowed, or there is one run alone
+whose scatter nobody knows. So noise never earns a *within*.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from benchmark import summary
 from benchmark.matrix import Cell
 from benchmark.tables import definition
 from benchmark.tables.definition import (
     Column,
-    LedgerTable,
     Line,
     Quantity,
     RecordTable,
@@ -28,116 +29,34 @@ from benchmark.tables.definition import (
 )
 from benchmark.tables.evidence import Evidence, State, scored_by
 
-if TYPE_CHECKING:
-    from benchmark.tables import simulated
-
-# what a closed form gives; Residual and Total depend on batch and length, which the paper does not say
-EXACT = ("reduction_percent", "trainable_params", "para", "gra", "sta", "pgs")
-TOLERANCE = {"M": 0.01, "MB": 0.03, "GB": 0.01, "%": 0.01}
-RELATIVE = 1e-6
-ROUNDING = (
-    1e-9  # a difference of just the tolerance is within it, whatever floats make of 57.8 - 56.8
-)
-LEDGER_RULES = {
-    "trainable_parameters": "within: |difference| is at most 0.01 percentage points",
-    "memory": (
-        "within, of the # columns alone: |difference| is at most 0.01 million, 0.03 MB or 0.01 GB, or "
-        "1e-6 of the printed value where that is more (the paper's 25705.04 MB is 0.024 MB above its own "
-        "parameter count, and it carries that into the 1.5-fold and twofold of it)"
-    ),
-}
+ROUNDING = 1e-9
+"""A difference of just the tolerance is within it, whatever floats make of 57.8 - 56.8."""
+CAP = 2
+"""How many times a column's tolerance may at most be allowed for a verdict of *within*."""
 
 
 def rule(table: ScoreTable) -> str:
-    """The rule for scores with the tolerances of `table`, in a sentence."""
+    """The rule for scores with the tolerances and caps of `table`, in words."""
+    return (
+        f"Allowed are {_per_column(table, 1)}, or 2·√(s² + p²) where that is more; s is our standard "
+        "deviation over seeds, p the published one where one was printed. outside: |difference| is more than "
+        f"allowed. within: it is not, and allowed are at most {_per_column(table, CAP)}. inconclusive: more "
+        "than that are allowed, or there is one seed, whose spread is not known; runs that draw nothing at "
+        "random have none."
+    )
+
+
+def _per_column(table: ScoreTable, times: float) -> str:
+    """`times` the tolerance, with the names of its columns where they differ."""
     columns: dict[float, list[str]] = {}
     for name, column in table.columns.items():
         columns.setdefault(column.tolerance, []).append(name)
     one = len(columns) == 1
-    tolerances = (
-        f"{t:g}" if one else f"{t:g} ({', '.join(names)})" for t, names in columns.items()
+    each = (
+        f"{times * t:g}" if one else f"{times * t:g} ({', '.join(names)})"
+        for t, names in columns.items()
     )
-    return (
-        f"within: |difference| is at most {' or '.join(tolerances)}, or 2·√(s² + p²) where that is more; "
-        "s is our standard deviation over seeds, p the published one where one was printed"
-    )
-
-
-def ledger_rows(
-    table: LedgerTable, models: Sequence[str], results: Path, *, group_size: int = 1
-) -> list[dict[str, Any]]:
-    """The closed form's rows, each published quantity `q` followed by `q_paper` and `q_difference`, and a
-    verdict over the row's printed cells; None where nothing is published. Residual and Total are simulated,
-    blank without a record in `results`, and a fault of the row where the record is of something else."""
-    from benchmark.tables import closed_form, simulated
-
-    mine = tuple(models) == table.models and group_size == 1  # nothing else is published
-    printed = definition.published(table.reference) if table.reference and mine else ()
-    if table.shows == "trainable_parameters":
-        rows = closed_form.trainable_parameters(models, group_size=group_size)
-        values = {("mean", "", ""): dict(zip(["reduction_percent"], printed, strict=False))}
-        keys = [(row["model"], "", "") for row in rows]
-        quantities = ["reduction_percent"]
-    else:
-        rows = []
-        for model in models:
-            settings = simulated.paper_settings(model, group_size=group_size)
-            found = simulated.read(model, results)
-            for row in closed_form.memory(model, group_size=group_size):
-                place = row["optimizer"], row["precision"], row["method"]
-                rows.append(row | _simulated(row, found.get(simulated.key(settings[place]))))
-        values = {}
-        for row in printed:
-            key = row["optimizer"], row["precision"], row["method"]
-            values.setdefault(key, {})[row["column"]] = row
-        keys = [(row["optimizer"], row["precision"], row["method"]) for row in rows]
-        quantities = ["trainable_params", "para", "gra", "sta", "pgs", "residual_states", "total"]
-    return [
-        _beside(row, quantities, values.get(key, {})) for row, key in zip(rows, keys, strict=True)
-    ]
-
-
-def _simulated(row: Mapping[str, Any], found: simulated.Found | None) -> dict[str, Any]:
-    """Total and, as the paper has it, the Residual that is left of it beside #PGS, in GB.
-
-    A fault where the simulated step held less than the weights or more than #PGS, so is one of something
-    else. Less than #PGS is none: a group other than the largest may have the highest peak.
-    """
-    blank = {"residual_states": None, "total": None, "verdict": None, "why": None}
-    if found is None:
-        return blank
-    pgs, weights = row["pgs"], row["para"] / 1024
-    slack = max(0.01, 1e-3 * pgs)  # the allocator rounds up to 512 bytes
-    standing, total = found.standing / 2**30, found.total / 2**30
-    if not weights - slack <= standing <= pgs + slack:
-        why = f"the simulation on record held {standing:.2f} GB before the update, not {pgs:.2f}"
-        return blank | {"verdict": "fault", "why": why}
-    return blank | {"residual_states": total - pgs, "total": total}
-
-
-def _beside(
-    row: Mapping[str, Any], quantities: Sequence[str], printed: Mapping[str, Mapping[str, str]]
-) -> dict[str, Any]:
-    """`row` with the paper's value and the difference behind each quantity."""
-    full: dict[str, Any] = {}
-    outside, compared = [], 0
-    for name, value in row.items():
-        full[name] = value
-        if name not in quantities:
-            continue
-        paper = float(printed[name]["value"]) if name in printed else None
-        difference = None if paper is None or value is None else value - paper
-        full |= {f"{name}_paper": paper, f"{name}_difference": difference}
-        if paper is None or difference is None or name not in EXACT:
-            continue
-        compared += 1
-        allowed = max(TOLERANCE[printed[name]["unit"]], RELATIVE * abs(paper))
-        if abs(difference) > allowed:
-            outside.append(name)
-    verdict = f"outside: {', '.join(outside)}" if outside else "within" if compared else None
-    sources = dict.fromkeys(entry["source"] for entry in printed.values())
-    verdict = row.get("verdict") or verdict  # a fault goes before
-    return full | {"verdict": verdict, "source": "; ".join(sources) or None}
+    return " or ".join(each)
 
 
 def score_rows(table: ScoreTable, evidence: Evidence) -> list[dict[str, Any]]:
@@ -158,7 +77,7 @@ def score_rows(table: ScoreTable, evidence: Evidence) -> list[dict[str, Any]]:
         paper = published.get((line.model, line.method, name)) if line.held else None
         cell = cells.get((line, name))
         ours = _ours(cell, line, column, evidence, mixture)
-        shown = _compared(ours, paper, column)
+        shown = _compared(ours, paper, column, drawn=cell is not None and _drawn(cell))
         names = {"model": line.model, "method": line.method, "cites": line.cites}
         rows.append(names | {"column": name, "metric": column.metric} | shown)
     return rows
@@ -196,7 +115,16 @@ def _ours(
     return summary.rows([cell], records)[0]
 
 
-def _compared(ours: summary.Row | State, paper: Reference | None, column: Column) -> dict[str, Any]:
+def _drawn(cell: Cell) -> bool:
+    """Whether its seed decides anything: the batches of a training, or which demonstrations are shown."""
+    trains = cell.search is not None or cell.settings.get("lr") is not None
+    return trains or bool(cell.settings.get("demonstrations"))
+
+
+def _compared(
+    ours: summary.Row | State, paper: Reference | None, column: Column, *, drawn: bool
+) -> dict[str, Any]:
+    """The cell's numbers and verdict; `drawn`: another seed would have given another score."""
     mean = std = difference = allowed = None
     n, verdict, why = 0, None, ""
     if isinstance(ours, State):
@@ -210,7 +138,7 @@ def _compared(ours: summary.Row | State, paper: Reference | None, column: Column
             spread = paper.spread if paper.spread_kind == "std" else None
             difference = mean - paper.value
             allowed = max(column.tolerance, 2 * math.hypot(std or 0.0, spread or 0.0))
-            verdict = "within" if abs(difference) <= allowed + ROUNDING else "outside"
+            verdict, why = _verdict(difference, allowed, column, alone=drawn and n == 1)
     printed = dataclasses.asdict(paper) if paper else {}
     return {
         "paper": printed.get("value"),
@@ -229,6 +157,18 @@ def _compared(ours: summary.Row | State, paper: Reference | None, column: Column
     }
 
 
+def _verdict(difference: float, allowed: float, column: Column, *, alone: bool) -> tuple[str, str]:
+    """within, outside or inconclusive, and why in the last case."""
+    cap = CAP * column.tolerance
+    if alone:
+        return "inconclusive", "one seed, whose spread is not known"
+    if abs(difference) > allowed + ROUNDING:
+        return "outside", ""
+    if allowed > cap + ROUNDING:
+        return "inconclusive", f"the spread of runs would allow {allowed:.2f}, more than {cap:g}"
+    return "within", ""
+
+
 def record_rows(table: RecordTable, evidence: Evidence) -> list[dict[str, Any]]:
     """One row per cell of the matrix, over its seeds; nothing is published for these."""
     if evidence.absent:
@@ -242,8 +182,7 @@ def record_rows(table: RecordTable, evidence: Evidence) -> list[dict[str, Any]]:
     rows = []
     for cell, state in zip(evidence.cells, states, strict=True):
         row = by_place.get((cell.task, cell.model, cell.label))
-        base = by_place.get((cell.task, cell.model, table.baseline or ""))
-        quantities = {name: _quantity(name, row, base) for name in table.shows}
+        quantities = {name: _quantity(name, row) for name in table.shows}
         rows.append(
             {"task": cell.task, "model": cell.model, "strategy": cell.label}
             | {"data": row.data_source if row else None, "metric": row.metric if row else None}
@@ -257,14 +196,9 @@ def record_rows(table: RecordTable, evidence: Evidence) -> list[dict[str, Any]]:
     return rows
 
 
-def _quantity(name: Quantity, row: summary.Row | None, base: summary.Row | None) -> Any:
+def _quantity(name: Quantity, row: summary.Row | None) -> float | None:
     """One cost of `row`, None where it was not measured; bytes in MiB."""
-    if row is None:
-        return None
-    if name == "step_ratio":
-        return row.step_ms / base.step_ms if row.step_ms and base and base.step_ms else None
-    if name == "peak_mib":
-        return None if row.peak_bytes is None else row.peak_bytes / 2**20
-    if name == "host_state_mib":
-        return None if row.host_state_bytes is None else row.host_state_bytes / 2**20
-    return row.ratio_peak if name == "ratio_peak" else row.step_ms
+    if row is None or name == "ratio_peak":
+        return None if row is None else row.ratio_peak
+    size = row.peak_bytes if name == "peak_mib" else row.host_state_bytes
+    return None if size is None else size / 2**20

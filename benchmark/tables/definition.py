@@ -36,7 +36,8 @@ class LedgerTable(Common):
 
 
 class SimulatedTable(Common):
-    """Simulated peaks of one method over a grid, each against a budget in GB (2^30 bytes)."""
+    """Simulated peaks of one method over a grid, each against a budget in GB (2^30 bytes). Of the budget the
+    card itself may take up to `margin_gb`, so a peak within it is inconclusive."""
 
     kind: Literal["simulated"]
     model: str
@@ -47,6 +48,7 @@ class SimulatedTable(Common):
     seq_lens: tuple[int, ...]
     batch_sizes: tuple[int, ...]
     budget_gb: Annotated[float, Field(gt=0)]
+    margin_gb: Annotated[float, Field(ge=0)]
     reference: str
 
 
@@ -54,6 +56,12 @@ class MeasuredTable(Common):
     """Filled by the measurements in results/memory."""
 
     kind: Literal["measured"]
+
+
+class SpeedTable(Common):
+    """Filled by what `hift-bench speed --save` has put in results/speed."""
+
+    kind: Literal["speed"]
 
 
 class FromRecords(Common):
@@ -105,22 +113,23 @@ class ScoreTable(FromRecords):
     rows: tuple[Line, ...]
 
 
-Quantity = Literal["ratio_peak", "peak_mib", "host_state_mib", "step_ms", "step_ratio"]
+Quantity = Literal["ratio_peak", "peak_mib", "host_state_mib"]
 
 
 class RecordTable(FromRecords):
-    """Ours only: one row per cell of the matrix. `baseline` is the label step_ratio is relative to."""
+    """Ours only: one row per cell of the matrix. Step times are not among what it shows: runs of a matrix
+    share their machine with whatever else it does."""
 
     kind: Literal["records"]
     shows: tuple[Quantity, ...]
-    baseline: str | None = None
 
 
-Table = LedgerTable | SimulatedTable | MeasuredTable | ScoreTable | RecordTable
+Table = LedgerTable | SimulatedTable | MeasuredTable | SpeedTable | ScoreTable | RecordTable
 KINDS: dict[str, type[Table]] = {
     "ledger": LedgerTable,
     "simulated": SimulatedTable,
     "measured": MeasuredTable,
+    "speed": SpeedTable,
     "scores": ScoreTable,
     "records": RecordTable,
 }

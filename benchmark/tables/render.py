@@ -19,12 +19,13 @@ from benchmark.errors import UserError
 from benchmark.record import write_text
 from benchmark.report import escape_markdown
 from benchmark.table import as_csv, as_markdown
-from benchmark.tables import cells, compare, definition, evidence, simulated
+from benchmark.tables import cells, compare, definition, evidence, ledger, simulated, speeds
 from benchmark.tables.definition import (
     LedgerTable,
     MeasuredTable,
     ScoreTable,
     SimulatedTable,
+    SpeedTable,
     Table,
 )
 
@@ -32,12 +33,6 @@ if TYPE_CHECKING:
     from benchmark.memory.setting import Setting
 
 Rows = list[dict[str, Any]]
-SIMULATED = (
-    "Our Residual and Total are simulated at batch 8 and length 512 with sdpa attention, eager for GPT-Neo "
-    "(--simulate); no GPU has confirmed them. The paper does not say at which it measured, so they have no "
-    "verdict. Residual is Total less #PGS, so it is small where the peak lies in the optimizer's step, when "
-    "the activations are gone."
-)
 FORMATS = ("md", "csv", "json", "tex", "html")
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -61,7 +56,8 @@ _TEX = {
 class Rendered:
     """A table with its numbers: `rows`, unrounded, for csv and json; `shown`, rounded, for people.
 
-    `notices`, which are among the notes, are of the records it was made from.
+    `notices`, which are among the notes, are of the records it was made from. `summary` says what the
+    verdicts come to where a count of them would not.
     """
 
     table: Table
@@ -69,16 +65,16 @@ class Rendered:
     shown: list[dict[str, str]]
     notes: tuple[str, ...]
     notices: tuple[str, ...] = ()
+    summary: str = ""
 
     @property
     def verdicts(self) -> str:
-        """How many rows have which verdict; nothing is published for a table without one."""
+        """The summary, or how many rows have which verdict; nothing is published for a table without one."""
         counts = Counter(
             str(row["verdict"]).partition(":")[0] for row in self.rows if row["verdict"]
         )
-        return (
-            ", ".join(f"{count} {name}" for name, count in counts.items()) or "no published value"
-        )
+        counted = ", ".join(f"{count} {name}" for name, count in counts.items())
+        return self.summary or counted or "no published value"
 
     @property
     def filled_by(self) -> str:
@@ -111,12 +107,14 @@ def render(
     """
     chosen = _models(table, models, group_size)
     if isinstance(table, LedgerTable):
-        rows = compare.ledger_rows(table, chosen, results, group_size=group_size)
+        rows = ledger.rows(table, chosen, results, group_size=group_size)
         notes = (f"HiFT with m = {group_size} units per group.", *table.notes)
-        if table.shows == "memory":
-            notes = (*notes, SIMULATED)
-        rule = (compare.LEDGER_RULES[table.shows],) if table.reference else ()
-        return Rendered(table, rows, cells.ledger(rows), notes + rule)
+        rule = (ledger.RULES[table.shows],) if table.reference else ()
+        if table.shows == "trainable_parameters":
+            return Rendered(table, rows, cells.ledger(rows), notes + rule)
+        come_to = ledger.summary(rows)
+        notes = (*filter(None, (come_to,)), *notes, ledger.SIMULATED)
+        return Rendered(table, rows, cells.ledger(rows), notes + rule, summary=come_to)
     if isinstance(table, SimulatedTable):
         rows = simulated.grid_rows(table, results)
         return Rendered(table, rows, [cells.grid(row) for row in rows], table.notes)
@@ -126,6 +124,10 @@ def render(
         rows = measurements.rows(results)
         shown = [cells.measured(row) for row in rows]
         return Rendered(table, rows, shown, (*table.notes, measurements.RULE))
+    if isinstance(table, SpeedTable):
+        rows, notices = speeds.rows(results), tuple(speeds.notices(results))
+        shown = [cells.speed(row) for row in rows]
+        return Rendered(table, rows, shown, (*table.notes, *notices, speeds.RULE), notices)
     found = evidence.gather(table.matrix, results)
     notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
     if isinstance(table, ScoreTable):
@@ -179,11 +181,13 @@ def _models(table: Table, given: Sequence[str], group_size: int) -> tuple[str, .
 
 
 def filled_by(table: Table) -> str:
-    """What gives a table its numbers: shapes, simulations, measurements or the records of a matrix."""
+    """What gives a table its numbers: shapes, simulations, measurements or records."""
     if isinstance(table, LedgerTable):
-        return "shapes"
+        return "shapes" if table.shows == "trainable_parameters" else "shapes, simulation"
     if isinstance(table, MeasuredTable):
         return "measurements"
+    if isinstance(table, SpeedTable):
+        return "hift-bench speed"
     return "simulation" if isinstance(table, SimulatedTable) else f"matrix {table.matrix}"
 
 

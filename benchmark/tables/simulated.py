@@ -100,23 +100,33 @@ def grid_settings(table: SimulatedTable) -> list[Setting]:
 
 
 def grid_rows(table: SimulatedTable, results: Path) -> list[dict[str, Any]]:
-    """One row per step: its peak in GB (2^30 bytes), whether it is within the budget, what takes most."""
+    """One row per step: its peak in GB (2^30 bytes), whether the budget holds it, what takes most."""
     rows: list[dict[str, Any]] = []
     found = read(table.model, results)
     sources = "; ".join(row["source"] for row in definition.published(table.reference))
     for setting in grid_settings(table):
         one = found.get(key(setting))
         peak = one.total / GIB if one else None
-        fits = None if peak is None else peak <= table.budget_gb
-        verdict = {None: "not run", True: "fits", False: "does not fit"}[fits]
+        verdict, why = _fits(peak, table)
         rows.append(
             {"precision": setting.precision, "seq_len": setting.seq_len}
             | {"batch_size": setting.batch_size, "peak_gb": peak}
             | {"budget_gb": table.budget_gb, "largest": one.largest if one else None}
-            | {"verdict": verdict, "why": None if one else "no simulation on record: --simulate"}
+            | {"verdict": verdict, "why": why}
             | {"source": sources}
         )
     return rows
+
+
+def _fits(peak: float | None, table: SimulatedTable) -> tuple[str, str | None]:
+    """The verdict on a peak in GB, and why where it is neither yes nor no."""
+    if peak is None:
+        return "not run", "no simulation on record: --simulate"
+    if peak > table.budget_gb:
+        return "does not fit", None
+    if peak > table.budget_gb - table.margin_gb:
+        return "inconclusive", f"less than {table.margin_gb:g} GB below the budget"
+    return "fits", None
 
 
 def key(setting: Setting) -> str:

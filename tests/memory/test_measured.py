@@ -6,6 +6,7 @@ import psutil
 import pytest
 from memory_cases import counted, folder, setting
 
+from benchmark import record
 from benchmark.errors import UserError
 from benchmark.memory import measured
 
@@ -18,9 +19,9 @@ def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
     assert made.predicted == pytest.approx(made.peak, rel=0.02)
     assert abs(made.error_percent) < 2
     assert made.rss > made.peak and made.reserved is None
-    path = measured._free(tmp_path, case)
-    assert path.stem.endswith(f"{case.hash}.2")
     [file] = tmp_path.iterdir()
+    assert file.stem.endswith(case.hash)
+    assert record.free(file).stem.endswith(f"{case.hash}.2")
     found = json.loads(file.read_text())
     assert found["setting_hash"] == case.hash and found["phases"] == made.phases
     assert found["setting"]["seq_len"] == 8 and found["schema_version"] == 1

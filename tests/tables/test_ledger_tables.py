@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.tables import closed_form, definition
+from benchmark.tables import closed_form, definition, ledger
 
 REFERENCE = Path(definition.HERE) / "reference" / "memory-llama-7b.csv"
 TOTAL, BLOCK = 6_738_415_616, 202_383_360  # LLaMA-7B and one of its blocks, from the layer shapes
@@ -130,8 +130,6 @@ def test_commands_print_paper_beside_ours(cli):
 
 
 def test_a_wrong_closed_form_is_outside(monkeypatch, tmp_path):
-    from benchmark.tables import compare
-
     right = closed_form.memory
 
     def wrong(model, **options):
@@ -140,7 +138,7 @@ def test_a_wrong_closed_form_is_outside(monkeypatch, tmp_path):
 
     monkeypatch.setattr(closed_form, "memory", wrong)
     table = definition.load("memory-llama-7b")
-    first, second, *_ = compare.ledger_rows(table, table.models, tmp_path)
+    first, second, *_ = ledger.rows(table, table.models, tmp_path)
     assert first["verdict"] == "outside: sta"
     assert second["verdict"] == "within"
 

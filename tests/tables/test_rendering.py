@@ -17,7 +17,7 @@ from test_packaging import HEAVY, loaded_by
 import tasks.base
 from benchmark import matrix, record
 from benchmark.errors import UserError
-from benchmark.tables import definition, evidence, render
+from benchmark.tables import compare, definition, evidence, render
 
 TABLES = [definition.load(name) for name in definition.names()]
 SCORES = [table for table in TABLES if table.kind == "scores"]
@@ -138,6 +138,19 @@ def test_a_wrong_table_file_is_one_line(tmp_path, text, message):
     assert message in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.id)
+def test_no_table_but_speed_shows_a_time(table, tmp_path):
+    if table.kind == "records":
+        evidence_of = evidence.gather(table.matrix, Path(__file__).parents[2] / "results")
+        rows = compare.record_rows(table, evidence_of)
+        assert rows and not [key for row in rows for key in row if re.search("ms|step|second", key)]
+        with pytest.raises(ValueError, match="step_ms"):
+            definition.RecordTable.model_validate(table.model_dump() | {"shows": ["step_ms"]})
+    elif table.kind == "speed":
+        (row,) = render.render(table, tmp_path).rows
+        assert row["verdict"] == "not run" and "hift-bench speed --save" in row["why"]
+
+
 # --- the formats --------------------------------------------------------------------------------------
 
 
@@ -228,7 +241,8 @@ def test_all_writes_every_table_in_every_format_and_twice_the_same(cli, tmp_path
 def test_what_is_committed_is_what_the_command_makes(name):
     """Of every table each format; of those that no matrix fills, each byte."""
     table, root = definition.load(name), Path(__file__).parents[2]
-    made = render.render(table, root / "results") if table.kind in ("ledger", "simulated") else None
+    kinds = ("ledger", "simulated", "speed")
+    made = render.render(table, root / "results") if table.kind in kinds else None
     for format in render.FORMATS:
         text = (root / "reports" / "paper" / f"{name}.{format}").read_text(encoding="utf-8")
         assert made is None or text == made.text(format)

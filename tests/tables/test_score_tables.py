@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import numpy
 import pytest
 from factories import make_failure, make_record
 
-from benchmark import matrix, record
+from benchmark import matrix, record, summary
 from benchmark.tables import definition, evidence, render
+from benchmark.tables.compare import _compared
 
 TABLE = definition.load("glue-roberta")
 MATRIX = """
@@ -84,30 +86,74 @@ def test_outside_and_the_spread_that_would_allow_it(results):
         results.put(make_record(results.spec("glue/rte", seed=seed), score=score))
     row = results.cell("RTE")
     assert row["allowed"] == pytest.approx(2 * 10.0)
-    assert row["verdict"] == "within"
+    assert row["verdict"] == "inconclusive", "noise does not earn a within"
+    assert row["why"] == "the spread of runs would allow 20.00, more than 2"
+
+
+def compared(mean, std, paper, n=3, drawn=True, **column):
+    """The row of one cell with our `mean` and `std` and the paper's Reference."""
+    ours = summary.Row(
+        task="t", model="m", strategy="s", label="s", seeds=n, n=n, mean=mean, std=std
+    )
+    return _compared(ours, paper, definition.Column(task="t", metric="a", **column), drawn=drawn)
 
 
 def test_a_printed_std_counts_and_an_interval_does_not():
-    column = definition.Column(task="t", metric="accuracy")
-    from benchmark import summary
-    from benchmark.tables.compare import _compared
-
-    ours = summary.Row(
-        task="t", model="m", strategy="s", label="s", seeds=3, n=3, mean=0.5, std=0.03
-    )
     for kind, allowed in (("std", 2 * math.hypot(3, 4)), ("ci", 6.0)):
         paper = definition.Reference(58.0, "%", "a paper", "", 4.0, kind)
-        assert _compared(ours, paper, column)["allowed"] == pytest.approx(allowed)
+        assert compared(0.5, 0.03, paper)["allowed"] == pytest.approx(allowed)
 
 
 @pytest.mark.parametrize(("score", "verdict"), [(0.646, "within"), (0.6461, "outside")])
 def test_a_difference_of_just_the_tolerance_is_within(score, verdict):
-    from benchmark import summary
-    from benchmark.tables.compare import _compared
-
-    ours = summary.Row(task="t", model="m", strategy="s", label="s", seeds=1, n=1, mean=score)
     paper = definition.Reference(63.6, "%", "a paper", "")  # 64.6 - 63.6 > 1 in floats
-    assert _compared(ours, paper, definition.Column(task="t", metric="a"))["verdict"] == verdict
+    assert compared(score, 0.001, paper)["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("std", "mean", "verdict"),
+    [
+        (0.0, 0.60, "within"),
+        (0.010, 0.60, "within"),  # allowed is the cap of 2 points
+        (0.011, 0.60, "inconclusive"),  # and 2.2 above it, though the means are equal
+        (0.030, 0.65, "inconclusive"),
+        (0.030, 0.67, "outside"),  # 7 points, and twice the spread is 6
+        (0.001, 0.62, "outside"),
+    ],
+)
+def test_within_is_said_only_under_the_cap(std, mean, verdict):
+    paper = definition.Reference(60.0, "%", "a paper", "")
+    assert compared(mean, std, paper)["verdict"] == verdict
+
+
+def test_the_cap_follows_the_column_and_stands_in_the_note():
+    paper = definition.Reference(8.7, "", "a paper", "")
+    for std, verdict in ((0.09, "within"), (0.11, "inconclusive")):
+        assert compared(8.7, std, paper, scale=1, tolerance=0.1)["verdict"] == verdict
+    (note,) = (
+        n for n in render.render(definition.load("e2e-gpt2"), Path("none")).notes if "√" in n
+    )
+    assert "at most 2 (BLEU, MET, ROUGE-L) or 0.2 (NIST, CIDEr)" in note
+
+
+def test_one_seed_is_inconclusive_unless_nothing_was_drawn():
+    paper = definition.Reference(60.0, "%", "a paper", "")
+    row = compared(0.60, None, paper, n=1)
+    assert (row["verdict"], row["difference"]) == ("inconclusive", 0.0) and "one seed" in row["why"]
+    assert compared(0.60, None, paper, n=1, drawn=False)["verdict"] == "within"
+
+
+def test_a_wide_scatter_earns_no_within_and_a_narrow_one_does():
+    """2,000 times three seeds of a method that equals the paper's."""
+    generator = numpy.random.default_rng(0)
+    paper = definition.Reference(60.0, "%", "a paper", "")
+    for spread, most, least in ((5.0, 0.08, 0.0), (0.2, 1.0, 0.99)):
+        runs = 60 + spread * generator.standard_normal((2000, 3))
+        verdicts = [
+            compared(mean / 100, std / 100, paper)["verdict"]
+            for mean, std in zip(runs.mean(1), runs.std(1, ddof=1), strict=True)
+        ]
+        assert least <= verdicts.count("within") / len(verdicts) <= most
 
 
 def test_what_is_not_held_stands_beside_nothing(results):
@@ -124,7 +170,7 @@ def test_blanks_are_never_filled(results):
     assert rows["RoBERTa-base", "FT (125.0M)", "CoLA"]["verdict"] == "not run"
     assert rows["RoBERTa-large", "FT (355.0M)", "SST-2"]["verdict"] == "not run"
     for row in rows.values():
-        if row["verdict"] not in ("within", "outside", "no published value"):
+        if row["verdict"] not in ("within", "outside", "inconclusive", "no published value"):
             assert row["why"]
             assert row["ours_mean"] is row["ours_std"] is row["difference"] is None
 
