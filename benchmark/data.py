@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmark import drawing, overlap, splits, tokenised
+from benchmark import drawing, overlap, splits, tokenised, too_long
 from benchmark.cache import cache_folder
 from benchmark.errors import UserError
 from benchmark.record import Overlap
@@ -40,6 +40,16 @@ class Rows:
     ids: list[str]
     split: str
 
+    def only(self, places: Sequence[int]) -> "Rows":
+        """Those at the `places`, in that order."""
+        assert self.encoded is not None
+        return Rows(
+            self.encoded.select(places),
+            [self.references[place] for place in places],
+            [self.ids[place] for place in places],
+            self.split,
+        )
+
 
 class Read(NamedTuple):
     """A dataset as it lies in its source: a folder, or an id on the Hub and the commit read."""
@@ -56,8 +66,9 @@ class Data:
     `revision`: the commit on the Hub (two where there are two datasets); None for a mirror or twin.
     `read`: rows of each role's split as it lies in the source. `truncated`: examples whose text was cut.
     `left_out`: rows that are no examples. `set_aside`: rows of train that neither train nor are held out, as
-    they share text with held-out ones. `shown`: demonstrations before a prompt, the mean over examples.
-    `overlap_*`: what the scored examples share with the rows that train, or are shown.
+    they share text with held-out ones. `long`: those that max_length does not hold. `shown`: demonstrations
+    before a prompt, the mean over examples. `overlap_*`: what the scored examples share with the rows that
+    train, or are shown.
     """
 
     train: Rows
@@ -69,6 +80,7 @@ class Data:
     truncated: int
     left_out: int
     set_aside: int
+    long: too_long.Counts
     shown: float
     overlap_eval: Overlap
     overlap_dev: Overlap | None
@@ -136,24 +148,35 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         except TaskError as error:
             raise _named(error, part.numbers, role, found[role].where, task) from None
 
+    long: list[too_long.Long] = []
+
     def encoded_rows(part: splits.Part, role: str, note: str = "") -> Rows:
-        name = dataset.splits[role] + note
-        return use(part, role, lambda c: _encode(c, name, adapter, tokenizer, spec.max_length))
+        name, training = dataset.splits[role] + note, role == "train" and not note
+
+        def encode(columns: Columns) -> Rows:
+            return _encode(columns, name, adapter, tokenizer, spec.max_length, training)
+
+        made: Rows = use(part, role, encode)
+        rows = too_long.Long(found[role][0], name, training, part.numbers)
+        long.append(too_long.find(rows, made.encoded, spec.max_length))
+        return made
 
     if spec.demonstrations > len(drawn.train):
         raise UserError(
             f"{where}: {spec.task}: demonstrations {spec.demonstrations} are more than the "
             f"{len(drawn.train)} rows drawn from train"
         )
-    learnt = train
     if spec.lr is None:
         learnt = train.only(range(spec.demonstrations))
-    if spec.demonstrations:
-        adapter.demonstrations = use(learnt, "train", adapter.demonstrated)
+        if spec.demonstrations:
+            adapter.demonstrations = use(learnt, "train", adapter.demonstrated)
+        trained = Rows(None, [], use(train, "train", _example_ids), dataset.splits["train"])
+    else:
+        trained = encoded_rows(train, "train")
+        kept = long[-1].kept(spec)
+        trained, learnt = trained.only(kept), train.only(kept)
     data = (
-        encoded_rows(train, "train")
-        if spec.lr is not None
-        else Rows(None, [], use(train, "train", _example_ids), dataset.splits["train"]),
+        trained,
         encoded_rows(evaluation, "eval"),
         encoded_rows(held_out, "train", " (held out)") if held_out else None,
     )
@@ -167,6 +190,7 @@ def load(spec: RunSpec, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") 
         truncated=sum(sum(part["truncated"]) for part in encoded),
         left_out=sum(part.left_out for part in raw.values()),
         set_aside=drawn.set_aside,
+        long=too_long.counts(long, spec),
         shown=statistics.fmean(data[1].encoded["shown"]) if spec.demonstrations else 0.0,
         overlap_eval=overlap.shared(evaluation.rows, learnt.rows, task, found["eval"][0]),
         overlap_dev=held_out and overlap.shared(held_out.rows, learnt.rows, task, where),
@@ -303,9 +327,10 @@ def _encode(
     adapter: Adapter,
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
+    training: bool,
 ) -> Rows:
     ids = _example_ids(columns)
-    encoded = tokenised.encoded(adapter, columns, ids, tokenizer, max_length)
+    encoded = tokenised.encoded(adapter, columns, ids, tokenizer, max_length, training)
     return Rows(encoded, adapter.references(columns), ids, split)
 
 

@@ -87,7 +87,7 @@ def _cut(order: list[int], size: int) -> list[list[int]]:
 def _features(rows: Rows) -> "Dataset":
     """What the collator reads, without what is only counted."""
     assert rows.encoded is not None
-    counted = {"truncated", "shown"} & set(rows.encoded.column_names)
+    counted = {"truncated", "needs", "shown"} & set(rows.encoded.column_names)
     return rows.encoded.remove_columns(sorted(counted))
 
 

@@ -42,6 +42,10 @@ class Bars:
         else:
             self._console.print(f"{self._name}: started", markup=False)
 
+    def noted(self, note: str) -> None:
+        """One line of what the run's record will say of its data."""
+        self._console.print(f"{self._name}: {note}", markup=False, soft_wrap=True)
+
     def stepped(self, row: Mapping[str, Any]) -> None:
         loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
         if self._bars is not None:

@@ -61,6 +61,8 @@ def run(
     tokenizer = models.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
     rows = data.load(spec, adapter, tokenizer)
+    if rows.long:
+        report({"event": "note", "note": str(rows.long)})
     loaded = models.load(source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments())
     model = loaded.model
     inputs = Inputs(
@@ -80,6 +82,9 @@ def run(
         read_eval=rows.read["eval"],
         left_out=rows.left_out,
         set_aside=rows.set_aside,
+        long_train_dropped=rows.long.train_dropped,
+        long_train_cut=rows.long.train_cut,
+        long_eval_cut=rows.long.eval_cut,
         overlap_eval=rows.overlap_eval,
         overlap_dev=rows.overlap_dev,
         demonstrations_mean=rows.shown,

@@ -155,7 +155,8 @@ class Inputs:
     `read_*`: rows of the splits in the source. `examples_*`: examples used of them, for training (or as
     demonstrations) and for the score. `examples_truncated`: those whose text was cut. `left_out`: rows of
     both splits that are no examples by the task's `without`. `set_aside`: rows of train that neither train
-    nor are held out, as they share text with held-out ones. `overlap_*`: what the evaluation split's examples
+    nor are held out, as they share text with held-out ones. `long_*`: rows that max_length does not hold,
+    left out of training or their prompts cut from the left. `overlap_*`: what the evaluation split's examples
     and the held-out ones share with those used for training. `demonstrations_mean`: how many fit before a
     prompt. `initialised`: weights that no checkpoint held, new and random (None: not recorded).
     """
@@ -176,6 +177,9 @@ class Inputs:
     read_eval: int | None = None
     left_out: int = 0
     set_aside: int = 0
+    long_train_dropped: int = 0
+    long_train_cut: int = 0
+    long_eval_cut: int = 0
     overlap_eval: Overlap | None = None
     overlap_dev: Overlap | None = None
     demonstrations_mean: float = 0.0

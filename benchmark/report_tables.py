@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.consistency import Difference, as_text, flatten, settings
-from benchmark.record import RunRecord
+from benchmark.record import Inputs, RunRecord
 from benchmark.summary import MEMORY_NAMES, Row, winner
 
 
@@ -116,7 +116,7 @@ def provenance_table(records: Sequence[RunRecord]) -> Table:
             source = f"{i.dataset_source}, revision {i.dataset_revision or 'none'}"
             facts[f"data: {i.dataset}"] = (
                 f"{source}; {rows_used} examples; {i.examples_truncated} truncated; "
-                f"task version {i.task_version}"
+                f"{_too_long(i)}task version {i.task_version}"
             )
             facts[f"model: {i.model}"] = f"{i.model_source}, revision {i.model_revision or 'none'}"
         if record.scores:
@@ -131,6 +131,16 @@ def provenance_table(records: Sequence[RunRecord]) -> Table:
         found["runs finished"] = [max(record.times.finished for record in records)]
     body = tuple((name, _some(_distinct(values))) for name, values in sorted(found.items()))
     return Table(columns=("what", "value"), rows=body, names=2)
+
+
+def _too_long(inputs: Inputs) -> str:
+    """What became of rows that max_length does not hold; nothing where there are none."""
+    counts = {
+        "too long and left out of training": inputs.long_train_dropped,
+        "training prompts cut from the left": inputs.long_train_cut,
+        "evaluation prompts cut from the left": inputs.long_eval_cut,
+    }
+    return "".join(f"{count} {what}; " for what, count in counts.items() if count)
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:

@@ -40,6 +40,7 @@ class Progress(Protocol):
     """What shows the runs as they go; the command line's bars, or nothing in a test."""
 
     def started(self, spec: RunSpec, steps: int | None) -> None: ...
+    def noted(self, note: str) -> None: ...
     def stepped(self, row: Mapping[str, Any]) -> None: ...
     def finished(self, spec: RunSpec, done: RunRecord | None, error: str | None) -> None: ...
 
@@ -260,6 +261,8 @@ def _run_one(
                 event = _event(line)
                 if event is None:  # a native library's own print, or a killed process's half line
                     log.write(line)
+                elif event["event"] == "note":
+                    progress.noted(event["note"])
                 elif event["event"] == "step":
                     progress.stepped(event)
                     tracker.steps([event])

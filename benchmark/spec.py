@@ -74,6 +74,7 @@ class RunSpec(Strict):
     dev_examples: Annotated[int, Field(ge=0)] = 0
     score_on: Literal["eval", "dev", "dev_loss"] = "eval"
     max_length: Annotated[int, Field(ge=4)] = 128
+    too_long: Literal["drop", "truncate", "error"] = "drop"
     demonstrations: Annotated[int, Field(ge=0)] = 0
 
     optimizer: Optimizer = "adamw"

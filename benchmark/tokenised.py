@@ -28,6 +28,7 @@ def encoded(
     ids: Sequence[str],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
+    training: bool,
 ) -> "Dataset":
     """What `adapter.encode` makes of the raw `columns`, whose rows the hashes `ids` stand for.
 
@@ -35,11 +36,12 @@ def encoded(
     """
     from datasets import Dataset
 
-    path = cache_folder("encoded") / f"{_key(adapter, columns, ids, tokenizer, max_length)}.parquet"
+    key = _key(adapter, columns, ids, tokenizer, max_length, training)
+    path = cache_folder("encoded") / f"{key}.parquet"
     kept = _read(path)
     if kept is not None:
         return kept
-    made = Dataset.from_dict(adapter.encode(columns, tokenizer, max_length))
+    made = Dataset.from_dict(adapter.encode(columns, tokenizer, max_length, training))
     _write(made, path)
     return made
 
@@ -50,6 +52,7 @@ def _key(
     ids: Sequence[str],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
+    training: bool,
 ) -> str:
     import tokenizers
     import transformers
@@ -66,6 +69,7 @@ def _key(
         "libraries": [transformers.__version__, tokenizers.__version__],
         "tokenizer": [type(tokenizer).__name__, tokenizer.special_tokens_map, backend.to_str()],
         "max_length": max_length,
+        "training": training,
     }
     text = json.dumps(whole, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

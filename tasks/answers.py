@@ -23,36 +23,28 @@ class Answers(Adapter):
     def ending(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
         """What follows every answer and is learnt with it: text, then tokens."""
 
-    def reserve(self, max_length: int) -> int:
-        """The least number of tokens left free after the prompt."""
-        return 0
+    def needs(self, pair: Pair, training: bool) -> int:
+        """The least max_length that holds the pair."""
+        return len(pair.ids)
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         self.check(rows)
-        free = self.reserve(max_length)
-
-        def too_long(pairs: list[Pair]) -> bool:
-            (pair,) = pairs
-            return len(pair.ids) - pair.answer + max(pair.answer, free) > max_length
-
-        features: dict[str, list[Any]] = {
-            name: [] for name in ("input_ids", "answer_lengths", "truncated", "shown")
-        }
+        needs = functools.partial(self.needs, training=training)
+        names = ("input_ids", "answer_lengths", *prompts.COUNTED)
+        features: dict[str, list[Any]] = {name: [] for name in names}
         for at, row in enumerate(each(rows)):
             encode = functools.partial(self.pair, at=at, tokenizer=tokenizer)
-            pairs, truncated = prompts.fitted(self, row, at, self.config.cut, encode, too_long)
-            (pair,), shown = prompts.preceded(
-                () if truncated else self.demonstrations,
-                pairs,
-                functools.partial(encode, row),
-                too_long,
-            )
+            fit = prompts.fitted(self, row, encode, needs, tokenizer, max_length)
+            (pair,) = fit.pairs
             features["input_ids"].append(pair.ids)
             features["answer_lengths"].append(pair.answer)
-            features["truncated"].append(truncated)
-            features["shown"].append(shown)
+            fit.count(features)
         return features
 
     def demonstrated(self, rows: Rows) -> list[str]:

@@ -97,12 +97,20 @@ class Adapter(abc.ABC):
 
     @abc.abstractmethod
     def encode(
-        self, rows: Rows, tokenizer: "PreTrainedTokenizerBase", max_length: int
+        self,
+        rows: Rows,
+        tokenizer: "PreTrainedTokenizerBase",
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         """Columns of raw rows -> columns of model features, and `truncated` (one bool per row); with
         demonstrations `shown` as well, how many of them fit beside the row's prompt.
 
         `input_ids` holds a list of ids per row, or a list of such lists where a row has several inputs.
+
+        An adapter with rows that its own way of shortening cannot fit gives `needs`: the least max_length
+        that holds the row. Where this is more, the prompt is cut from the left; where there is nothing of it
+        left to cut, `truncated` is false and the row's features are of no use.
         """
 
     @abc.abstractmethod

@@ -24,31 +24,21 @@ class Candidates(Adapter):
     prompted = True
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
-        references = self.right(rows)
         self.check_columns((self.config.prompt, self.config.answer), rows)
-        features: dict[str, list[Any]] = {
-            name: [] for name in ("input_ids", "answer_lengths", "labels", "truncated", "shown")
-        }
-
-        def too_long(pairs: list[prompts.Pair]) -> bool:
-            return max(len(pair.ids) for pair in pairs) > max_length
-
+        names = ("input_ids", "answer_lengths", *prompts.COUNTED)
+        features: dict[str, list[Any]] = {"labels": self.right(rows)} | {n: [] for n in names}
         for at, row in enumerate(each(rows)):
             encode = functools.partial(self.pairs, at=at, tokenizer=tokenizer)
-            pairs, truncated = prompts.fitted(self, row, at, self.config.cut, encode, too_long)
-            pairs, shown = prompts.preceded(
-                () if truncated else self.demonstrations,
-                pairs,
-                functools.partial(encode, row),
-                too_long,
-            )
-            features["input_ids"].append([pair.ids for pair in pairs])
-            features["answer_lengths"].append([pair.answer for pair in pairs])
-            features["labels"].append(references[at])
-            features["truncated"].append(truncated)
-            features["shown"].append(shown)
+            fit = prompts.fitted(self, row, encode, prompts.length, tokenizer, max_length)
+            features["input_ids"].append([pair.ids for pair in fit.pairs])
+            features["answer_lengths"].append([pair.answer for pair in fit.pairs])
+            fit.count(features)
         return features
 
     def demonstrated(self, rows: Rows) -> list[str]:

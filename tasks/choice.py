@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tasks import prompts
 from tasks.base import Rows, TaskError, each
 from tasks.candidates import Candidates, over_candidates
 from tasks.config import ChoiceConfig
@@ -23,37 +24,49 @@ class Choice(Candidates):
         return {"num_labels": 1}
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         first, second = self.config.inputs
         labels = self.right(rows)
         self.check_columns(self.config.inputs, rows)
-        pairs, owners = [], []
+        firsts, seconds, candidates, owners = [], [], [], []
         for at, row in enumerate(each(rows)):
             for candidate in self.candidates(row, at):
                 of_one = {**row, "candidate": candidate}
-                pairs.append((self.render(first, of_one, at), self.render(second, of_one, at)))
+                firsts.append(self.render(first, of_one, at))
+                seconds.append(self.render(second, of_one, at))
+                candidates.append(candidate)
                 owners.append(at)
-        fixed = tokenizer([second for _, second in pairs], add_special_tokens=False)["input_ids"]
-        room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
-        for at, ids in zip(owners, fixed, strict=True):
-            if len(ids) >= room:
-                raise TaskError(
-                    f"{self.config.name}: {len(ids)} tokens of {second!r} leave no room for {first!r}: "
-                    "raise max_length",
-                    at,
-                )
-        encoded = tokenizer(
-            *map(list, zip(*pairs, strict=True)), truncation="only_first", max_length=max_length
-        )
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        room = max_length - special - 1  # one token of the first text is left
+        if room < 1:
+            raise TaskError(
+                f"{self.config.name}: max_length {max_length} has no room for two texts: raise max_length"
+            )
+        needs = [0] * len(labels)
+        cut, lost = ([False] * len(labels) for _ in range(2))
+        for place, ids in enumerate(tokenizer(seconds, add_special_tokens=False)["input_ids"]):
+            at = owners[place]
+            needs[at] = max(needs[at], len(ids) + special + 1)
+            if len(ids) > room:
+                seconds[place] = prompts.ending(seconds[place], room, tokenizer)
+                cut[at] = True
+                lost[at] |= candidates[place] not in seconds[place]
+        encoded = tokenizer(firsts, seconds, truncation="only_first", max_length=max_length)
         self.check_left(encoded.encodings, self.config.inputs, owners)
         names = [name for name in tokenizer.model_input_names if name in encoded]
         features: dict[str, list[Any]] = {name: [[] for _ in labels] for name in names}
-        features |= {"labels": labels, "truncated": [False] * len(labels)}
+        features |= {"labels": labels, "needs": needs}
         for place, at in enumerate(owners):
             for name in names:
                 features[name][at].append(encoded[name][place])
-            features["truncated"][at] |= bool(encoded.encodings[place].overflowing)
+            cut[at] |= bool(encoded.encodings[place].overflowing)
+        pairs = zip(cut, lost, strict=True)
+        features["truncated"] = [shorter and not gone for shorter, gone in pairs]
         return features
 
     def collator(

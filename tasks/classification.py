@@ -16,7 +16,11 @@ class _Head(Adapter):
     head = "sequence_classification"
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         texts = [self.texts(rows, template) for template in self.config.inputs]
         encoded = tokenizer(*texts, truncation=True, max_length=max_length)

@@ -18,6 +18,7 @@ from tasks.answers import Answers
 from tasks.base import NUMBER, Rows
 from tasks.config import GenerationConfig
 from tasks.dataset import plain
+from tasks.prompts import Pair
 
 MERGED = "references of the group"
 """The column in which an example of several evaluation rows holds all their references."""
@@ -77,10 +78,26 @@ class Generation(Answers):
         than half of `max_length`. In training too, so that both see prompts of the same lengths."""
         return min(self.config.decoding.max_new_tokens, max_length // 2)
 
+    def needs(self, pair: Pair, training: bool) -> int:
+        """The least max_length with room for the prompt and `reserve` after it, and in training for the
+        answer: in evaluation the right one is not read, so its length has no say in what is seen."""
+        prompt = len(pair.ids) - pair.answer
+        asked = min(prompt + self.config.decoding.max_new_tokens, 2 * prompt - 1)
+        return max(asked, len(pair.ids)) if training else asked
+
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
-        features = super().encode(rows, tokenizer, max_length)
+        features = super().encode(rows, tokenizer, max_length, training)
+        if not training:  # what is beyond max_length is of an answer that is not read
+            spare = [max(len(ids) - max_length, 0) for ids in features["input_ids"]]
+            features["input_ids"] = [ids[:max_length] for ids in features["input_ids"]]
+            lengths = zip(features["answer_lengths"], spare, strict=True)
+            features["answer_lengths"] = [answer - beyond for answer, beyond in lengths]
         features["new_tokens"] = [self.reserve(max_length)] * len(features["input_ids"])
         return features
 

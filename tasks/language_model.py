@@ -93,7 +93,11 @@ class LanguageModel(Response):
         }
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         start = tokenizer.bos_token_id
         start = tokenizer.eos_token_id if start is None else start

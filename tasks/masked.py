@@ -48,33 +48,43 @@ class Masked(Adapter):
         return found
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         self.columns_of([self.config.prompt], rows, made=("mask",))
         masks = [tokenizer.mask_token_id] * max(map(len, self.words(tokenizer)))
-        features: dict[str, list[Any]] = {name: [] for name in ("input_ids", "truncated", "shown")}
+        names = ("input_ids", *prompts.COUNTED)
+        features: dict[str, list[Any]] = {name: [] for name in names}
 
         def enclosed(ids: list[int]) -> list[int]:
             return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
 
-        def too_long(found: list[prompts.Pair]) -> bool:
-            return len(found[0].ids) > max_length
-
         for at, row in enumerate(each(rows)):
-            whole = self._parts(row, at, tokenizer, masks)
-            ids = enclosed(_joined(self._fitted(whole, masks, max_length, at)))[:max_length]
-            truncated = len(ids) < len(enclosed(_joined(whole)))
+            parts = self._parts(row, at, tokenizer, masks)
+            whole = enclosed(_joined(parts))
+            ids = enclosed(_joined(self._fitted(parts, masks, max_length)))
+            needs = ids.index(tokenizer.mask_token_id) + len(masks)
+            if needs > max_length:
+                to_mask = prompts.Pair(ids[:needs], len(masks))
+                cut = prompts.from_right(to_mask, ids[:1], lambda p: len(p.ids) <= max_length)
+                ids = whole if cut is None else cut.ids
+            else:
+                ids = ids[:max_length]
+            truncated = len(ids) < len(whole)
 
-            def preceded(before: str, ids: list[int] = ids, at: int = at) -> list[prompts.Pair]:
-                shown = self._tokens(before, tokenizer, at)
-                return [prompts.Pair(enclosed(shown + ids[1:-1]), 0)]
+            def preceded(before: str, ids: list[int] = ids, at: int = at) -> list[int]:
+                return enclosed(self._tokens(before, tokenizer, at) + ids[1:-1])
 
-            demonstrations = () if truncated else self.demonstrations
-            alone = [prompts.Pair(ids, 0)]
-            (pair,), shown = prompts.preceded(demonstrations, alone, preceded, too_long)
-            features["input_ids"].append(pair.ids)
-            features["truncated"].append(truncated)
-            features["shown"].append(shown)
+            before, shown = prompts.preceding(
+                () if truncated else self.demonstrations,
+                lambda before, ids_of=preceded: len(ids_of(before)) <= max_length,
+            )
+            features["input_ids"].append(preceded(before) if shown else ids)
+            for name, value in zip(prompts.COUNTED, (truncated, needs, shown), strict=True):
+                features[name].append(value)
         return features | {"labels": self.references(rows)}
 
     def _parts(
@@ -105,12 +115,11 @@ class Masked(Adapter):
             )
         return ids
 
-    def _fitted(self, parts: list[Part], masks: list[int], max_length: int, at: int) -> list[Part]:
-        """The parts with the column `cut` at most `limit` tokens long; shorter where the masks would be
-        beyond `max_length`, so that all parts fit.
+    def _fitted(self, parts: list[Part], masks: list[int], max_length: int) -> list[Part]:
+        """The parts with the column `cut` at most `limit` tokens long; shorter, down to one token, where the
+        masks would be beyond `max_length`, so that all parts fit.
 
-        LM-BFF cuts off what is beyond `max_length` and refuses a row that loses its mask so. Raises
-        TaskError naming the row where even one token of the column is too much.
+        LM-BFF cuts off what is beyond `max_length` and refuses a row that loses its mask so.
         """
         kept = self._cut(parts, self.config.limit)
         before = list(itertools.takewhile(lambda part: part[0] != "mask", kept))
@@ -118,13 +127,7 @@ class Masked(Adapter):
             return kept
         (length,) = (len(ids) for column, ids in kept if column == self.config.cut)
         left = length - (len(_joined(kept)) + 2 - max_length)
-        if left < 1:
-            raise TaskError(
-                f"{self.config.name}: column {self.config.cut}: not one token of it fits beside the rest: "
-                "raise max_length",
-                at,
-            )
-        return self._cut(kept, left)
+        return self._cut(kept, max(left, 1))
 
     def _cut(self, parts: list[Part], most: int | None) -> list[Part]:
         cut = self.config.cut

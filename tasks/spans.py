@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks import batches
+from tasks import batches, prompts
 from tasks.base import Adapter, Rows, TaskError
 from tasks.config import SpansConfig
 
@@ -19,30 +19,39 @@ OUTSIDE = (-1, -1)
 class Spans(Adapter):
     """Predictions are texts, references lists of right texts.
 
-    A long context is read in windows, all of the row's question and some of its context each, so nothing is
-    cut; a window without the whole answer has both labels at its first token. Windows and labels follow
+    A long context is read in windows, all of the row's question and some of its context each, so nothing of
+    it is cut; a window without the whole answer has both labels at its first token. Windows and labels follow
     transformers examples/pytorch/question-answering/run_qa.py, and so does the choice of an answer, but that
-    every pair of start and end is weighed and not only those of the 20 best of each.
+    every pair of start and end is weighed and not only those of the 20 best of each. A question that leaves
+    no room for the context loses words at its start.
     """
 
     config: SpansConfig
     head = "question_answering"
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         questions, contexts = self.texts(rows, self.config.question), self.contexts(rows)
         answers = self.places(rows)
         stride = min(self.config.stride, max_length // 3)
-        alone = tokenizer(questions, add_special_tokens=False)["input_ids"]
-        room = max_length - tokenizer.num_special_tokens_to_add(pair=True) - stride
-        for at, ids in enumerate(alone):
-            if len(ids) >= room:
-                raise TaskError(
-                    f"{self.config.name}: the question's {len(ids)} tokens leave no room for the context: "
-                    "raise max_length",
-                    at,
-                )
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        room = max_length - special - stride - 1  # every window shows context that none before did
+        if room < 1:
+            raise TaskError(
+                f"{self.config.name}: no room for a question and its context: raise max_length"
+            )
+        needs, truncated = [], []
+        for at, ids in enumerate(tokenizer(questions, add_special_tokens=False)["input_ids"]):
+            fixed = len(ids) + special
+            needs.append(min(fixed + self.config.stride, 3 * fixed // 2) + 1)
+            truncated.append(len(ids) > room)
+            if len(ids) > room:
+                questions[at] = prompts.ending(questions[at], room, tokenizer)
         encoded = tokenizer(
             questions,
             contexts,
@@ -65,7 +74,7 @@ class Spans(Adapter):
                 features[name][at].append(encoded[name][window])
             features["offsets"][at].append(offsets)
             features["labels"][at].append(labels(offsets, *answers[at]))
-        return features | {"context": contexts, "truncated": [False] * len(contexts)}
+        return features | {"context": contexts, "truncated": truncated, "needs": needs}
 
     def contexts(self, rows: Rows) -> list[str]:
         """The contexts as they stand, as answers are counted in their characters."""

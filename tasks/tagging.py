@@ -34,7 +34,11 @@ class Tagging(Adapter):
         }
 
     def encode(
-        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+        self,
+        rows: Rows,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        training: bool = False,
     ) -> dict[str, list[Any]]:
         tags, sentences = self.tags(rows), self.words(rows)
         texts = [" ".join(words) for words in sentences]

@@ -31,6 +31,9 @@ class Watch:
     def started(self, spec, steps):
         self.told.append(("started", spec.run_id, steps))
 
+    def noted(self, note):
+        self.told.append(("noted", note))
+
     def stepped(self, row):
         self.told.append(("stepped", row["step"]))
         self.on_step(row)

@@ -5,7 +5,6 @@ import pytest
 import tasks.base
 
 GONE = "the column is gone"
-LONG = "why " * 300
 COPA = {"premise": "a", "question": "cause", "choice1": "b", "choice2": "c", "label": 1}
 
 CASES = {
@@ -28,7 +27,6 @@ CASES = {
         ("question", GONE, "column question is missing; the data has passage, answer"),
         ("passage", "", "column passage: empty text ''"),
         ("answer", None, "column answer: label None is no index of No, Yes"),
-        ("question", LONG, "column passage: not one word of it fits"),
     ),
     "mezo/copa": (
         "tiny-opt",
@@ -58,7 +56,6 @@ CASES = {
         ("choice1", GONE, "column choice1 is missing; the data has premise, question, choice2"),
         ("choice1", "", "column choice1: empty text ''"),
         ("label", None, "column label: label None is no index of choice1, choice2"),
-        ("choice2", LONG, "tokens of '{question:choose"),
     ),
     "qa/squad": (
         "tiny-bert",
@@ -67,7 +64,6 @@ CASES = {
         ("answers", None, "column answers.answer_start: None has no answer_start"),
         ("answers", {"text": ["c"], "answer_start": [9]}, "column answers: 'c' at [9] is outside"),
         ("context", "", "column context: empty text ''"),
-        ("question", LONG, "tokens leave no room for the context"),
     ),
     "ner/conll2003": (
         "tiny-roberta",
@@ -82,14 +78,12 @@ CASES = {
         {"question": "a", "answer": "#### 1"},
         ("answer", GONE, "column answer is missing; the data has question"),
         ("answer", "", "column answer: empty text ''"),
-        ("question", LONG, "tokens do not fit: raise max_length"),
     ),
     "generation/e2e_nlg": (
         "tiny-gpt2",
         {"meaning_representation": "name[A]", "human_reference": "A ."},
         ("human_reference", GONE, "column human_reference is missing; the data has meaning_repr"),
         ("human_reference", None, "column human_reference: empty text None"),
-        ("meaning_representation", LONG, "tokens do not fit: raise max_length"),
     ),
     "generation/dart": (
         "tiny-opt",
@@ -103,7 +97,6 @@ CASES = {
         ("output", GONE, "train has no column output"),
         ("instruction", "", "column instruction: empty text ''"),
         ("output", " ", "column output: empty text ' '"),
-        ("instruction", LONG, "column input: not one word of it fits"),
     ),
     "lm/wikitext2": (
         "tiny-gpt-neo",

@@ -245,11 +245,6 @@ USUAL = {
             "generation/e2e_nlg: column meaning_representation is missing; the data has",
         ),
         (
-            "generation/e2e_nlg",
-            {"meaning_representation": ["name[A]", "name[B], " * 30]},
-            "row 1: generation/e2e_nlg: ",
-        ),
-        (
             "generation/squad",
             {"answers": [{"text": ["a"]}, {"text": []}]},
             "row 1: generation/squad: column answers.text: empty text []",
@@ -258,11 +253,6 @@ USUAL = {
             "generation/squad",
             {"answers": [{"text": ["a"]}, {}]},
             "row 1: generation/squad: column answers.text is missing",
-        ),
-        (
-            "generation/squad",
-            {"question": ["why " * 40, "q"]},
-            "row 0: generation/squad: column context: not one word of it fits beside the rest",
         ),
         (
             "generation/dart",
@@ -276,5 +266,3 @@ def test_a_bad_row_is_named(name, changes, said):
     with pytest.raises(base.TaskError) as raised:
         task(name).encode(rows, tokenizer_of("tiny-gpt2"), 60)
     assert str(raised.value).startswith(said)
-    if said.endswith("e2e_nlg: "):
-        assert str(raised.value).endswith("tokens do not fit: raise max_length")

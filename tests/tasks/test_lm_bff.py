@@ -165,5 +165,9 @@ def test_where_the_reference_loses_the_mask_the_first_sentence_is_cut(roberta, n
         assert (
             ids[:3] == [roberta.cls_token_id, *roberta.convert_tokens_to_ids(["One", "Ġtwo"])][:3]
         )
-    with pytest.raises(base.TaskError, match=f"column {first}: not one token of it fits"):
-        adapter.encode(rows, roberta, 4)
+    cut = adapter.encode(rows, roberta, 3)
+    (ids,), (needs,) = cut["input_ids"], cut["needs"]
+    before = least.index(roberta.mask_token_id)
+    assert ids == [least[0], least[before - 1], roberta.mask_token_id], "the last words before it"
+    assert adapter.encode(rows, roberta, needs)["needs"] == [needs]
+    assert roberta.mask_token_id in adapter.encode(rows, roberta, needs)["input_ids"][0]

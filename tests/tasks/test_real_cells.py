@@ -112,8 +112,22 @@ def test_the_official_solutions_of_gsm8k_are_right():
     assert adapter.score(answers, answers) == {"accuracy": 1.0, "accuracy_flexible": 1.0}
 
 
-def test_a_row_that_does_not_fit_is_named(run):
+def test_too_long_rows_of_e2e_are_refused_in_one_line_or_left_out(run, gpt2):
+    """Against a count over the raw columns: prompt, and what is generated or learnt after it."""
+    rows = raw("generation/e2e_nlg")["train"][:]
+    columns = rows["meaning_representation"], rows["human_reference"]
+    prompts = [
+        len(ids) for ids in gpt2([f"{text.strip()} ###" for text in columns[0]])["input_ids"]
+    ]
+    answers = [
+        len(ids) + 1 for ids in gpt2([f" {text.strip()}" for text in columns[1]])["input_ids"]
+    ]
+    needed = [p + max(a, min(64, 90 // 2)) for p, a in zip(prompts, answers, strict=True)]
+    long = sum(tokens > 90 for tokens in needed)
+    assert 0 < long < len(needed)
     with pytest.raises(UserError) as raised:
-        run("generation/e2e_nlg", max_length=64, train_examples=None)
-    said = str(raised.value)
-    assert " of train: generation/e2e_nlg: " in said and said.endswith("raise max_length")
+        run("generation/e2e_nlg", max_length=90, train_examples=None, too_long="error")
+    assert f" {long:,} of {len(needed):,} rows of train " in str(raised.value)
+    done, _ = run("generation/e2e_nlg", max_length=90, train_examples=None)
+    assert done.inputs.long_train_dropped == long
+    assert done.inputs.examples_train == len(needed) - long

@@ -1,4 +1,4 @@
-"""At every length, down to where a task refuses the row, the passage alone is cut: all else is there."""
+"""At every length the passage alone is cut, down to where not one word of it fits; then the left end goes."""
 
 import re
 
@@ -19,10 +19,11 @@ def columns(row):
 
 
 def encoded(name, row, tokenizer, length):
-    """The inputs of one row, and whether it was cut."""
-    found = rendering.adapter(name).encode(columns(row), tokenizer, length)
+    """The inputs of one row that trains, whether it was cut, and whether no shorter passage is enough."""
+    found = rendering.adapter(name).encode(columns(row), tokenizer, length, True)
     ids = found["input_ids"][0]
-    return ids if isinstance(ids[0], list) else [ids], found["truncated"][0]
+    too_long = found.get("needs", [0])[0] > length
+    return ids if isinstance(ids[0], list) else [ids], found["truncated"][0], too_long
 
 
 def lengths(whole):
@@ -53,16 +54,18 @@ def test_what_is_read_is_the_row_with_a_shorter_passage_and_nothing_else(name, o
         encoded(name, {**row, column: row[column][:end]}, tokenizer, rendering.UNCUT)[0]
         for end in ends[:-1]
     ]
-    whole, cut = encoded(name, row, tokenizer, rendering.UNCUT)
-    assert not cut
+    whole, *cut = encoded(name, row, tokenizer, rendering.UNCUT)
+    assert cut == [False, False]
     by_words.append(whole)
-    left, refused = len(ends), False
+    left, refused, special = len(ends), False, set(tokenizer.all_special_ids)
     for length in lengths(whole):
-        try:
-            found, cut = encoded(name, row, tokenizer, length)
-        except base.TaskError as error:
-            assert f"column {column}: not one word of it fits" in str(error)
+        found, cut, too_long = encoded(name, row, tokenizer, length)
+        if too_long:
             refused = True
+            for ids, shortest in zip(found, by_words[0], strict=True) if cut else ():
+                start = int(shortest[0] in special)
+                assert len(ids) <= length and ids[:start] == shortest[:start]
+                assert ids[start:] == shortest[start:][start - len(ids) :], "its left end alone"
             continue
         assert not refused, "a length that is too short must be so for every shorter one"
         assert max(map(len, found)) <= length
@@ -86,13 +89,16 @@ def test_of_two_texts_the_longer_is_cut_first(name, model):
     kept = second if choice else min(first, second, key=len)
     least = len(kept) * (1 if choice else 2) + tokenizer.num_special_tokens_to_add(pair=True) + 1
     tried = 0
-    whole, _ = encoded(name, row, tokenizer, rendering.UNCUT)
+    whole, *_ = encoded(name, row, tokenizer, rendering.UNCUT)
     for length in lengths(whole):
         try:
-            (ids, *_), cut = encoded(name, row, tokenizer, length)
+            (ids, *_), cut, too_long = encoded(name, row, tokenizer, length)
         except base.TaskError as error:
             assert length < least and "raise max_length" in str(error)
             break
+        if too_long:
+            assert choice and length < least
+            continue
         if length >= least:
             tried += 1
             assert len(ids) <= length and holds(ids, kept)
@@ -106,5 +112,6 @@ def test_every_window_on_a_long_context_holds_the_question(model):
     row = rendering.read_golden("qa/squad")["rows"][0]
     question = tokenizer(row["question"], add_special_tokens=False)["input_ids"]
     for length in (3 * len(question), 4 * len(question)):
-        windows, cut = encoded("qa/squad", row, tokenizer, length)
-        assert len(windows) > 1 and all(holds(ids, question) for ids in windows) and not cut
+        windows, *cut = encoded("qa/squad", row, tokenizer, length)
+        assert len(windows) > 1 and all(holds(ids, question) for ids in windows)
+        assert cut == [False, False]
