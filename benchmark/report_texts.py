@@ -44,7 +44,7 @@ def sections(rows: Sequence[Row], records: Iterable[RunRecord], folder: Path) ->
         }
         section = Section(
             title=f"{task_name(rows, task)}, {model_name(rows, model)}",
-            scores=_scores(of_labels),
+            scores=_scores(of_labels, rows, task, model),
             texts=_texts(firsts, folder),
             seeds=", ".join(f"{label} {run.spec['seed']}" for label, run in firsts.items()),
         )
@@ -53,8 +53,11 @@ def sections(rows: Sequence[Row], records: Iterable[RunRecord], folder: Path) ->
     return made
 
 
-def _scores(of_labels: dict[str, list[RunRecord]]) -> Table | None:
-    """Every score of the task: mean ± standard deviation over seeds (number of seeds)."""
+def _scores(
+    of_labels: dict[str, list[RunRecord]], rows: Sequence[Row], task: str, model: str
+) -> Table | None:
+    """Every score of the task: mean ± standard deviation over seeds (number of seeds), where all have one."""
+    wanted = {row.label: row.seeds for row in rows if (row.task, row.model) == (task, model)}
     found = {
         label: [run.scores.all for run in runs if run.scores] for label, runs in of_labels.items()
     }
@@ -62,18 +65,19 @@ def _scores(of_labels: dict[str, list[RunRecord]]) -> Table | None:
     if len(names) < 2:
         return None
     body = [
-        (label, *(_mean([run[name] for run in runs if name in run]) for name in names))
+        (label, *(_mean([run.get(name) for run in runs], wanted[label]) for name in names))
         for label, runs in found.items()
     ]
     return Table(columns=("strategy", *names), rows=tuple(body))
 
 
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return ""
-    digits = 4 if abs(statistics.fmean(values)) < 2 else 2
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread} ({len(values)})"
+def _mean(values: Sequence[float | None], wanted: int) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < wanted:
+        return "–"
+    digits = 4 if abs(statistics.fmean(known)) < 2 else 2
+    spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{statistics.fmean(known):.{digits}f}{spread} ({len(known)})"
 
 
 def _texts(firsts: dict[str, RunRecord], folder: Path) -> Table | None:

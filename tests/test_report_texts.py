@@ -6,7 +6,7 @@ import html.parser
 import pytest
 from factories import make_cells, make_record, make_spec, write_run
 
-from benchmark import predictions, report_texts
+from benchmark import predictions, report_texts, summary
 from benchmark.predictions import Predictions
 from benchmark.report import write_report
 
@@ -87,4 +87,5 @@ def test_a_task_with_one_score_and_no_texts_has_no_section(tmp_path):
         )
         for run in records
     ]
-    assert report_texts.sections([], one, tmp_path) == []
+    rows = summary.rows(make_cells([make_spec(**run.spec) for run in one]), one)
+    assert report_texts.sections(rows, one, tmp_path) == []
