@@ -4,9 +4,6 @@ A run is done when a record of its spec's hash with status success exists; so a 
 running it again. The runner, not the run, talks to MLflow: a run cannot be hurt by it.
 """
 
-import contextlib
-import json
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +15,7 @@ from typing import Any, Protocol
 import filelock
 
 import tasks.base
-from benchmark import data, environment, models, record, search
+from benchmark import child, data, environment, models, record, search
 from benchmark.errors import UserError
 from benchmark.matrix import Cell, Matrix
 from benchmark.record import RunRecord
@@ -244,7 +241,7 @@ def _run_one(
     path = folder / f"{spec.run_id}.json"
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
     record.write_text(spec_path, spec.model_dump_json())
-    before = _identity(path)
+    before = child.identity(path)
     started = time.time()
     progress.started(spec, predicted_steps(spec))
     tracker.start(spec)
@@ -253,12 +250,12 @@ def _run_one(
     command = [sys.executable, "-m", "benchmark.recipe", str(spec_path), str(folder)]
     with open(log_path, "w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment(spec)
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=child.environment_of(spec)
         )
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                event = _event(line)
+                event = child.event(line)
                 if event is None:  # a native library's own print, or a killed process's half line
                     log.write(line)
                 elif event["event"] == "note":
@@ -272,20 +269,20 @@ def _run_one(
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
-            if _identity(path) == before:
-                _write_unfinished(spec, path, started, "interrupted", "stopped by the user")
+            if child.identity(path) == before:
+                child.write_unfinished(spec, path, started, "interrupted", "stopped by the user")
             else:
                 tracker.finish(record.load(path), folder)
             raise
     done: RunRecord | None = None
-    if _identity(path) != before:  # its record says what came of the run, however the process ended
+    if child.identity(path) != before:  # the record decides, however its process ended
         done = record.load(path)
     elif said.get("event") == "refused":
         outcome.refused.append(said["error"])
     elif said:
-        done = _write_unfinished(spec, path, started, "unsupported", said["error"])
+        done = child.write_unfinished(spec, path, started, "unsupported", said["error"])
     else:
-        done = _write_unfinished(spec, path, started, "failed", _why(code, log_path))
+        done = child.write_unfinished(spec, path, started, "failed", child.why(code, log_path))
     if done is not None:
         tracker.finish(done, folder)
         if done.status not in ("success", "unsupported"):
@@ -294,70 +291,3 @@ def _run_one(
             outside = time.time() - started - done.times.total_s  # process start, MLflow
             outcome.fixed_s.append(done.times.fixed_s + outside)
     progress.finished(spec, done, said.get("error"))
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells the file at `path` from the next one put there; None where there is none.
-
-    A run that failed before may have left a record of the same hash, which says nothing of this process.
-    """
-    if not path.exists():
-        return None
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    """The event that a run's process reports on this line of its stdout; None if it is none."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "event" in found else None
-
-
-def _environment(spec: RunSpec) -> dict[str, str]:
-    """The child's environment: no look at the Hub when neither data nor model come from it."""
-    variables = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    if spec.data != "hub" and models.source(spec.model, spec.model_revision).kind != "hub":
-        variables["HF_HUB_OFFLINE"] = "1"
-    return variables
-
-
-def _why(code: int, log_path: Path) -> str:
-    """The reason a run's process ended without a record, in one line."""
-    if code == 0:
-        return f"the process ended without a record; log: {log_path}"
-    if code < 0:
-        hint = " (killed; out of host memory?)" if code == -9 else ""
-        return f"the process died of signal {-code}{hint}; log: {log_path}"
-    lines = [x.strip() for x in log_path.read_text("utf-8", "replace").splitlines() if x.strip()]
-    return f"{lines[-1] if lines else f'exit {code}'}; log: {log_path}"
-
-
-def _write_unfinished(
-    spec: RunSpec, path: Path, started: float, status: Any, error: str
-) -> RunRecord:
-    """Write a record for a process that wrote none; returns the one that stands at `path` after it."""
-    import datetime
-
-    def iso(seconds: float) -> str:
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-        return moment.isoformat(timespec="milliseconds")
-
-    now = time.time()
-    done = RunRecord(
-        run_id=spec.run_id,
-        spec_hash=spec.hash,
-        status=status,
-        error=error,
-        spec=spec.model_dump(mode="json"),
-        times=record.Times(
-            started=iso(started), finished=iso(now), total_s=round(now - started, 3)
-        ),
-        environment=environment.environment(),
-        code=environment.code(),
-    )
-    with contextlib.suppress(OSError):
-        return record.write(done, path)
-    return done
