@@ -21,6 +21,8 @@ import torch
 
 from benchmark.flops import Flops
 from benchmark.memory.counter import LiveBytes
+from benchmark.memory.held import active_group, state_bytes, state_tensors
+from benchmark.memory.loading import LoadPeak
 from benchmark.record import Memory, Params, Train
 
 CURVE_COLUMNS = (
@@ -61,6 +63,7 @@ class Measure(lightning.Callback):
         self._step: _Step | None = None
         self._counters = contextlib.ExitStack()
         self._flops: dict[Any, int] = {}
+        self._loading: LoadPeak | None = None
         self._visits: dict[int, int] = {}
         self._largest: dict[int, int] = {}
         self._ever: set[int] = set()
@@ -85,7 +88,18 @@ class Measure(lightning.Callback):
         self._total = sum(p.numel() for p in model.parameters())
         self._parameters = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
 
+    def setup(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
+    ) -> None:
+        """The model is still on the host; from here to `on_fit_start` Lightning moves it to the device and
+        builds the optimizer."""
+        loading = LoadPeak(module, trainer.strategy.root_device)
+        self._loading = self._counters.enter_context(loading)
+
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert self._loading is not None
+        self._loading.built(trainer.optimizers[0])
+        self._counters.close()
         self.observe(module, module.device)
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -253,6 +267,7 @@ class Measure(lightning.Callback):
             host_state=self._peaks["host_state"],
             host_rss_peak=host_rss_peak(),
             eval_peak=None,
+            load_peak=self._loading.bytes if self._loading else None,
         )
 
     def _count_operations(self, group: int, batch: Mapping[str, torch.Tensor]) -> None:
@@ -308,30 +323,6 @@ class Measure(lightning.Callback):
 def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
     """How many examples a batch holds; `counts` are the inputs of each where it has several."""
     return len(batch.get("counts", batch["input_ids"]))
-
-
-def active_group(optimizer: torch.optim.Optimizer) -> int:
-    """Index of the group that trains now; 0 for an optimizer without groups."""
-    return int(getattr(getattr(optimizer, "active", None), "index", 0))
-
-
-def state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Every tensor that the optimizer holds on the device beside weights and gradients."""
-    if hasattr(optimizer, "device_tensors"):
-        held: list[torch.Tensor] = optimizer.device_tensors()
-        return held
-    values = (v for state in optimizer.state.values() for v in state.values())
-    return [v for v in values if isinstance(v, torch.Tensor)]
-
-
-def state_bytes(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, int]]:
-    """Bytes of optimizer state and master weights, on the device and parked on the host: as a block-wise
-    optimizer says itself, all on the device for any other."""
-    if hasattr(optimizer, "state_bytes"):
-        said: dict[str, dict[str, int]] = optimizer.state_bytes()
-        return said
-    state = sum(tensor.nbytes for tensor in state_tensors(optimizer))
-    return {"device": {"optimizer_state": state, "master": 0}, "host": {}}
 
 
 def host_rss_peak() -> int:

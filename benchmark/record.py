@@ -122,7 +122,9 @@ class Params:
 class Memory:
     """Bytes. The training phase's peak: on a CUDA device the allocator's, on a CPU counted tensor bytes
     (`kind`), with the optimizer state that HiFT keeps on the host in `host_state`, not in the peak.
-    `eval_peak`: the evaluation's own, which is the run's where nothing trains."""
+    `eval_peak`: the evaluation's own, which is the run's where nothing trains. `load_peak`: that of moving
+    the model to the device and building the optimizer, before training; None where nothing trains, and in
+    records made before it was measured."""
 
     kind: Literal["cuda", "counted_cpu_tensors"]
     device: str
@@ -136,6 +138,12 @@ class Memory:
     host_rss_peak: int
     eval_peak: int | None
     predicted: int | None = None
+    load_peak: int | None = None
+
+    @property
+    def peak(self) -> int:
+        """What the device had to hold for the run to train: the larger of loading and training."""
+        return max(self.peak_allocated, self.load_peak or 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import torch
 from benchmark import shapes
 from benchmark.engine import find_units, make_plan
 from benchmark.errors import UserError, nearest
-from benchmark.measure import state_bytes
+from benchmark.memory.held import state_bytes
 from benchmark.spec import RunSpec
 from benchmark.strategies import STRATEGIES, strategy_class
 

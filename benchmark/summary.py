@@ -145,7 +145,7 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
         higher_is_better=all(score.higher_is_better for score in scores),
         ratio_peak=max((p.ratio_peak for p in params), default=None),
         ratio_mean=statistics.fmean(p.ratio_mean for p in params) if params else None,
-        peak_bytes=max((m.peak_allocated for m in memory), default=None),
+        peak_bytes=max((m.peak for m in memory), default=None),
         memory_kind=_only(m.kind for m in memory),
         host_state_bytes=max((m.host_state for m in memory), default=None),
         step_ms=statistics.median(steps) if steps else None,

@@ -80,6 +80,7 @@ def final_metrics(record: RunRecord) -> dict[str, float]:
     if record.memory:
         found |= {
             _PEAK_NAMES[record.memory.kind]: record.memory.peak_allocated,
+            "memory/load_peak_bytes": record.memory.load_peak,
             "memory/host_state_bytes": record.memory.host_state,
             "memory/host_rss_peak_bytes": record.memory.host_rss_peak,
         }

@@ -5,8 +5,8 @@ import torch
 
 from benchmark.engine import HiFT, find_units, make_plan
 from benchmark.engine.ledger import Ledger
-from benchmark.measure import state_bytes, state_tensors
 from benchmark.memory.counter import LiveBytes
+from benchmark.memory.held import state_bytes, state_tensors
 
 KB = 256  # float32 numbers in 1,024 bytes
 

@@ -65,6 +65,16 @@ def test_costs_over_seeds():
     assert row.memory_kind == "counted_cpu_tensors" and row.lr == 5e-5
 
 
+def test_the_peak_is_that_of_loading_where_a_model_needs_more_before_it_trains():
+    (spec, *_) = three_seeds()
+    record = make_record(spec, peak=7)
+    for load_peak, peak in ((None, 7), (5, 7), (11, 11)):
+        memory = dataclasses.replace(record.memory, load_peak=load_peak)
+        cells = make_cells([spec])
+        (row,) = summary.rows(cells, [dataclasses.replace(record, memory=memory)])
+        assert row.peak_bytes == memory.peak == peak and memory.peak_allocated == 7
+
+
 def test_printable_rows_share_their_keys_and_name_kind_and_source_of_the_numbers():
     specs = [*three_seeds(data="twin"), make_spec(label="hift")]
     table = summary.printable(

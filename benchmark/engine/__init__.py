@@ -9,6 +9,7 @@ from benchmark.engine.groups import Group, make_groups
 from benchmark.engine.ledger import Bytes, Ledger
 from benchmark.engine.optimizer import BlockwiseOptimizer, HiFT
 from benchmark.engine.plan import Plan, make_plan
+from benchmark.engine.precision import lower
 from benchmark.engine.presets import badam, fpft, lisa
 from benchmark.engine.schedule import Position, Rate, Schedule
 from benchmark.engine.units import Unit, find_units
@@ -32,6 +33,7 @@ __all__ = [
     "find_units",
     "fpft",
     "lisa",
+    "lower",
     "make_groups",
     "make_plan",
 ]

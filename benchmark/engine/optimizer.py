@@ -20,7 +20,7 @@ from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.groups import Group, check_unit_names
 from benchmark.engine.offload import IdleStore
 from benchmark.engine.plan import make_plan
-from benchmark.engine.precision import Masters, check_master, lower
+from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
 from benchmark.engine.schedule import Position
 from benchmark.engine.units import Unit, check_units, find_units
@@ -35,7 +35,8 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
 
     Five knobs: partition (units, group_size, always_active, frozen), order (order, seed, queue),
-    dwell, idle state (idle: keep | cpu | drop) and master weights (master: none | active | all).
+    dwell, idle state (idle: keep | cpu | drop) and master weights (master: none | active | all, or
+    what `lower` returned: all, made before the model moved to its device).
     HiFT, BAdam, LISA and full fine-tuning are settings of them (`presets.py`).
 
     Parameters with requires_grad False are left out for good (a PEFT-wrapped model's base), as are
@@ -58,7 +59,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         queue: str = "paper",
         dwell: int = 1,
         idle: str = "keep",
-        master: str = "none",
+        master: str | dict[str, torch.Tensor] = "none",
         low_dtype: torch.dtype | None = None,
         checkpointing: str | None = None,
         param_groups: Iterable[dict[str, Any]] | None = None,
@@ -93,23 +94,22 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         self.parameters = {n: p for n, p in trainable.items() if n in used}
         hyper = hyper_groups(param_groups, self.parameters)
         check_options(cls, hyper, self.parameters, options)
-        check_master(master, low_dtype, self.parameters.values())
+        check_master(master, low_dtype, self.parameters)
+        kind = master if isinstance(master, str) else "all"
         distributed.check_model(model, groups=len(self.groups))
-        sharded.prepare(model, self.parameters, master=master, idle=idle)
+        sharded.prepare(model, self.parameters, master=kind, idle=idle)
 
         self._path = ActivePath(model, units) if checkpointing else None
         # with idle="drop" only masters are ever parked, and those belong on the host
         host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
-        kept = {}
-        if master != "none":
-            kept = lower(model, self.parameters, master, low_dtype, host=host)
+        kept = make_masters(model, self.parameters, master, low_dtype, host=host)
         ownership.claim(self, trainable.values())
         for parameter in trainable.values():
             parameter.requires_grad_(False)
             parameter.grad = None
         store = IdleStore(host=host, device_scalars=on_device)
         store.replace({name: {"master": tensor} for name, tensor in kept.items()})
-        masters = Masters(master) if master != "none" else None
+        masters = Masters(kind) if kind != "none" else None
         self._residents = Residents(self.parameters, store, masters, drop=idle == "drop")
         # GradScaler then leaves unscaling to us: the fp32 gradients are the place for it
         self._step_supports_amp_scaling = masters is not None
@@ -273,7 +273,8 @@ class HiFT(BlockwiseOptimizer):
 
     `BlockwiseOptimizer` with the paper's settings: one step per group, a group of `group_size`
     units, idle optimizer state kept in host memory. Mixed^Hi is master="all",
-    low_dtype=torch.bfloat16.
+    low_dtype=torch.bfloat16; with master=lower(model, torch.bfloat16), called on the host, the device
+    never holds fp32 weights of the whole model.
     """
 
     def __init__(

@@ -2,12 +2,13 @@
 bf16/fp16.
 
 all: every parameter has one, idle ones wait in the idle store (the paper's Mixed^Hi); active: made
-from the low-precision weights when a group becomes active and dropped afterwards (BAdam).
+from the low-precision weights when a group becomes active and dropped afterwards (BAdam). `lower`
+makes them all before the model moves to its device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -64,38 +65,66 @@ class Masters:
             self.active[name].grad = None
 
 
-def lower(
+def lower(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Cast the model's fp32 weights to `dtype` in place; return the fp32 masters of those that train.
+
+    Lowered on the host, a model brings no fp32 weights to the device:
+
+        master = lower(model, torch.bfloat16)
+        optimizer = HiFT(model.to("cuda"), master=master)
+
+    The masters are keyed by parameter name and hold the weights before rounding, in host memory; on
+    the host they are the tensors that the weights were. Raises UserError for a dtype other than
+    bfloat16 and float16.
+    """
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    check_master("all", dtype, parameters)
+    return make_masters(model, parameters, "all", dtype, host=True)
+
+
+def make_masters(
     model: nn.Module,
-    names: Iterable[str],
-    kind: str,
+    parameters: Mapping[str, nn.Parameter],
+    master: str | dict[str, torch.Tensor],
     dtype: torch.dtype | None,
     *,
     host: bool,
 ) -> dict[str, torch.Tensor]:
-    """Cast the model's fp32 weights to `dtype` in place (None: they are low already) and return
-    the masters to start from: for kind "all" one per name, holding the weights before rounding.
+    """Cast the model's fp32 weights to `dtype` in place (None: they are low already) and return the
+    masters to start from, by name.
 
-    host: put them in (pinned) host memory, one by one, so that the device never holds them all."""
-    named = dict(model.named_parameters())
+    master: "all" makes one for each of `parameters`; a dict is what `lower` returned, and is emptied
+    of what is taken, one by one, so that the host never holds two copies of all. host: masters wait
+    in (pinned) host memory, otherwise on their parameter's device.
+    """
     masters = {}
-    if kind == "all":
-        masters = {n: _master(named[n].detach(), host, copy=dtype is None) for n in names}
-    if dtype is not None:
-        for parameter in named.values():
-            if parameter.dtype == torch.float32:
-                parameter.data = parameter.data.to(dtype)
+    for name, parameter in model.named_parameters():
+        if name in parameters and (isinstance(master, dict) or master == "all"):
+            weight = master.pop(name) if isinstance(master, dict) else parameter.detach()
+            masters[name] = _waiting(weight, parameter.device, host)
+        if dtype is not None and parameter.dtype == torch.float32:
+            parameter.data = parameter.data.to(dtype)
     return masters
 
 
-def _master(weight: torch.Tensor, host: bool, *, copy: bool) -> torch.Tensor:
-    if host and weight.is_cuda:
+def _waiting(weight: torch.Tensor, device: torch.device, host: bool) -> torch.Tensor:
+    """`weight` in fp32 where the idle master of a parameter on `device` waits."""
+    if not host:
+        return weight.to(device, torch.float32)
+    if device.type == "cuda":
         pinned = torch.empty(weight.shape, dtype=torch.float32, pin_memory=True)
         return pinned.copy_(weight)
-    return weight.to(torch.float32, copy=copy)
+    return weight.to(torch.float32)
 
 
-def check_master(kind: str, dtype: torch.dtype | None, weights: Iterable[torch.Tensor]) -> None:
-    """Raise UserError for an unknown kind, or masters of weights that are not low-precision."""
+def check_master(
+    master: str | Mapping[str, torch.Tensor],
+    dtype: torch.dtype | None,
+    parameters: Mapping[str, nn.Parameter],
+) -> None:
+    """Raise UserError for an unknown kind, for masters of weights that are not low-precision, and for
+    given masters that are not those of `parameters`."""
+    kind = master if isinstance(master, str) else "all"
     if kind not in MASTERS:
         raise UserError(f'unknown master "{kind}" (valid: {", ".join(MASTERS)})')
     if kind == "none":
@@ -105,7 +134,17 @@ def check_master(kind: str, dtype: torch.dtype | None, weights: Iterable[torch.T
     low = (torch.bfloat16, torch.float16)
     if dtype is not None and dtype not in low:
         raise UserError(f"low_dtype must be torch.bfloat16 or torch.float16: {dtype}")
-    if dtype is None and any(w.dtype not in low for w in weights):
+    if dtype is None and any(p.dtype not in low for p in parameters.values()):
         raise UserError(
             f'master="{kind}" needs low-precision weights: pass low_dtype=torch.bfloat16'
         )
+    if isinstance(master, str):
+        return
+    for name, parameter in parameters.items():
+        if name not in master:
+            raise UserError(f'master: no weight of "{name}" among what lower() returned')
+        if master[name].shape != parameter.shape:
+            raise UserError(
+                f'master: "{name}" has shape {list(master[name].shape)}; the parameter has '
+                f"{list(parameter.shape)}"
+            )

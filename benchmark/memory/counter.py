@@ -17,7 +17,7 @@ class LiveBytes(TorchDispatchMode):
     """Live and peak bytes of `resident` tensors and of all storages made while the mode is on.
 
     `base` bytes are added as they are; `counted_elsewhere` are the tensors they stand for. A storage
-    counts once, at its full size, however many tensors view it.
+    counts once, at its full size, however many tensors view it; what is made on the meta device takes none.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LiveBytes(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         for item in tree_iter(result):
-            if isinstance(item, torch.Tensor):
+            if isinstance(item, torch.Tensor) and item.device.type != "meta":
                 self._track(item)
         return result
 

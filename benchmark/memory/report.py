@@ -57,6 +57,7 @@ def measured(setting: Setting, folder: Path, say: Say) -> dict[str, Any]:
         "predicted_bytes": record.predicted,
         "measured_bytes": record.peak,
         "error_percent": record.error_percent,
+        "load_bytes": record.load_peak,
         "forward_bytes": record.phases.get("forward"),
         "backward_bytes": record.phases.get("backward"),
         "step_bytes": record.phases.get("step"),

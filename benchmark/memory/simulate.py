@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.engine import Group
 from benchmark.errors import UserError
-from benchmark.measure import active_group, state_bytes, state_tensors
 from benchmark.memory import kernels
+from benchmark.memory.held import active_group, state_bytes, state_tensors
 from benchmark.memory.setting import Setting
 from benchmark.memory.timeline import Timeline
 from benchmark.memory.training import Training
@@ -102,7 +102,8 @@ def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> lis
     """The peak of each group that may be the worst (`every`: of each group), and of the switch."""
     if device not in ("cuda", "cpu"):
         raise UserError(f"device must be cuda or cpu: {device!r}")
-    fake = FakeTensorMode()
+    # a strategy's master weights come from the meta device, and are fake from their first use on
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
     training = Training(setting, fake=fake)
     with fake, _AnyNumber(), contextlib.ExitStack() as stack:
         if device == "cuda":

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmark import shapes
 from benchmark.engine import find_units
 from benchmark.errors import UserError
+from benchmark.memory.loading import LoadPeak
 from benchmark.memory.setting import Setting
 from benchmark.models import HEADS, source
 from benchmark.strategies import strategy_class
@@ -34,12 +35,12 @@ class Training:
     ) -> None:
         """fake: the mode whose tensors stand for real ones; nothing is allocated then."""
         self.setting, self.device = setting, torch.device(device)
-        with torch.device("meta" if fake else device):
+        with torch.device("meta" if fake else "cpu"):
             strategy = self._prepare()
         with fake or contextlib.nullcontext():
             if fake:
                 _fill(self.model)
-            self.optimizer, _ = strategy.optimizer(self.model, 10**6)
+            self._load(strategy)
             self.batch = self._batch()
         scaled = setting.precision == "fp16" and self.device.type == "cuda"
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=scaled)
@@ -59,6 +60,15 @@ class Training:
         if not any(p.requires_grad for p in self.model.parameters()):
             raise UserError(f"strategy {setting.strategy} trains nothing, so it has no step")
         return strategy
+
+    def _load(self, strategy: TuningStrategy) -> None:
+        """Move the model, which was prepared on the host as in a run, and build its optimizer."""
+        with LoadPeak(self.model, self.device) as peak:
+            if self.device.type != "cpu":  # fake tensors are never moved
+                self.model.to(self.device)
+            self.optimizer, _ = strategy.optimizer(self.model, 10**6)
+            peak.built(self.optimizer)
+        self.load_peak = peak.bytes
 
     def _batch(self) -> dict[str, torch.Tensor]:
         shape = (self.setting.batch_size, self.setting.seq_len)

@@ -45,7 +45,8 @@ class TuningStrategy:
         self.options: Any = self.Options(**spec.options)
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Freeze, wrap or leave `model` before the optimizer exists. Default: all of it trains."""
+        """Freeze, wrap, lower or leave `model`, which is on the host: what comes back moves to the device
+        before the optimizer exists. Default: all of it trains."""
         return model
 
     def optimizer(

@@ -10,6 +10,9 @@ from benchmark.strategies.base import Options, TuningStrategy, warmup_steps
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
+
+    from benchmark.spec import RunSpec
 
 
 class HiftOptions(Options):
@@ -29,15 +32,26 @@ class Hift(TuningStrategy):
     Options = HiftOptions
     precisions = (*TuningStrategy.precisions, "mixed_hi")
 
+    def __init__(self, spec: RunSpec) -> None:
+        super().__init__(spec)
+        self._masters: dict[str, torch.Tensor] = {}  # from `prepare` until the optimizer takes them
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Mixed^Hi lowers the weights here, on the host: the device never holds them all in fp32."""
+        import torch
+
+        from benchmark.engine import lower
+
+        if self.spec.precision == "mixed_hi":
+            self._masters = lower(model, torch.bfloat16)
+        return model
+
     def optimizer(
         self, model: torch.nn.Module, total_steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        import torch
-
         from benchmark.engine import HiFT, decay_groups
 
         spec, options = self.spec, self.options
-        master = {"master": "all", "low_dtype": torch.bfloat16}
         optimizer = HiFT(
             model,
             spec.optimizer,
@@ -48,8 +62,8 @@ class Hift(TuningStrategy):
             dwell=options.dwell,
             idle=options.idle,
             seed=spec.seed,
+            master=self._masters if spec.precision == "mixed_hi" else "none",
             **({"fused": True} if spec.fused else {}),
-            **(master if spec.precision == "mixed_hi" else {}),
         )
         return optimizer, optimizer.delayed_lr(
             spec.schedule,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from reference import batches, loss_of, same_weights, tiny
 
-from benchmark.engine import HiFT, Ledger
+from benchmark.engine import HiFT, Ledger, lower
 
 pytestmark = [
     pytest.mark.gpu,
@@ -80,3 +80,22 @@ def test_a_checkpoint_moves_between_devices():
     for name, entry in optimizer.state_dict()["state"].items():
         for key, value in entry.items():
             assert torch.equal(value.cpu(), back.state_dict()["state"][name][key].cpu())
+
+
+def test_a_model_lowered_on_the_host_never_has_all_of_its_fp32_weights_on_the_device():
+    ends = []
+    for lowered in (False, True):
+        model = tiny(depth=6, width=256, words=1000)
+        total = sum(p.numel() for p in model.parameters())
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        master = {"master": lower(model, torch.bfloat16)} if lowered else SETTINGS["mixed_hi"]
+        optimizer = HiFT(model.cuda(), "adamw", lr=1e-3, **master)
+        peak = torch.cuda.max_memory_allocated() - before
+        assert (peak < 3.5 * total) == lowered
+        assert all(t.is_pinned() for _, t in optimizer._residents.store.tensors())
+        for ids in batches(16, words=1000):
+            _step(model, optimizer, ids.cuda())
+        ends.append(model)
+        del optimizer
+    assert same_weights(*ends)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from reference import batches, loss_of, same_weights, tiny, train, written_out
 
-from benchmark.engine import HiFT
+from benchmark.engine import HiFT, lower
+from benchmark.errors import UserError
 
 
 def _masters_by_hand(model, groups, sequence, data, dtype, *, keep: bool):
@@ -53,6 +54,73 @@ def test_master_weights_are_the_written_out_loop(master, idle, dtype):
     assert {p.dtype for p in model.parameters()} == {dtype}
     train(model, optimizer, batches(18))
     assert same_weights(model, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("idle", ["keep", "cpu"])
+def test_a_model_lowered_beforehand_trains_as_the_written_out_loop(idle, dtype):
+    model = tiny(tied=True)
+    expected = _masters_by_hand(
+        model,
+        [[n for n in names if n != "out.weight"] for names in model.unit_names()],
+        [*range(6)] * 3,
+        batches(18),
+        dtype,
+        keep=True,
+    )
+    master = lower(model, dtype)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    optimizer = HiFT(model, "adamw", lr=1e-2, weight_decay=0.1, master=master, idle=idle)
+    assert not master, "taken, so that nobody else holds the masters"
+    train(model, optimizer, batches(18))
+    assert same_weights(model, expected)
+
+
+def test_lowering_keeps_the_weights_themselves_as_masters_and_none_of_frozen_ones():
+    model = tiny()
+    model.tokens.weight.requires_grad_(False)
+    before = {n: (p.data_ptr(), p.detach().clone()) for n, p in model.named_parameters()}
+    master = lower(model, torch.bfloat16)
+    assert set(before) - set(master) == {"tokens.weight"}
+    assert model.tokens.weight.dtype == torch.bfloat16
+    for name, weight in master.items():
+        place, values = before[name]
+        assert weight.data_ptr() == place and torch.equal(weight, values)
+
+
+def test_a_lowered_model_that_moved_has_only_the_active_masters_on_the_device():
+    """The meta device stands for one: the others' masters stay on the host."""
+    model = tiny()
+    master = lower(model, torch.bfloat16)
+    optimizer = HiFT(model.to("meta"), "sgd", lr=1e-2, master=master)
+    where = {n: e["master"].device.type for n, e in optimizer.state_dict()["state"].items()}
+    active = set(optimizer.active.parameters)
+    assert {n for n, device in where.items() if device == "meta"} == active
+    assert {n for n, device in where.items() if device == "cpu"} == set(where) - active
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda master: master.pop("norm.bias"), 'no weight of "norm.bias"'),
+        (
+            lambda master: master.update({"norm.bias": torch.zeros(9)}),
+            r'"norm.bias" has shape \[9\]; the parameter has \[8\]',
+        ),
+    ],
+)
+def test_masters_of_another_model_than_was_lowered_are_refused(change, message):
+    model = tiny()
+    master = lower(model, torch.bfloat16)
+    change(master)
+    held = len(master)
+    with pytest.raises(UserError, match=message):
+        HiFT(model, "adamw", lr=1e-2, master=master)
+    assert len(master) == held and all(p.requires_grad for p in model.parameters())
+    with pytest.raises(UserError, match="needs low-precision weights"):
+        HiFT(tiny(), "adamw", lr=1e-2, master=lower(tiny(), torch.bfloat16))
+    with pytest.raises(UserError, match="bfloat16 or"):
+        lower(model, torch.float64)
 
 
 def test_masters_add_up_what_low_precision_alone_rounds_away():

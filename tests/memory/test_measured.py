@@ -4,11 +4,13 @@ import json
 
 import psutil
 import pytest
+import torch
 from memory_cases import counted, folder, setting
 
 from benchmark import record
 from benchmark.errors import UserError
 from benchmark.memory import measured
+from benchmark.memory.training import Training
 
 
 def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
@@ -19,11 +21,13 @@ def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
     assert made.predicted == pytest.approx(made.peak, rel=0.02)
     assert abs(made.error_percent) < 2
     assert made.rss > made.peak and made.reserved is None
+    assert 0 < made.load_peak < made.peak
     [file] = tmp_path.iterdir()
     assert file.stem.endswith(case.hash)
     assert record.free(file).stem.endswith(f"{case.hash}.2")
     found = json.loads(file.read_text())
     assert found["setting_hash"] == case.hash and found["phases"] == made.phases
+    assert found["load_peak"] == made.load_peak == Training(case).load_peak
     assert found["setting"]["seq_len"] == 8 and found["schema_version"] == 1
 
 
@@ -35,7 +39,8 @@ def test_the_command_shows_predicted_beside_measured(cli, tmp_path):
     [row] = json.loads(out)
     assert code == 0
     assert abs(row["error_percent"]) < 2
-    assert row["measured_bytes"] == max(row[f"{p}_bytes"] for p in ("forward", "backward", "step"))
+    phases = ("load", "forward", "backward", "step")
+    assert row["measured_bytes"] == max(row[f"{phase}_bytes"] for phase in phases)
     assert len(list((tmp_path / "memory").glob("*.json"))) == 1
 
 
@@ -47,6 +52,18 @@ def test_more_than_this_host_holds_is_refused_in_one_line(monkeypatch, tmp_path)
         measured.measure(setting("llama"), tmp_path, lambda line: None)
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_on_a_gpu_machine_the_host_must_hold_the_model_while_it_is_lowered(monkeypatch, tmp_path):
+    """The fp32 weights and the low ones made of them lie there together, before anything moves."""
+    case = setting("llama", precision="mixed_hi", optimizer="sgd", batch_size=1, seq_len=8)
+    weights = sum(p.numel() for p in Training(case).model.parameters())
+    there = psutil.virtual_memory()._replace(available=measured.LIBRARIES + 6 * weights - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: there)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(measured.subprocess, "run", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(UserError, match="of this host's memory"):
+        measured.measure(case, tmp_path, lambda line: None)
 
 
 @pytest.mark.parametrize(
