@@ -1,12 +1,15 @@
-"""Activations of the active path: recompute the blocks above the active group, and only those.
+"""Activations of the active path: recompute the blocks above the active group's lowest unit.
 
-Blocks below the active group build no graph at all, since nothing below it requires a gradient; the
-group itself keeps its activations. So `checkpointing="active_path"` spends recomputation only where
-it saves memory. Non-reentrant checkpoints, hence any inputs, and dropout replays its random numbers.
+Blocks below the active group build no graph at all, since nothing below them requires a gradient. The
+lowest active unit keeps its activations, as its backward pass comes last. Every block above it, of the
+group or not, drops its own and recomputes them. So `checkpointing="active_path"` spends recomputation
+only where it saves memory. Non-reentrant checkpoints, hence any inputs, and dropout replays its random
+numbers.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,26 +22,35 @@ from benchmark.engine.groups import Group
 from benchmark.engine.units import Unit
 from benchmark.errors import UserError
 
+MARK = "active_path"  # attribute of a block: (weak reference to its path, its rank among the units)
+
 
 class ActivePath:
-    """Which blocks of a model recompute, shared by all of them; `follow` moves it to a group."""
+    """Which blocks of a model recompute: `follow` moves it to a group, `remove` ends it.
+
+    It ends as well with the last reference to it. Copies and pickles of the model are made of the
+    blocks' own classes and recompute nothing.
+    """
 
     def __init__(self, model: nn.Module, units: Sequence[Unit]) -> None:
         self._rank = {unit.name: i for i, unit in enumerate(units)}
         self._blocks = _blocks(model, units)
         self.lowest = len(units)
         for name, block in self._blocks.items():
-            if not hasattr(block, "active_path"):
+            if MARK not in vars(block):
                 kind: Any = type(block)
                 block.__class__ = _recomputing(kind)
-            block.__dict__["active_path"] = (self, self._rank[name])
+            vars(block)[MARK] = (weakref.ref(self), self._rank[name])
 
     def follow(self, group: Group) -> None:
         """From now on recompute the blocks above the group's lowest unit."""
         self.lowest = min(self._rank[name] for name in group.units)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ActivePath:
-        return self  # a copied model goes on recomputing as the original does
+    def remove(self) -> None:
+        """Give the blocks their own classes back."""
+        for block in self._blocks.values():
+            del vars(block)[MARK]
+            block.__class__ = type(block).__bases__[0]
 
 
 def _blocks(model: nn.Module, units: Sequence[Unit]) -> dict[str, nn.Module]:
@@ -56,20 +68,26 @@ def _blocks(model: nn.Module, units: Sequence[Unit]) -> dict[str, nn.Module]:
 def _recomputing(cls: Any) -> Any:
     """`cls` with a forward pass that is checkpointed while its block stands above the active group.
 
-    A subclass rather than a patched instance: a patched `forward` of a copied block would run the
-    original's weights.
+    A subclass rather than a patched instance, so that a copied or pickled block can leave it behind.
     """
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        path, rank = self.active_path
-        run = super(subclass, self).forward
-        if not (self.training and torch.is_grad_enabled() and rank > path.lowest):
+        reference, rank = vars(self)[MARK]
+        path, run = reference(), super(subclass, self).forward
+        above = path is not None and rank > path.lowest
+        if not (above and self.training and torch.is_grad_enabled()):
             return run(*args, **kwargs)
         args = tuple(None if _is_cache(a) else a for a in args)
         kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}
         return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
-    subclass: Any = type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__})
+    def reduce(self: Any, protocol: int) -> Any:
+        plain = object.__new__(cls)
+        vars(plain).update({k: v for k, v in vars(self).items() if k != MARK})
+        return plain.__reduce_ex__(1)  # from 2 on pickle insists on the class of the object itself
+
+    body = {"forward": forward, "__reduce_ex__": reduce, "__module__": cls.__module__}
+    subclass: Any = type(cls.__name__, (cls,), body)
     return subclass
 
 

@@ -244,9 +244,12 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def release(self) -> None:
-        """Give the parameters back: all trainable again, free for another optimizer."""
+        """Give the model back: all trainable again, free for another optimizer, recomputing nothing."""
         if self.synchroniser is not None:
             self.synchroniser.remove()
+        if self._path is not None:
+            self._path.remove()
+            self._path = None
         ownership.release(self)
 
     # --- checkpoint -------------------------------------------------------------------------------

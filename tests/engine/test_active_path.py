@@ -1,9 +1,16 @@
 """Activations: no graph below the active group; recomputation above it changes nothing but memory."""
 
+import copy
+import io
+import pickle
+import subprocess
+import sys
+
 import pytest
 import torch
 from families import build, inputs
 from reference import batches, loss_of, same_weights, tiny, train
+from torch import nn
 
 from benchmark.engine import HiFT, find_units
 
@@ -129,3 +136,110 @@ def test_dropout_replays_in_the_recomputed_pass():
             optimizer.zero_grad()
         ends.append(model)
     assert same_weights(*ends)
+
+
+def _recomputed(model, ids) -> set[int]:
+    """Blocks whose forward pass runs twice in one forward and backward pass."""
+    calls: list[int] = []
+    hooks = [
+        block.up.register_forward_hook(lambda *_, i=i: calls.append(i))
+        for i, block in enumerate(model.blocks)
+    ]
+    loss_of(model, ids).backward()
+    model.zero_grad()
+    for hook in hooks:
+        hook.remove()
+    return {i for i in calls if calls.count(i) == 2}
+
+
+def test_release_undoes_recomputation():
+    model, ids = tiny(), batches(1)[0]
+    kinds = [type(module) for module in model.modules()]
+    optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing="active_path")
+    assert _recomputed(model, ids) == {0, 1, 2, 3}
+    optimizer.release()
+    assert _recomputed(model, ids) == set()
+    assert [type(module) for module in model.modules()] == kinds
+    assert all("active_path" not in vars(module) for module in model.modules())
+    again = HiFT(model, "sgd", lr=1e-2, checkpointing="active_path", order="top2down")
+    assert again.active.units == ("head",) and _recomputed(model, ids) == set()
+    train(model, again, [ids] * 2)
+    assert _recomputed(model, ids) == {3}
+    optimizer.release()  # a second time, when the blocks are another's
+    assert _recomputed(model, ids) == {3}
+
+
+@pytest.mark.parametrize("checkpointing", [None, "active_path"])
+def test_recomputation_ends_with_its_optimizer(checkpointing):
+    """A dead optimizer's last group must not decide what its successor recomputes."""
+    model, ids = tiny(), batches(1)[0]
+    dead = HiFT(model, "sgd", lr=1e-2, checkpointing="active_path")
+    scheduler = dead.delayed_lr(total_steps=9)
+    del dead, scheduler
+    optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing=checkpointing)
+    assert _recomputed(model, ids) == ({0, 1, 2, 3} if checkpointing else set())
+    optimizer.release()
+    assert _recomputed(model, ids) == set()
+
+
+def _copied(model):
+    return copy.deepcopy(model)
+
+
+def _pickled(model):
+    return pickle.loads(pickle.dumps(model))
+
+
+def _saved(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("through", [_copied, _pickled, _saved])
+def test_a_copy_of_the_model_is_plain_and_its_own(through):
+    model, plain, ids = tiny(tied=True), tiny(tied=True), batches(1)[0]
+    optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing="active_path")
+    other = through(model)
+    assert [type(m) for m in other.modules()] == [type(m) for m in plain.modules()]
+    assert same_weights(other, model) and other.out.weight is other.tokens.weight
+    assert _recomputed(other, ids) == set() and _recomputed(model, ids) == {0, 1, 2, 3}
+    train(model, optimizer, batches(2))
+    assert not same_weights(other, model) and same_weights(other, plain)
+    other.requires_grad_(True)
+    mine = HiFT(other, "sgd", lr=1e-2, checkpointing="active_path")
+    assert _recomputed(other, ids) == {0, 1, 2, 3}
+    mine.release()
+    assert optimizer.active.units == ("blocks.1",) and _recomputed(model, ids) == {2, 3}
+
+
+@pytest.mark.parametrize(("family", "class_name"), CASES)
+@pytest.mark.parametrize("through", [_copied, _saved])
+def test_a_transformers_model_can_be_saved_while_it_recomputes(family, class_name, through):
+    model, plain = build(family, class_name).eval(), build(family, class_name).eval()
+    optimizer = HiFT(model, "sgd", lr=1e-3, checkpointing="active_path")
+    other = through(model)
+    assert [type(m) for m in other.modules()] == [type(m) for m in plain.modules()]
+    with torch.no_grad():
+        results = [m(**inputs(class_name, seed=0)).loss for m in (model, other, plain)]
+    assert results[0] == results[1] == results[2]
+    del optimizer
+
+
+def test_a_saved_model_needs_nothing_of_the_engine(tmp_path):
+    """The file loads where the package is not installed."""
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(3)))
+    optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing="active_path")
+    file = tmp_path / "model.pt"
+    torch.save(model, file)
+    script = f"""
+import sys
+sys.modules["benchmark"] = None
+import torch
+model = torch.load({str(file)!r}, weights_only=False)
+print(model(torch.ones(1, 4)).sum().item())
+"""
+    run = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True)
+    assert float(run.stdout) == model(torch.ones(1, 4)).sum().item()
+    optimizer.release()
