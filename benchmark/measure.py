@@ -20,6 +20,7 @@ import lightning
 import torch
 
 from benchmark.flops import Flops
+from benchmark.machine import Others
 from benchmark.memory.counter import LiveBytes
 from benchmark.memory.held import active_group, state_bytes, state_tensors
 from benchmark.memory.loading import LoadPeak
@@ -79,6 +80,7 @@ class Measure(lightning.Callback):
         self._groups = 1
         self._paused = 0.0
         self._seconds = 0.0
+        self._others_share: float | None = None
         self._ever_numel = 0
 
     def observe(self, model: torch.nn.Module, device: torch.device) -> None:
@@ -103,6 +105,7 @@ class Measure(lightning.Callback):
         self.observe(module, module.device)
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
+        self._others = Others()
         self._started = time.perf_counter()
 
     def on_train_batch_start(
@@ -184,6 +187,7 @@ class Measure(lightning.Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._seconds = time.perf_counter() - self._started - self._paused
+        self._others_share = round(self._others.share(), 3)
         self._ever_numel = sum(p.numel() for p in module.parameters() if id(p) in self._ever)
         self._groups = len(getattr(trainer.optimizers[0], "groups", ())) or 1
         self._read_allocator()
@@ -225,6 +229,7 @@ class Measure(lightning.Callback):
             final_loss=self.curve[-1]["loss"] if self.curve else None,
             flops=sum(row["flops"] for row in self.curve),
             group_tokens=self._group_tokens(),
+            others=self._others_share,
         )
 
     def so_far(self) -> dict[str, Any]:

@@ -71,7 +71,9 @@ class Scores:
 class Train:
     """`steps` are optimizer steps; `tokens` counts attended (unpadded) input tokens; times in ms per
     optimizer step, steps on which memory or operations were counted left out. `flops`: floating-point
-    operations of matrix products and attention. `group_tokens`: the mean tokens of each group's steps."""
+    operations of matrix products and attention. `group_tokens`: the mean tokens of each group's steps.
+    `others`: the share of the machine's processors, 0 to 1, that other work took during training; None in
+    older records."""
 
     steps: int
     examples: int
@@ -82,6 +84,7 @@ class Train:
     final_loss: float | None
     flops: int | None = None
     group_tokens: list[float] = field(default_factory=list)
+    others: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,8 @@ from benchmark.record import RunRecord
 from benchmark.search import Search
 from benchmark.spec import RunSpec
 
+BUSY = 0.1
+"""Share of the processors that other work may have taken from a training whose step time is shown."""
 MEMORY_NAMES = {
     "cuda": "peak GPU memory",
     "counted_cpu_tensors": "peak memory (counted tensor bytes, CPU)",
@@ -52,8 +54,9 @@ class Problem:
 class Row:
     """A cell over its seeds. `mean` is None unless every seed succeeded; `std` has ddof=1.
 
-    The costs are over the `n` seeds that succeeded: bytes are maxima, `step_ms` the median of
-    medians, `fixed_s` and `ratio_mean` means. `lr` is None when seeds differ (see `differences`).
+    The costs are over the `n` seeds that succeeded: bytes are maxima, `step_ms` the median of medians,
+    `fixed_s` and `ratio_mean` means. `step_ms` is None where other work took more than BUSY of the
+    processors in one of them. `lr` is None when seeds differ (see `differences`).
     """
 
     task: str
@@ -128,7 +131,8 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
     params = [record.params for record in good if record.params]
     memory = [record.memory for record in good if record.memory]
     inputs = [record.inputs for record in found if record.inputs]
-    steps = [train.step_ms_median for train in trains if train.step_ms_median is not None]
+    quiet = trains and all(train.others is not None and train.others <= BUSY for train in trains)
+    steps = [train.step_ms_median for train in trains if quiet and train.step_ms_median is not None]
     fixed = [record.times.fixed_s for record in good if record.times.fixed_s is not None]
     mains = [score.main for score in scores]
     whole = len(good) == len(cell.run_ids) > 0

@@ -80,6 +80,7 @@ def make_record(
             step_ms_median=200.0 / groups,
             step_ms_p90=220.0,
             final_loss=0.4,
+            others=0.02,
         ),
         params=Params(
             total=1000,

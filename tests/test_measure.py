@@ -151,6 +151,11 @@ def test_counted_steps_have_no_time_and_the_others_do(run):
     assert sum(timed) / 1000 < record.train.seconds
 
 
+def test_what_other_work_took_is_on_record(run):
+    share = run()[0].train.others
+    assert 0 <= share <= 1
+
+
 def test_examples_and_tokens_are_counted_with_every_micro_batch(run):
     tokenizer = models.load_tokenizer(models.source("tiny-bert"))
     length = len(tokenizer(CONSTANT["sentence"][0])["input_ids"])

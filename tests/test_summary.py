@@ -65,6 +65,16 @@ def test_costs_over_seeds():
     assert row.memory_kind == "counted_cpu_tensors" and row.lr == 5e-5
 
 
+@pytest.mark.parametrize("others", [0.5, None])
+def test_a_step_time_beside_other_work_is_not_shown(others):
+    specs = three_seeds()
+    records = [make_record(spec) for spec in specs]
+    busy = dataclasses.replace(records[1].train, others=others)
+    records[1] = dataclasses.replace(records[1], train=busy)
+    (row,) = summary.rows(make_cells(specs), records)
+    assert row.step_ms is None and row.mean is not None
+
+
 def test_the_peak_is_that_of_loading_where_a_model_needs_more_before_it_trains():
     (spec, *_) = three_seeds()
     record = make_record(spec, peak=7)
