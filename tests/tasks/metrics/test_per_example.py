@@ -116,6 +116,32 @@ def test_their_spread_is_that_of_scores_of_examples_drawn_anew(name, key):
     assert found == pytest.approx(again.standard_error, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("e2e", "BLEU"), ("f1", "f1"), ("matthews_correlation", "matthews_correlation")],
+)
+def test_so_is_the_spread_of_the_difference_of_two_systems(name, key):
+    """Two that agree on half of the examples, each drawn anew with both scores."""
+    n, rng = 200, np.random.default_rng(8)
+    ours, references = CASES[name, key](rng, n)
+    others, _ = CASES[name, key](rng, n)
+    theirs = [a if i % 2 else b for i, (a, b) in enumerate(zip(ours, others, strict=True))]
+    values = [metrics.per_example(name, said, references)[key] for said in (ours, theirs)]
+    found = scipy.stats.sem(np.subtract(*values))
+    metric = metrics._load(name)
+
+    def drawn(rows):
+        picked = [[side[int(i)] for i in rows] for side in (ours, theirs, references)]
+        if name == "e2e":
+            return score(name, key, picked[::2]) - score(name, key, picked[1:])
+        return metric._compute(*picked[::2])[key] - metric._compute(*picked[1:])[key]
+
+    again = scipy.stats.bootstrap(
+        (np.arange(n),), drawn, n_resamples=300, vectorized=False, method="percentile", rng=1
+    )
+    assert found == pytest.approx(again.standard_error, rel=0.15)
+
+
 def test_every_metric_of_a_main_score_has_them():
     """So that no task is without a standard error, and none of these cases is forgotten."""
     mains = {tuple(base.load(name).main.partition(".")[::2]) for name in base.names()}
