@@ -39,21 +39,17 @@ def read(path: Path) -> Predictions:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: predictions cannot be read: {reason}") from None
     rows = _values(lines)
-    wanted = {"id", "prediction", "reference"}
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not wanted <= row.keys():
-            raise UserError(f"{path}: line {number} has no id, prediction and reference")
-        score = row.get("score")
-        if (score is None) != (rows[0].get("score") is None):
-            raise UserError(f"{path}: line {number}: some lines have a score, and others none")
-        if score is not None and type(score) not in (int, float):
-            raise UserError(f"{path}: line {number}: score: {score!r} is no number")
-    scored = bool(rows) and rows[0].get("score") is not None
+    try:
+        columns = [[row[name] for row in rows] for name in ("id", "prediction", "reference")]
+        scores = [row.get("score") for row in rows]
+    except (KeyError, TypeError, AttributeError):
+        number = next(n for n, row in enumerate(rows, start=1) if not _is_whole(row))
+        raise UserError(f"{path}: line {number} has no id, prediction and reference") from None
     return Predictions(
-        ids=[row["id"] for row in rows],
-        predictions=[row["prediction"] for row in rows],
-        references=[row["reference"] for row in rows],
-        scores=[float(row["score"]) for row in rows] if scored else None,
+        ids=columns[0],
+        predictions=columns[1],
+        references=columns[2],
+        scores=_checked(scores, path),
     )
 
 
@@ -75,3 +71,22 @@ def _value(line: str) -> Any:
         return parse(line)
     except ValueError:
         return None
+
+
+def _is_whole(row: Any) -> bool:
+    return isinstance(row, dict) and {"id", "prediction", "reference"} <= row.keys()
+
+
+def _checked(scores: list[Any], path: Path) -> list[float] | None:
+    """The column of scores, None where no line has one. Raises UserError naming the line of a wrong one."""
+    kinds = set(map(type, scores))
+    if kinds <= {int, float}:
+        return list(map(float, scores)) if scores else None
+    if kinds == {type(None)}:
+        return None
+    for number, score in enumerate(scores, start=1):
+        if (score is None) != (scores[0] is None):
+            raise UserError(f"{path}: line {number}: some lines have a score, and others none")
+        if score is not None and type(score) not in (int, float):
+            raise UserError(f"{path}: line {number}: score: {score!r} is no number")
+    raise AssertionError("one of the scores is wrong")

@@ -7,6 +7,7 @@ predictions (JSON lines, `predictions.py`), both relative to the record's folder
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -359,10 +360,13 @@ def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:
     return data
 
 
+_hints = functools.cache(typing.get_type_hints)
+
+
 def _dataclass(kind: Any, data: Any, path: Path, where: str) -> Any:
     if not isinstance(data, dict):
         raise UserError(f"{path}: {where}: {data!r} is not a table of values")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     prefix = f"{where}." if where else ""
     for key in data:
         if key not in hints:
