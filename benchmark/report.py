@@ -1,5 +1,5 @@
-"""A matrix's report from its records alone: index.html, report.md, cells.csv, learning.csv and
-their pictures.
+"""A matrix's report from its records alone: index.html, report.md, cells.csv, differences.csv,
+learning.csv and their pictures.
 
 Equal records give equal bytes, since reports are committed. Everything from a record is escaped, in
 HTML by Jinja2's autoescape and in Markdown by `escape_markdown`.
@@ -21,7 +21,9 @@ from benchmark import (
     report_search,
     report_tables,
     report_texts,
+    report_verdicts,
     summary,
+    verdicts,
 )
 from benchmark.record import RunRecord, read_curve
 from benchmark.summary import Cell, Row
@@ -49,23 +51,27 @@ def write_report(
 ) -> Path:
     """Write the report of matrix `name` into `out` and return its index.html.
 
-    `folder` holds the curves that `records` name. Files are made aside and moved over the old ones
-    one by one, index.html last, so a crash leaves a report that can be read.
+    `folder` holds the curves and predictions that `records` name. Files are made aside and moved over the
+    old ones one by one, index.html last, so a crash leaves a report that can be read.
     """
     cells = list(cells)
     wanted = {run_id for cell in cells for run_id in cell.run_ids}
     kept = [record for record in records if record.run_id in wanted]
     rows = summary.rows(cells, kept)
+    found = verdicts.judge(cells, rows, kept, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         made = Path(temporary)
         pictures, notices = _draw(rows, kept, folder, made)
         page = _page(name, description, rows, kept, pictures, notices)
+        page["scores"] = report_tables.score_tables(rows, found)
+        page["verdicts"] = report_verdicts.sections(found, rows)
         page["search"] = report_search.section(rows, cells, trials)
         page["learning"] = report_learning.sections(cells, kept, rows, made)
         page["texts"] = report_texts.sections(rows, kept, folder)
         page["uneven"], page["with_groups"] = report_learning.uneven_table(kept, folder)
         report_tables.write_csv(made / "cells.csv", rows)
+        report_verdicts.write_csv(made / report_verdicts.CSV, found)
         for template in ("report.md", "index.html"):
             text = _environment(template).get_template(f"{template}.j2").render(page)
             (made / template).write_text(text, encoding="utf-8")
@@ -122,7 +128,6 @@ def _page(
         "done": sum(row.n for row in rows),
         "expected": sum(row.seeds for row in rows),
         "notices": notices,
-        "scores": report_tables.score_tables(rows),
         "costs": report_tables.cost_table(rows),
         "on_cpu": any(row.memory_kind == "counted_cpu_tensors" for row in rows),
         "pictures": pictures,

@@ -2,14 +2,15 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.consistency import Difference, as_text, flatten, settings
 from benchmark.record import Inputs, RunRecord
-from benchmark.summary import MEMORY_NAMES, Row, winner
+from benchmark.summary import MEMORY_NAMES, Row
+from benchmark.verdicts import Verdict
 
 
 class Strong(str):
@@ -26,25 +27,22 @@ class Table:
     title: str = ""
 
 
-def score_tables(rows: Sequence[Row]) -> list[Table]:
-    """Strategy × task for each model: mean ± std (n), strong where the best one stands out."""
-    return [
-        _score_table([r for r in rows if r.model == m]) for m in _distinct(r.model for r in rows)
-    ]
+def score_tables(rows: Sequence[Row], verdicts: Iterable[Verdict]) -> list[Table]:
+    """Strategy × task for each model: mean ± std (n) and standard error, strong as the verdicts say."""
+    strong = {(of.task, of.model, label) for of in verdicts for label in of.strong}
+    models = _distinct(row.model for row in rows)
+    return [_score_table([row for row in rows if row.model == m], strong) for m in models]
 
 
-def _score_table(rows: Sequence[Row]) -> Table:
-    tasks = _distinct(row.task for row in rows)
+def _score_table(rows: Sequence[Row], strong: Container[tuple[str, str, str]]) -> Table:
+    tasks, model = _distinct(row.task for row in rows), rows[0].model
     by_place = {(row.label, row.task): row for row in rows}
-    winners = [winner([row for row in rows if row.task == task]) for task in tasks]
     body = []
     for label in _distinct(row.label for row in rows):
-        cells = [by_place.get((label, task)) for task in tasks]
-        body.append((label, *(score_text(cell, strong=cell in winners) for cell in cells)))
+        cells = [(by_place.get((label, task)), (task, model, label) in strong) for task in tasks]
+        body.append((label, *(score_text(cell, strong=bold) for cell, bold in cells)))
     columns = [f"{task_name(rows, task)}, {_metric(rows, task)}" for task in tasks]
-    return Table(
-        columns=("strategy", *columns), rows=tuple(body), title=model_name(rows, rows[0].model)
-    )
+    return Table(columns=("strategy", *columns), rows=tuple(body), title=model_name(rows, model))
 
 
 def score_text(row: Row | None, *, strong: bool = False) -> str:
@@ -55,7 +53,8 @@ def score_text(row: Row | None, *, strong: bool = False) -> str:
         return f"– ({row.n} of {row.seeds})"
     digits = 4 if abs(row.mean) < 2 else 2
     spread = f" ± {row.std:.{digits}f}" if row.std is not None else ""
-    text = f"{row.mean:.{digits}f}{spread} ({row.n})"
+    error = f", se {row.stderr:.{digits}f}" if row.stderr is not None else ""
+    text = f"{row.mean:.{digits}f}{spread} ({row.n}){error}"
     return Strong(text) if strong else text
 
 

@@ -4,7 +4,6 @@ Owns the means over seeds and which of them may be shown, the costs and their Pa
 `hift-bench run` and `status` print. No torch, no mlflow, no files.
 """
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,7 +51,8 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A cell over its seeds. `mean` is None unless every seed succeeded; `std` has ddof=1.
+    """A cell over its seeds. `mean` is None unless every seed succeeded; `std` has ddof=1; `stderr` is the
+    standard error of one seed's score over its examples, the mean over seeds.
 
     The costs are over the `n` seeds that succeeded: bytes are maxima, `step_ms` the median of medians,
     `fixed_s` and `ratio_mean` means. `step_ms` is None where other work took more than BUSY of the
@@ -67,6 +67,7 @@ class Row:
     n: int
     mean: float | None = None
     std: float | None = None
+    stderr: float | None = None
     metric: str | None = None
     higher_is_better: bool = True
     ratio_peak: float | None = None
@@ -97,8 +98,13 @@ def rows(cells: Iterable[Cell], records: Iterable[RunRecord]) -> list[Row]:
     return [_row(cell, by_id) for cell in cells]
 
 
-def printable(table: Iterable[Row]) -> list[dict[str, Any]]:
-    """The summary as `hift-bench run` and `status` print it: numbers unrounded, memory in MiB."""
+def printable(
+    table: Iterable[Row], verdicts: Mapping[tuple[str, str, str], str]
+) -> list[dict[str, Any]]:
+    """The summary as `hift-bench run` and `status` print it: numbers unrounded, memory in MiB.
+
+    `verdicts`: by task, model and label what the tests say (`verdicts.words`).
+    """
     return [
         {
             "task": row.task,
@@ -108,6 +114,8 @@ def printable(table: Iterable[Row]) -> list[dict[str, Any]]:
             "metric": row.metric,
             "mean": row.mean,
             "std": row.std,
+            "stderr": row.stderr,
+            "verdict": verdicts.get((row.task, row.model, row.label)),
             "seeds": f"{row.n} of {row.seeds}",
             "lr": row.lr,
             "ratio_peak": row.ratio_peak,
@@ -135,6 +143,7 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
     steps = [train.step_ms_median for train in trains if quiet and train.step_ms_median is not None]
     fixed = [record.times.fixed_s for record in good if record.times.fixed_s is not None]
     mains = [score.main for score in scores]
+    errors = [score.stderr for score in scores if score.stderr is not None]
     whole = len(good) == len(cell.run_ids) > 0
     return Row(
         task=cell.task,
@@ -145,6 +154,7 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
         n=len(good),
         mean=statistics.fmean(mains) if whole else None,
         std=statistics.stdev(mains) if whole and len(mains) > 1 else None,
+        stderr=statistics.fmean(errors) if whole and len(errors) == len(mains) else None,
         metric=_only(score.metric for score in scores),
         higher_is_better=all(score.higher_is_better for score in scores),
         ratio_peak=max((p.ratio_peak for p in params), default=None),
@@ -181,20 +191,6 @@ def _only(values: Iterable[Any]) -> Any:
     """The one distinct value, or None where there is none or more than one."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
-
-
-def winner(candidates: Sequence[Row]) -> Row | None:
-    """The best complete row, if it beats the runner-up by more than the joint seed spread.
-
-    That is |Δmean| > sqrt(s1² + s2²); None as well where a spread is unknown (one seed).
-    """
-    sign = -1 if candidates and candidates[0].higher_is_better else 1
-    ranked = sorted((r for r in candidates if r.mean is not None), key=lambda r: sign * _mean(r))
-    if len(ranked) < 2 or ranked[0].std is None or ranked[1].std is None:
-        return None
-    best, second = ranked[:2]
-    spread = math.hypot(ranked[0].std, ranked[1].std)
-    return best if abs(_mean(best) - _mean(second)) > spread else None
 
 
 def pareto_front(candidates: Iterable[Row]) -> list[Row]:

@@ -2,10 +2,13 @@
 
 import csv
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark import predictions
+from benchmark.comparison import standard_error
 from benchmark.record import Inputs, Memory, Params, RunRecord, Scores, Times, Train, write
 from benchmark.spec import RunSpec
 
@@ -169,5 +172,33 @@ def write_run(folder: Path, record: RunRecord, steps: int = 20) -> RunRecord:
         writer = csv.DictWriter(file, CURVE_COLUMNS)
         writer.writeheader()
         writer.writerows(curve_rows(record, steps))
+    write(record, folder / f"{record.run_id}.json")
+    return record
+
+
+def write_answers(
+    folder: Path, record: RunRecord, right: Sequence[bool], references: Sequence[int]
+) -> RunRecord:
+    """Put the record and predictions of class 0 or 1 into `folder`; return the record, scored by accuracy."""
+    scores = [float(is_right) for is_right in right]
+    kept = predictions.Predictions(
+        ids=[f"{number:016x}" for number in range(len(scores))],
+        predictions=[r if s else 1 - r for r, s in zip(references, right, strict=True)],
+        references=list(references),
+        scores=scores,
+    )
+    name = f"predictions/{record.run_id}.jsonl"
+    predictions.write(folder / name, kept)
+    accuracy = sum(scores) / len(scores)
+    assert record.scores is not None
+    scored = dataclasses.replace(
+        record.scores,
+        main=accuracy,
+        metric_version="accuracy@1",
+        n=len(scores),
+        all={"accuracy": accuracy},
+        stderr=standard_error(scores),
+    )
+    record = dataclasses.replace(record, scores=scored, predictions=name)
     write(record, folder / f"{record.run_id}.json")
     return record

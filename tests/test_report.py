@@ -3,10 +3,12 @@
 import csv
 import dataclasses
 import html.parser
+import math
 import re
 
+import numpy as np
 import pytest
-from factories import make_cells, make_failure, make_record, make_spec, write_run
+from factories import make_cells, make_failure, make_record, make_spec, write_answers, write_run
 from markdown_it import MarkdownIt
 
 from benchmark import report
@@ -63,27 +65,96 @@ def read_csv(out):
 
 
 def markdown_row(text, label):
-    before = text.partition("## All scores")[0]
+    before = re.split("## All scores|## Do the strategies differ", text)[0]
     (line,) = [line for line in before.splitlines() if line.startswith(f"| {label} |")]
     return [cell.strip() for cell in line.strip("|").split(" | ")]
 
 
-def test_scores_costs_and_bold(tmp_path):
+def test_scores_and_costs_and_no_bold_without_a_test(tmp_path):
     specs = made_up_specs()
     out = write(tmp_path, specs, made_up_records(specs))
     page, text = both_texts(out)
-    assert markdown_row(text, "full")[1] == "**0.9100 ± 0.0100 (3)**"
+    assert markdown_row(text, "full")[1] == "0.9100 ± 0.0100 (3)"
     assert markdown_row(text, "hift")[1] == "0.8100 ± 0.0100 (3)"
-    assert "<strong>0.9100 ± 0.0100 (3)</strong>" in page
-    assert page.count("<strong>") == 1
+    assert "<strong>" not in page and "**" not in text
+    assert "full is not ranked" in text and "names no predictions" in text
     assert "12.50%" in text and "11.25%" in text and "150.0" in text
     assert "9 of 9 runs have a score" in text and "twin" not in text
 
 
-def test_no_bold_within_the_seed_spread(tmp_path):
-    specs = [spec for spec in made_up_specs() if spec.strategy != "full"]
-    page, text = both_texts(write(tmp_path, specs, made_up_records(specs)))
+REFERENCES = [int(number % 3 > 0) for number in range(400)]
+
+
+def answered(tmp_path, rates, seeds=3):
+    """A report on runs that are right where an example is easier than the strategy is good, give or take."""
+    difficulty = np.random.default_rng(0).normal(0, 1, 400)
+    specs = [make_spec(label=label, seed=seed) for label in rates for seed in range(seeds)]
+    written = []
+    for number, spec in enumerate(specs):
+        luck = np.random.default_rng(number + 1).normal(0, 0.5, 400)
+        right = difficulty + luck < rates[spec.label]
+        folder = tmp_path / "results"
+        written.append(write_answers(folder, make_record(spec), right, REFERENCES))
+    return report_on(tmp_path, specs, written), written
+
+
+def test_bold_follows_the_test_and_the_standard_error_stands_beside(tmp_path):
+    out, written = answered(tmp_path, {"full": 1.5, "lora": 1.5, "head": -1.0})
+    page, text = both_texts(out)
+    bold = {label: "**" in markdown_row(text, label)[1] for label in ("full", "lora", "head")}
+    assert bold == {"full": True, "lora": True, "head": False}
+    assert page.count("<strong>") == 2
+    errors = [math.sqrt(r.scores.main * (1 - r.scores.main) / 399) for r in written[6:]]
+    assert f"(3), se {np.mean(errors):.4f}" in markdown_row(text, "head")[1]
+    assert "has the best mean; not separable from it: " in text and "Worse: head." in text
+
+
+def test_differences_show_intervals_tests_and_a_verdict_in_words(tmp_path):
+    out, written = answered(tmp_path, {"full": 1.5, "lora": 1.5, "head": -1.0})
+    _, text = both_texts(out)
+    (row,) = [line for line in text.splitlines() if line.startswith("| full | head |")]
+    verdict, difference, interval, p, models = (x.strip() for x in row.split("|")[3:-1])
+    scores = [record.scores.main for record in written]
+    low, high = map(float, interval.split(" to "))
+    assert verdict == "full is better" and p == "&lt;0.001" and models.count("&lt;0.001") == 3
+    assert float(difference) == pytest.approx(np.mean(scores[:3]) - np.mean(scores[6:]), abs=1e-4)
+    assert low < float(difference) < high and low > 0
+    (row,) = [
+        line for line in text.splitlines() if re.match(r"\| (full \| lora|lora \| full) ", line)
+    ]
+    assert re.search(
+        r"not separable; (about \d+|more than 100) seeds would be needed|no number of", row
+    )
+
+    rows = list(csv.DictReader((out / "differences.csv").read_text().splitlines()))
+    assert len(rows) == 3
+    (found,) = [row for row in rows if (row["better"], row["other"]) == ("full", "head")]
+    assert float(found["mean"]) == pytest.approx(np.mean(scores[:3]) - np.mean(scores[6:]))
+    assert (found["seeds"], found["examples"], found["separable"]) == ("3", "400", "True")
+
+
+def test_whether_a_strategy_beats_the_majority_class_is_tested(tmp_path):
+    out, _ = answered(tmp_path, {"full": 1.5, "head": 0.4})
+    _, text = both_texts(out)
+    assert "Against the majority class, whose accuracy is 0.6650:" in text
+    table = text[text.index("Against the majority class") :]
+    assert markdown_row(table, "full")[1] == "better"
+    assert markdown_row(table, "head")[1].startswith("not separable")
+
+
+def test_nothing_is_bold_where_nothing_is_separable(tmp_path):
+    out, _ = answered(tmp_path, {"full": 1.5, "lora": 1.5})
+    page, text = both_texts(out)
     assert "<strong>" not in page and "**" not in text
+    assert "Not separable: no test tells" in text and "Not separable: no test tells" in page
+
+
+def test_one_seed_has_differences_and_no_verdict(tmp_path):
+    out, _ = answered(tmp_path, {"full": 1.5, "head": -1.0}, seeds=1)
+    page, text = both_texts(out)
+    assert "<strong>" not in page and "Fewer than two strategies can be ranked." in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| full | head |")]
+    assert "not tested: one seed" in row and "&lt;0.001" in row, "of its models McNemar's test"
 
 
 def test_incomplete_cells_show_no_mean_and_every_reason(tmp_path):

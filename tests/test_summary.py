@@ -1,4 +1,4 @@
-"""Means over seeds, which of them may be shown or stand out, the Pareto front."""
+"""Means over seeds, which of them may be shown, and the Pareto front."""
 
 import dataclasses
 import subprocess
@@ -28,6 +28,18 @@ def test_mean_and_spread_equal_numpy():
     assert row.complete and row.n == 3 and row.metric == "accuracy"
     assert row.mean == pytest.approx(numpy.mean(scores))
     assert row.std == pytest.approx(numpy.std(scores, ddof=1))
+
+
+def test_the_standard_error_is_the_mean_of_the_seeds_and_of_all_of_them():
+    specs = three_seeds()
+    scores = make_record().scores
+    of_seeds = [dataclasses.replace(scores, stderr=error) for error in (0.01, 0.02, 0.06)]
+    pairs = zip(specs, of_seeds, strict=True)
+    records = [make_record(spec, scores=of_seed) for spec, of_seed in pairs]
+    (row,) = summary.rows(make_cells(specs), records)
+    assert row.stderr == pytest.approx(0.03)
+    (row,) = summary.rows(make_cells(specs), [*records[:2], make_record(specs[2])])
+    assert row.stderr is None, "an older record has none"
 
 
 def test_one_seed_has_a_mean_and_no_spread():
@@ -88,32 +100,20 @@ def test_the_peak_is_that_of_loading_where_a_model_needs_more_before_it_trains()
 def test_printable_rows_share_their_keys_and_name_kind_and_source_of_the_numbers():
     specs = [*three_seeds(data="twin"), make_spec(label="hift")]
     table = summary.printable(
-        summary.rows(make_cells(specs), [make_record(s, peak=3 * 2**20) for s in specs[:3]])
+        summary.rows(make_cells(specs), [make_record(s, peak=3 * 2**20) for s in specs[:3]]),
+        {("glue/sst2", "minilm", "full"): "best"},
     )
     assert table[0].keys() == table[1].keys()
     assert (table[0]["data"], table[0]["memory"]) == ("twin", "counted_cpu_tensors")
     assert (table[0]["peak_mib"], table[0]["seeds"]) == (3.0, "3 of 3")
+    assert (table[0]["verdict"], table[1]["verdict"]) == ("best", None)
     assert table[1]["mean"] is None and table[1]["problems"] == "1 missing: not run yet"
 
 
-def test_the_winner_must_lead_by_more_than_the_joint_seed_spread():
-    best = cell_row("a", [0.90, 0.91, 0.92])
-    close = cell_row("b", [0.895, 0.905, 0.915])
-    far = cell_row("c", [0.80, 0.81, 0.82])
-    assert summary.winner([far, best]) is best
-    assert summary.winner([far, best, close]) is None
-    assert summary.winner([best]) is None
-    assert summary.winner([]) is None
-
-
-def test_the_winner_is_the_lowest_where_lower_is_better():
+def test_lower_is_better_on_the_front_too():
     rows = [
-        dataclasses.replace(cell_row(label, values), higher_is_better=False)
-        for label, values in {"a": [9.0, 9.1, 9.2], "b": [5.0, 5.1, 5.2]}.items()
-    ]
-    assert summary.winner(rows) is rows[1]
-    rows = [
-        dataclasses.replace(row, peak_bytes=peak) for row, peak in zip(rows, (10, 20), strict=True)
+        dataclasses.replace(cell_row(label, values, peak=peak), higher_is_better=False)
+        for label, values, peak in (("a", [9.0, 9.1, 9.2], 10), ("b", [5.0, 5.1, 5.2], 20))
     ]
     assert summary.pareto_front(rows) == rows, "9.1 at 10 bytes, 5.1 at 20: neither beats the other"
 

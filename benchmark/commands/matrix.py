@@ -142,7 +142,10 @@ def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
 
 
 def _show_summary(matrix: Any, results: Path, format: Format) -> None:
-    from benchmark import record, summary
+    from benchmark import record, summary, verdicts
 
-    rows = summary.rows(matrix.cells, record.load_all(results / matrix.name))
-    show(summary.printable(rows), format, title=matrix.name)
+    folder = results / matrix.name
+    records = record.load_all(folder)
+    rows = summary.rows(matrix.cells, records)
+    found = verdicts.judge(matrix.cells, rows, records, folder)
+    show(summary.printable(rows, verdicts.words(found)), format, title=matrix.name)
