@@ -23,7 +23,6 @@ and 10 % with 2. Examples count as independent, where several of SQuAD or MultiR
 nothing about others: it has an interval of its examples alone, and no test.
 """
 
-import gc
 import itertools
 import math
 import statistics
@@ -167,6 +166,7 @@ def right_or_wrong(strategies: Mapping[str, BySeed]) -> bool:
 def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Difference]:
     """The test of each table (seeds, examples); `degrees` are those of the variance that they share."""
     from scipy import stats
+    from statsmodels.stats.multitest import multipletests
 
     if not tables:
         return {}
@@ -182,7 +182,8 @@ def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Differe
         ps = 2 * stats.t.sf(np.abs(means) / errors, freedom)
     ps = np.where(errors > 0, ps, np.where(means == 0, 1.0, 0.0))  # where nothing varies
     adjusted = np.full(len(ps), np.nan)
-    adjusted[several] = _holm(ps[several])
+    if several.any():
+        adjusted[several] = multipletests(ps[several], method="holm")[1]
     return {
         key: Difference(
             mean=float(means[at]),
@@ -199,18 +200,6 @@ def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Differe
         )
         for at, key in enumerate(tables)
     }
-
-
-def _holm(ps: np.ndarray) -> np.ndarray:
-    from statsmodels.stats.multitest import multipletests
-
-    if not len(ps):
-        return ps
-    gc.freeze()  # multipletests collects garbage at each call: half a second beside 10,000 records
-    try:
-        return multipletests(ps, method="holm")[1]
-    finally:
-        gc.unfreeze()
 
 
 def _variances(table: np.ndarray) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 Reads each predictions file once, and holds those of one task and model at a time. No torch, no mlflow.
 """
 
+import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,11 @@ def judge(
         if row.mean is not None:
             runs = [by_id[run_id] for run_id in cell.run_ids]
             groups.setdefault((row.task, row.model), []).append((row, runs))
-    return [_verdict(group, folder) for group in groups.values()]
+    gc.freeze()  # the records: else each reading, and each Holm in statsmodels, looks through all of them
+    try:
+        return [_verdict(group, folder) for group in groups.values()]
+    finally:
+        gc.unfreeze()
 
 
 def words(found: Iterable[Verdict]) -> dict[tuple[str, str, str], str]:
