@@ -256,14 +256,16 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, keyed by parameter name; tensors are live, as torch's are."""
-        return saved.pack(self, self._step, self._residents.entries())
+        layout = self._residents.layout()
+        return saved.pack(self, self._step, self._residents.entries(), layout)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict()`, whatever device or idle mode it came from.
 
-        Raises UserError, with nothing changed, for another model, grouping, order or optimizer.
+        Raises UserError, with nothing changed, for another model, shape, dtype, grouping, order or
+        optimizer.
         """
-        step, entries = saved.unpack(self, state_dict)
+        step, entries = saved.unpack(self, state_dict, self._residents.layout())
         self._step = step
         self._residents.replace(entries, self.active.parameters)
         for group, options in zip(self.param_groups, state_dict["param_groups"], strict=True):

@@ -83,6 +83,14 @@ class Residents:
                 entries[name]["master"] = target
         return entries
 
+    def layout(self) -> dict[str, dict[str, Any]]:
+        """name -> {"shape", "dtype"} of what the optimizer updates, weights or masters, as plain data."""
+        kinds = {n: torch.float32 if self.masters else p.dtype for n, p in self.parameters.items()}
+        return {
+            name: {"shape": list(self.parameters[name].shape), "dtype": str(kind)}
+            for name, kind in kinds.items()
+        }
+
     def tensors(self) -> list[torch.Tensor]:
         """The active group's optimizer state and masters."""
         targets = [self.target(name) for name in self.names]

@@ -1,8 +1,9 @@
 """The saved form of a block-wise optimizer: state by parameter name, with the schedule's position.
 
-    {"version", "optimizer", "step", "schedule", "groups", "param_groups", "state"}
+    {"version", "optimizer", "step", "schedule", "groups", "parameters", "param_groups", "state"}
 
-Plain data and tensors only, so torch.load(weights_only=True) reads it.
+Plain data and tensors only, so torch.load(weights_only=True) reads it. "parameters" has the shape and
+dtype of what each state is for; one that was saved without is taken to fit.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from benchmark.engine.optimizer import BlockwiseOptimizer
 
 VERSION = 1
+Layout = Mapping[str, Mapping[str, Any]]  # as Residents.layout gives it
 
 
-def pack(optimizer: BlockwiseOptimizer, step: int, state: Mapping[str, Entry]) -> dict[str, Any]:
+def pack(
+    optimizer: BlockwiseOptimizer, step: int, state: Mapping[str, Entry], layout: Layout
+) -> dict[str, Any]:
     """The state dict; `state` may share tensors with the optimizer."""
     schedule = optimizer.plan.schedule
     order = schedule.order if isinstance(schedule.order, str) else list(schedule.order)
@@ -32,6 +36,7 @@ def pack(optimizer: BlockwiseOptimizer, step: int, state: Mapping[str, Entry]) -
         "step": step,
         "schedule": {"order": order, "seed": schedule.seed, "dwell": schedule.dwell},
         "groups": [list(group.parameters) for group in optimizer.groups],
+        "parameters": dict(layout),
         "param_groups": [
             {**{k: v for k, v in g.items() if k != "params"}, "params": list(h.names)}
             for g, h in zip(optimizer.param_groups, optimizer._hyper, strict=True)
@@ -41,14 +46,14 @@ def pack(optimizer: BlockwiseOptimizer, step: int, state: Mapping[str, Entry]) -
 
 
 def unpack(
-    optimizer: BlockwiseOptimizer, state_dict: Mapping[str, Any]
+    optimizer: BlockwiseOptimizer, state_dict: Mapping[str, Any], layout: Layout
 ) -> tuple[int, dict[str, Entry]]:
     """(step, entries by name, copied), after checking that they belong to this optimizer."""
     if state_dict.get("version") != VERSION or "groups" not in state_dict:
         raise UserError("not the state of a block-wise optimizer (no groups, or another version)")
-    mine = pack(optimizer, 0, {})
+    mine = pack(optimizer, 0, {}, layout)
     ours, theirs = optimizer.parameters, {n for g in state_dict["groups"] for n in g}
-    if strange := sorted(theirs ^ set(ours)):
+    if strange := sorted((theirs | set(state_dict["state"])) ^ set(ours)):
         where = "is not saved" if strange[0] in ours else "is not in this model"
         raise UserError(f'state of another model: parameter "{strange[0]}" {where}')
     if list(map(list, state_dict["groups"])) != mine["groups"]:
@@ -66,6 +71,7 @@ def unpack(
         g["params"] for g in mine["param_groups"]
     ]:
         raise UserError("saved with other param_groups: their members must be the same")
+    _check_layout(state_dict.get("parameters", layout), layout)
     masters, host = optimizer._residents.masters, optimizer._residents.store.host
     entries = {name: _copy(name, e, ours[name], host) for name, e in state_dict["state"].items()}
     if masters is not None and masters.kind == "all":
@@ -74,6 +80,20 @@ def unpack(
     elif masters is None and any("master" in e for e in entries.values()):
         raise UserError('saved with master weights; build this optimizer with the same "master"')
     return int(state_dict["step"]), entries
+
+
+def _check_layout(saved: Layout, mine: Layout) -> None:
+    """UserError for the first parameter whose state is for another shape or dtype than it has here."""
+    for name, here in mine.items():
+        was = saved[name]
+        if was["shape"] != here["shape"]:
+            raise UserError(
+                f'"{name}" was saved with shape {was["shape"]}; it has {here["shape"]} here'
+            )
+        if was["dtype"] != here["dtype"]:
+            raise UserError(
+                f'"{name}" was trained in {was["dtype"]}; it is trained in {here["dtype"]} here'
+            )
 
 
 def _copy(name: str, entry: Mapping[str, Any], parameter: torch.Tensor, host: bool) -> Entry:

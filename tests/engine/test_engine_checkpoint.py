@@ -122,6 +122,32 @@ def test_mid_accumulation_with_masters_scaler_and_scheduler(tmp_path, idle, sett
     assert same_weights(whole, second)
 
 
+def test_state_saved_without_shapes_still_loads():
+    whole, second = tiny(), tiny()
+    optimizer, resumed = HiFT(whole, "adamw", lr=1e-2), HiFT(second, "adamw", lr=1e-2)
+    train(whole, optimizer, batches(15)[:8])
+    saved = optimizer.state_dict()
+    del saved["parameters"]
+    resumed.load_state_dict(saved)
+    second.load_state_dict(whole.state_dict())
+    for model, each in ((whole, optimizer), (second, resumed)):
+        train(model, each, batches(15)[8:])
+    assert same_weights(whole, second)
+
+
+def test_fp32_masters_go_on_under_weights_of_another_low_precision():
+    """Adam's state is for the masters, which are fp32 whatever the weights are."""
+    ends = []
+    for dtype in (torch.bfloat16, torch.float16):
+        model = tiny()
+        optimizer = HiFT(model, "adamw", lr=1e-2, master="all", low_dtype=torch.bfloat16)
+        train(model, optimizer, batches(8))
+        other = HiFT(tiny(), "adamw", lr=1e-2, master="all", low_dtype=dtype)
+        other.load_state_dict(optimizer.state_dict())
+        ends.append(other.state_dict()["state"])
+    assert _equal(*ends)
+
+
 def test_adagrads_eager_state_is_loaded_not_made_anew():
     whole, first, second = tiny(), tiny(), tiny()
     train(whole, HiFT(whole, "adagrad", lr=1e-2), batches(15))

@@ -144,6 +144,16 @@ STATES = {
     "another seed": (tiny, {"seed": 9}, "seed 9"),
     "another dwell": (tiny, {"dwell": 3}, "dwell 3"),
     "another optimizer": (tiny, {"optimizer": "sgdm"}, "saved by SGD"),
+    "another width": (
+        lambda: tiny(width=16),
+        {},
+        r'"tokens.weight" was saved with shape \[17, 16\]; it has \[17, 8\] here$',
+    ),
+    "another dtype": (
+        lambda: tiny().to(torch.bfloat16),
+        {},
+        '"tokens.weight" was trained in torch.bfloat16; it is trained in torch.float32 here$',
+    ),
     "masters": (tiny, {"master": "all", "low_dtype": torch.bfloat16}, "master"),
 }
 
@@ -152,14 +162,38 @@ STATES = {
 def test_state_that_does_not_belong_is_refused(case):
     build, settings, message = STATES[case]
     settings = {"optimizer": "adamw", "lr": 1e-3} | settings
-    saved = HiFT(build(), **settings).state_dict()
-    model = tiny()
-    optimizer = HiFT(model, "adamw", lr=1e-3)
-    train(model, optimizer, batches(3))
-    position, weights = optimizer.position, copy.deepcopy(model)
-    with pytest.raises(UserError, match=message):
+    other, model, unasked = build(), tiny(), tiny()
+    saving = HiFT(other, **settings)
+    train(other, saving, batches(8))
+    optimizer, free = (HiFT(m, "adamw", lr=1e-3) for m in (model, unasked))
+    for m, o in ((model, optimizer), (unasked, free)):
+        train(m, o, batches(8))
+    with pytest.raises(UserError, match=message) as caught:
+        optimizer.load_state_dict(saving.state_dict())
+    assert "\n" not in str(caught.value)
+    assert optimizer.position == free.position and optimizer.active == free.active
+    for m, o in ((model, optimizer), (unasked, free)):
+        train(m, o, batches(12))
+    assert same_weights(model, unasked), "as if nobody had asked"
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgdm", "adagrad", "adafactor", "rmsprop"])
+def test_every_optimizer_s_state_of_another_width_is_refused_at_once(name):
+    """Their state takes many shapes (none, the parameter's, sums of its rows), so it cannot tell."""
+    wide, model = tiny(width=16), tiny()
+    saving, optimizer = HiFT(wide, name, lr=1e-3), HiFT(model, name, lr=1e-3)
+    train(wide, saving, batches(8))
+    with pytest.raises(UserError, match=r"shape \[17, 16\]; it has \[17, 8\]"):
+        optimizer.load_state_dict(saving.state_dict())
+    train(model, optimizer, batches(8))
+
+
+def test_state_of_a_parameter_that_is_not_there_is_refused():
+    optimizer = HiFT(tiny(), "sgdm", lr=1e-3)
+    saved = optimizer.state_dict()
+    saved["state"]["blocks.9.up.weight"] = {}
+    with pytest.raises(UserError, match=r'"blocks.9.up.weight" is not in this model'):
         optimizer.load_state_dict(saved)
-    assert optimizer.position == position and same_weights(model, weights)
 
 
 def test_a_torch_optimizer_s_state_is_refused():
