@@ -151,11 +151,13 @@ def test_failures_and_trials(uri, tmp_path):
 
 def test_gpu_memory_is_named_so_only_on_a_gpu(uri, tmp_path):
     record = make_record()
-    cuda = dataclasses.replace(record, memory=dataclasses.replace(record.memory, kind="cuda"))
+    memory = dataclasses.replace(record.memory, kind="cuda", load_peak=11)
+    cuda = dataclasses.replace(record, memory=memory)
     with Tracker(uri, "made_up") as tracker:
         tracker.sync([cuda], tmp_path)
     (run,) = runs(uri, "run")
     assert run.data.metrics["memory/peak_gpu_bytes"] == record.memory.peak_allocated
+    assert run.data.metrics["memory/load_peak_bytes"] == 11
     assert not [name for name in run.data.metrics if "counted" in name]
 
 
