@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError
-from benchmark.record import parse, write_text
+from benchmark.jsonfile import parse, write_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ import lightning
 import tasks.base
 from benchmark import compatibility, data, environment, evaluation, loaders, models, predictions
 from benchmark.errors import Unsupported, UserError
+from benchmark.jsonfile import write_text
 from benchmark.measure import CURVE_COLUMNS, Diverged, Measure, out_of_memory
 from benchmark.module import PRECISIONS, FineTuning
 from benchmark.record import (
@@ -28,7 +29,6 @@ from benchmark.record import (
     Times,
     curve_text,
     write,
-    write_text,
 )
 from benchmark.spec import RunSpec
 from benchmark.strategies import strategy_class

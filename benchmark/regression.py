@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import matrix, record, runner
+from benchmark import jsonfile, matrix, record, runner
 from benchmark.errors import UserError
 from benchmark.progress import bars
 from benchmark.record import RunRecord
@@ -75,7 +75,7 @@ def run(golden: Path, *, update: bool) -> tuple[Tolerance, list[Drift]]:
             "runs": {r.run_id: _values(r, folder) for r in records},
         }
     if update:
-        record.write_text(path, json.dumps(now, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        jsonfile.write_text(path, json.dumps(now, indent=1, sort_keys=True, allow_nan=False) + "\n")
         return SAME, []
     kept = _read(path)
     tolerance = SAME if kept["made_on"] == now["made_on"] else OTHER

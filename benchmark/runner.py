@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import filelock
 
 import tasks.base
-from benchmark import child, data, environment, models, record, search
+from benchmark import child, data, environment, jsonfile, models, record, search
 from benchmark.errors import UserError
 from benchmark.matrix import Cell, Matrix
 from benchmark.record import RunRecord
@@ -240,7 +240,7 @@ def _run_one(
     folder = folder_of(spec, results)
     path = folder / f"{spec.run_id}.json"
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
-    record.write_text(spec_path, spec.model_dump_json())
+    jsonfile.write_text(spec_path, spec.model_dump_json())
     before = child.identity(path)
     started = time.time()
     progress.started(spec, predicted_steps(spec))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark import record
+from benchmark import jsonfile
 
 SCHEMA_VERSION = 1
 BUSY = 0.25
@@ -69,12 +69,12 @@ def save(timed: Timed, folder: Path) -> Path:
     setting = (timed.model, timed.optimizer, f"{timed.batch_size}x{timed.seq_len}")
     parts = [*setting, f"m{timed.group_size}"]
     name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
-    path = record.free(folder / f"{name}.json")
+    path = jsonfile.free(folder / f"{name}.json")
     text = json.dumps(dataclasses.asdict(timed), indent=2, sort_keys=True, allow_nan=False)
-    record.write_text(path, text + "\n")
+    jsonfile.write_text(path, text + "\n")
     return path
 
 
 def read_all(folder: Path) -> list[Timed]:
     """Every timing in `folder`, by file name. Raises UserError for one that is off schema."""
-    return [record.read(Timed, path, SCHEMA_VERSION) for path in sorted(folder.glob("*.json"))]
+    return [jsonfile.read(Timed, path, SCHEMA_VERSION) for path in sorted(folder.glob("*.json"))]

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from benchmark import record
+from benchmark import jsonfile
 from benchmark.record import Evaluation, Inputs, Memory, Params, Train
 
 
@@ -62,7 +62,7 @@ class Unfinished:
             return None
         path = self._folder / "trained.json"
         try:
-            kept = record.build(_Kept, json.loads(path.read_text(encoding="utf-8")), path)
+            kept = jsonfile.build(_Kept, json.loads(path.read_text(encoding="utf-8")), path)
             weights = load_file(self._folder / "weights.safetensors")
         except (OSError, ValueError, SafetensorError):  # not there, or cut short
             kept = None
@@ -88,7 +88,7 @@ class Unfinished:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, self._folder / "weights.safetensors")
             # last, as the sign that all is there
-            record.write_text(
+            jsonfile.write_text(
                 self._folder / "trained.json", json.dumps(dataclasses.asdict(kept), allow_nan=False)
             )
         except (OSError, SafetensorError) as error:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import tasks.base
-from benchmark import data, drawing, models, overlap, record, splits
+from benchmark import data, drawing, jsonfile, models, overlap, record, splits
 from benchmark.errors import UserError
 from benchmark.record import Overlap
 from benchmark.report import write_report
@@ -238,7 +238,7 @@ def test_overlap_is_in_the_record_and_older_records_load():
     kept = {f.name: f.default for f in fields(record.Inputs)}
     assert (kept["overlap_eval"], kept["overlap_dev"], kept["set_aside"]) == (None, None, 0)
     text = json.dumps({"exact": 0.25, "group": 0.5})
-    found = record.build(Overlap | None, json.loads(text), Path("r.json"), "inputs.overlap_eval")
+    found = jsonfile.build(Overlap | None, json.loads(text), Path("r.json"), "inputs.overlap_eval")
     assert found == Overlap(exact=0.25, group=0.5)
 
 

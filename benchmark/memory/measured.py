@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark import environment, record
+from benchmark import environment, jsonfile
 from benchmark.errors import UserError
 from benchmark.memory.setting import Setting
 
@@ -90,8 +90,8 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
         **json.loads(child.stdout.splitlines()[-1]),
     )
     text = json.dumps(dataclasses.asdict(made), indent=2, sort_keys=True, allow_nan=False)
-    path = record.free(folder / _file(setting))
-    record.write_text(path, text + "\n")
+    path = jsonfile.free(folder / _file(setting))
+    jsonfile.write_text(path, text + "\n")
     say(f"record: {path}")
     return made
 

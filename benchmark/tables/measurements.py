@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from benchmark import record
+from benchmark import jsonfile
 from benchmark.memory.measured import SCHEMA_VERSION, Measured
 
 TOLERANCE = {"counted_cpu_tensors": 2.0, "cuda": 5.0}
@@ -15,7 +15,7 @@ def rows(results: Path) -> list[dict[str, Any]]:
     """One row per measurement, bytes: predicted, measured, error in percent. One row that says so where
     nothing is on record. Raises UserError for a record that is off schema."""
     found = [
-        record.read(Measured, path, SCHEMA_VERSION)
+        jsonfile.read(Measured, path, SCHEMA_VERSION)
         for path in sorted((results / "memory").glob("*.json"))
     ]
     if not found:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.errors import UserError
-from benchmark.record import write_text
+from benchmark.jsonfile import write_text
 from benchmark.report import escape_markdown
 from benchmark.table import as_csv, as_markdown
 from benchmark.tables import cells, compare, definition, evidence, ledger, simulated, speeds

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import record
+from benchmark import jsonfile
 from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
 
@@ -160,7 +160,7 @@ def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int],
             code=environment.code(),
         )
         data = dataclasses.asdict(File(peaks | {key(setting): found}))
-        record.write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+        jsonfile.write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
     report(len(wanted), len(wanted))
 
 
@@ -169,7 +169,7 @@ def read(model: str, results: Path) -> dict[str, Found]:
     path = _path(model, results)
     if not path.is_file():
         return {}
-    return record.read(File, path, SCHEMA_VERSION).peaks
+    return jsonfile.read(File, path, SCHEMA_VERSION).peaks
 
 
 def _path(model: str, results: Path) -> Path:

@@ -15,7 +15,7 @@ from factories import make_failure
 from test_packaging import HEAVY, loaded_by
 
 import tasks.base
-from benchmark import matrix, record
+from benchmark import jsonfile, matrix
 from benchmark.errors import UserError
 from benchmark.tables import compare, definition, evidence, render
 
@@ -165,7 +165,7 @@ def hostile(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "MATRICES", tmp_path)
     (spec,) = matrix.load(tmp_path / "glue_roberta.yaml").cells[0].runs()
     path = tmp_path / "results" / "glue_roberta" / f"{spec.run_id}.json"
-    record.write_text(path, make_failure(spec, "oom", HOSTILE).to_json())
+    jsonfile.write_text(path, make_failure(spec, "oom", HOSTILE).to_json())
     return render.render(definition.load("glue-roberta"), tmp_path / "results")
 
 
