@@ -79,3 +79,7 @@ def main() -> None:
     if code == INTERRUPTED:
         say("hift-bench: interrupted; the same command goes on where this one ended")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -55,6 +55,13 @@ def parse(text, format):
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
+def test_the_module_is_the_command_too():
+    """`python -m benchmark.cli regress` once did nothing and exited 0."""
+    command = [sys.executable, "-m", "benchmark.cli", "no-such-command"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "no-such-command" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(cli, here, command):
     code, out, err = cli(*filter(None, [command, "--help"]))
