@@ -99,7 +99,9 @@ def test_a_grid_grows_by_its_own_factor_until_the_best_is_interior(peak, extend,
 
 
 def test_a_rate_that_fails_is_an_edge_that_need_not_be_passed():
-    failing = lambda rate: Outcome(None if rate > 3e-3 else rate)  # noqa: E731
+    def failing(rate):
+        return Outcome(None if rate > 3e-3 else rate)
+
     assert tried(search(extend=3), failing) == list(GRID)
     assert tried(search(extend=3), lambda rate: Outcome(None)) == list(GRID)
     assert tried(search(extend=3), lambda rate: None) == list(GRID), "the grid has to run first"
