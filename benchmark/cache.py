@@ -1,5 +1,7 @@
-"""Where things that can be built again are kept ($HIFT_CACHE, else ~/.cache/hift-benchmark), and how a
-folder comes there: whole or not at all, with several processes asking for it at the same time."""
+"""Folders that can be built again ($HIFT_CACHE, else ~/.cache/hift-benchmark).
+
+A folder is there whole or not at all, also when several processes build it at once.
+"""
 
 import os
 import shutil

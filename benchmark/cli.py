@@ -1,4 +1,4 @@
-"""hift-bench: the command line. Each command reads its input, calls one part and prints a table.
+"""The command line: reads the input of a command, calls one part, and turns errors into exit codes.
 
 Exit 0: fine; 1: some cell failed or a check fell short; 2: bad input, said in one line. The commands are in
 `benchmark/commands`; what one needs is imported inside it, so that `--help`, `plan` and `report` import no

@@ -1,4 +1,4 @@
-"""UserError: bad input, said in one line that names the place, the key and the nearest valid name.
+"""Bad input: one line that names the place, the key and the nearest valid name.
 
 The command line turns it into exit code 2; nothing else is caught there, so a traceback always means
 a defect of ours.

@@ -1,1 +1,3 @@
-"""Task adapters: what a task's data, prompts and scores are. Never imports `benchmark`."""
+"""What a task's data, prompts and scores are.
+
+Never imports `benchmark`."""

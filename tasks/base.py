@@ -66,7 +66,7 @@ class Adapter(abc.ABC):
     """How a kind of task becomes model input, loss, prediction and score."""
 
     head: ClassVar[str]
-    """The model head this adapter trains: a key of `benchmark.models.HEADS`."""
+    """The model head this adapter trains: a key of `benchmark.models.registry.HEADS`."""
     prompted: ClassVar[bool] = False
     """Whether there is a prompt, which demonstrations can stand before."""
     generates: ClassVar[bool] = False

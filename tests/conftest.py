@@ -40,7 +40,7 @@ def child(main):
 
     class Child:
         def __init__(self, command, *, stdout, stderr, text, env):
-            assert command[:3] == [sys.executable, "-m", "benchmark.recipe"]
+            assert command[:3] == [sys.executable, "-m", "benchmark.run.recipe"]
             before = sys.argv, sys.stdout, sys.stderr, logging.raiseExceptions
             printed = io.StringIO()
             sys.argv, sys.stdout, sys.stderr = command[2:], printed, stderr
@@ -60,11 +60,11 @@ def child(main):
 @pytest.fixture
 def in_process(monkeypatch):
     """Let the runner call the recipe, or the function given, instead of starting a process."""
-    from benchmark import runner
+    from benchmark.matrices import runner
 
     def use(main=None):
         if main is None:
-            from benchmark.recipe import main
+            from benchmark.run.recipe import main
         stand_in = types.SimpleNamespace(Popen=child(main), PIPE=-1)
         monkeypatch.setattr(runner, "subprocess", stand_in)
 
@@ -112,7 +112,7 @@ def go(tmp_path):
     """Run a matrix given as text; returns the outcome and what was told."""
     from runs import Watch
 
-    from benchmark import matrix, runner
+    from benchmark.matrices import matrix, runner
 
     def go(text, limit=None, watch=None):
         path = tmp_path / "made_up.yaml"
@@ -134,7 +134,7 @@ def results(tmp_path):
 @pytest.fixture
 def planned(tmp_path):
     """The state of every run of the matrix that `go` wrote."""
-    from benchmark import matrix, runner
+    from benchmark.matrices import matrix, runner
 
     def planned():
         loaded = matrix.load(tmp_path / "made_up.yaml")
@@ -173,9 +173,9 @@ def write(tmp_path, monkeypatch):
 @pytest.fixture
 def refused(cli):
     """Call the command line and return the one line it refuses its input with."""
-    from benchmark import models
+    from benchmark.models import registry
 
-    models.source("tiny-bert")  # which shows a progress bar where it is built first
+    registry.source("tiny-bert")  # which shows a progress bar where it is built first
 
     def refused(*arguments):
         there = snapshot()
@@ -197,14 +197,14 @@ def refused_by_run(cli, in_process, monkeypatch):
     """
     from runs import Watch
 
-    from benchmark import tracking
+    from benchmark.tracking import tracker
 
     in_process()
 
     class Untracked(Watch):
         __enter__, __exit__, report = lambda self: self, lambda *_: None, lambda *_: None
 
-    monkeypatch.setattr(tracking, "Tracker", lambda *_: Untracked())
+    monkeypatch.setattr(tracker, "Tracker", lambda *_: Untracked())
 
     def refused_by_run(*arguments):
         code, _, err = cli("run", "m.yaml", *arguments)

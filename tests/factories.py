@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark import predictions
-from benchmark.comparison import standard_error
-from benchmark.record import Inputs, Memory, Params, RunRecord, Scores, Times, Train, write
-from benchmark.spec import RunSpec
+from benchmark.records import predictions
+from benchmark.records.record import Inputs, Memory, Params, RunRecord, Scores, Times, Train, write
+from benchmark.records.spec import RunSpec
+from tasks.metrics import standard_error
 
 CURVE_COLUMNS = (
     *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from factories import make_record
 
-from benchmark import record
-from benchmark.spec import RunSpec
+from benchmark.records import record
+from benchmark.records.spec import RunSpec
 
 USUAL = """\
 defaults: {model: tiny-bert, data: twin, max_steps: 2, lr: 1.0e-3}

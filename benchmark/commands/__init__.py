@@ -1,1 +1,3 @@
-"""The commands of hift-bench, a file each; what each calls is imported inside it, so `--help` is fast."""
+"""The commands of hift-bench, a file each.
+
+What a command calls is imported inside it, so `--help` is fast."""

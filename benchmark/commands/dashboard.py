@@ -14,7 +14,7 @@ def dashboard(
     """Serve MLflow's own UI on 127.0.0.1 and print its address."""
     import subprocess
 
-    from benchmark.tracking import dashboard as server
+    from benchmark.tracking.tracker import dashboard as server
 
     address, command = server(tracking_uri, port)
     say(f"MLflow dashboard: {address} (Ctrl-C ends it)")

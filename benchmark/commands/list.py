@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import TableFormat
-from benchmark.table import Format, show
+from benchmark.console import Format, show
 
 
 def list_(
@@ -13,6 +13,6 @@ def list_(
     format: TableFormat = Format.text,
 ) -> None:
     """List what can be named in a matrix."""
-    from benchmark import listing
+    from benchmark.matrices import listing
 
     show(listing.rows(what), format)

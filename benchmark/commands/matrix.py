@@ -18,7 +18,7 @@ from benchmark.commands.options import (
     say,
     use_mirror,
 )
-from benchmark.table import Format, show
+from benchmark.console import Format, show
 
 
 def plan(
@@ -36,13 +36,13 @@ def plan(
     format: TableFormat = Format.text,
 ) -> None:
     """Price a matrix: every run with its state, its predicted steps and what it lacks to start."""
-    from benchmark import forecast, pricing, runner
-    from benchmark import matrix as matrices
+    from benchmark.matrices import forecast, pricing, runner
+    from benchmark.matrices import matrix as matrices
 
     use_mirror(data_root)
     limit = None
     if budget is not None:
-        from benchmark.memory.search import parse_bytes
+        from benchmark.memory.fit import parse_bytes
 
         limit = parse_bytes(budget)
     planned = runner.plan(matrices.load(matrix), results)
@@ -65,10 +65,10 @@ def run(
     format: TableFormat = Format.text,
 ) -> None:
     """Run what a matrix still lacks, one process a run; then write the report and print the summary."""
-    from benchmark import matrix as matrices
-    from benchmark import runner
-    from benchmark.progress import bars
-    from benchmark.tracking import Tracker
+    from benchmark.commands.progress import bars
+    from benchmark.matrices import matrix as matrices
+    from benchmark.matrices import runner
+    from benchmark.tracking.tracker import Tracker
 
     use_mirror(data_root)
     loaded = matrices.load(matrix)
@@ -99,23 +99,23 @@ def status(
     matrix: MatrixFile, results: Results = RESULTS, format: TableFormat = Format.text
 ) -> None:
     """Show the summary table of what is on record for a matrix."""
-    from benchmark import matrix as matrices
+    from benchmark.matrices import matrix as matrices
 
     _show_summary(matrices.load(matrix), results, format)
 
 
 def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
     """Write reports/<matrix>/index.html, report.md and their CSV files from the records alone."""
-    from benchmark import matrix as matrices
+    from benchmark.matrices import matrix as matrices
 
     sys.stdout.write(f"{_write_report(matrices.load(matrix), results, reports)}\n")
 
 
 def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
     """Rebuild the matrix's MLflow runs from its records; what is there already is not doubled."""
-    from benchmark import matrix as matrices
-    from benchmark import record
-    from benchmark.tracking import Tracker
+    from benchmark.matrices import matrix as matrices
+    from benchmark.records import record
+    from benchmark.tracking.tracker import Tracker
 
     loaded = matrices.load(matrix)
     with Tracker(tracking_uri, loaded.name) as tracker:
@@ -126,8 +126,8 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
 
 
 def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
-    from benchmark import record
-    from benchmark.report import write_report
+    from benchmark.records import record
+    from benchmark.report.page import write_report
 
     folder = results / matrix.name
     return write_report(
@@ -142,7 +142,8 @@ def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
 
 
 def _show_summary(matrix: Any, results: Path, format: Format) -> None:
-    from benchmark import record, summary, verdicts
+    from benchmark.analysis import summary, verdicts
+    from benchmark.records import record
 
     folder = results / matrix.name
     records = record.load_all(folder)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.console import Format, show
 from benchmark.errors import UserError
-from benchmark.table import Format, show
 
 GIB = 2**30
 
@@ -38,8 +38,8 @@ def memory(
     format: TableFormat = Format.text,
 ) -> None:
     """Simulate a step's peak memory, group by group: what takes it, whether it fits, and what would fit."""
-    from benchmark.memory import report
-    from benchmark.memory.search import parse_bytes
+    from benchmark.memory import answer
+    from benchmark.memory.fit import parse_bytes
     from benchmark.memory.setting import Setting
 
     if measure and budget is not None:
@@ -60,17 +60,17 @@ def memory(
         for name in map(str.strip, strategy.split(","))
     ]
     if measure:
-        rows = [report.measured(setting, Path(results) / "memory", say) for setting in settings]
+        rows = [answer.measured(setting, Path(results) / "memory", say) for setting in settings]
     else:
         if limit is not None:
-            report.check_any_fits(settings, limit, device)
-        rows = [report.simulated(setting, limit, device, say) for setting in settings]
+            answer.check_any_fits(settings, limit, device)
+        rows = [answer.simulated(setting, limit, device, say) for setting in settings]
     title = ""
     if format in (Format.text, Format.md):
         rows = [_in_gib(row) for row in rows]
     if format is Format.text:
-        title = ", ".join(_said(key, rows[0][key]) for key in report.NAMED if rows[0][key])
-        rows = [{k: v for k, v in row.items() if k not in report.NAMED} for row in rows]
+        title = ", ".join(_said(key, rows[0][key]) for key in answer.NAMED if rows[0][key])
+        rows = [{k: v for k, v in row.items() if k not in answer.NAMED} for row in rows]
     if format is Format.text and len(rows) == 1:  # upright
         rows = [{"": name, "value": value} for name, value in rows[0].items()]
     show(rows, format, title=title)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.table import Format
+from benchmark.console import Format
 
 MatrixFile = Annotated[
     Path, typer.Argument(help="A matrix YAML, such as those in benchmark/matrices.")

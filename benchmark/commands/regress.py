@@ -14,9 +14,10 @@ def regress(
     golden: Annotated[Path, typer.Option(help="The golden values.")] = RESULTS / "regression",
 ) -> None:
     """Run the tiny-model regression and hold it against the golden values; exit 1 on drift."""
-    from benchmark import regression
+    from benchmark.commands.progress import bars
+    from benchmark.matrices import regression
 
-    tolerance, drifts = regression.run(golden, update=update)
+    tolerance, drifts = regression.run(golden, update=update, bars=bars)
     if update:
         say(f"golden values written to {golden}")
         return

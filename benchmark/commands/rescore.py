@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import RESULTS, MatrixFile, Results, TableFormat, say
-from benchmark.table import Format, show
+from benchmark.console import Format, show
 
 
 def rescore(
@@ -17,8 +17,8 @@ def rescore(
     format: TableFormat = Format.text,
 ) -> None:
     """Compute every score again from the stored predictions; exit 1 where one differs from its record."""
-    from benchmark import matrix as matrices
-    from benchmark import rescore as scoring
+    from benchmark.matrices import matrix as matrices
+    from benchmark.matrices import rescore as scoring
 
     found = scoring.rescore(matrices.load(matrix), results)
     show([row for run in found for row in run.rows()], format)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import TableFormat
-from benchmark.table import Format, show
+from benchmark.console import Format, show
 
 
 def schedule(
@@ -22,7 +22,7 @@ def schedule(
     format: TableFormat = Format.text,
 ) -> None:
     """Print step, sweep, group, units, learning rate and trainable ratio; builds no weights."""
-    from benchmark import preview
+    from benchmark.timing import preview
 
     rows = preview.schedule(
         model,

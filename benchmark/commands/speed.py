@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.console import Format, show
 from benchmark.errors import UserError
-from benchmark.table import Format, show
 
 
 def speed(
@@ -36,12 +36,13 @@ def speed(
         raise UserError("--save: keeps step times; leave out --evaluation")
     if save and "full" not in names:
         raise UserError(f"--save: ratios are to full, which is not among --strategies {strategies}")
-    from benchmark import environment, speed_record
-    from benchmark import speed as timing
-    from benchmark.progress import counting
+    from benchmark.commands.progress import counting
+    from benchmark.records import environment
+    from benchmark.timing import speed as timing
+    from benchmark.timing import speed_record
 
     if evaluation:
-        from benchmark import evaluation_speed
+        from benchmark.timing import evaluation_speed
 
         with counting("runs") as report:
             rows = evaluation_speed.measure(batch_size=batch_size, report=report)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import RESULTS, Results, say
+from benchmark.console import Format, show
 from benchmark.errors import UserError
-from benchmark.table import Format, show
 
 OUT = Path("reports/paper")
 
@@ -46,7 +46,7 @@ def tables(
     format: Annotated[PaperFormat, typer.Option(help="How to print.")] = PaperFormat.text,
 ) -> None:
     """Regenerate the paper's tables: trainable parameters, memory, scores; paper beside ours."""
-    from benchmark.progress import counting
+    from benchmark.commands.progress import counting
     from benchmark.tables import definition, render, simulated
 
     if [name is not None, list_, all_].count(True) != 1:

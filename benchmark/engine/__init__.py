@@ -1,4 +1,4 @@
-"""Block-coordinate fine-tuning for any training loop; needs torch alone.
+"""Block-coordinate fine-tuning for any training loop.
 
 optimizer = HiFT(model, torch.optim.AdamW, lr=2e-5, group_size=1, order="bottom2up")
 scheduler = optimizer.delayed_lr("linear", total_steps=1000)

@@ -1,1 +1,4 @@
-"""Peak memory of a training step: counted (counter), simulated (simulate, search) and measured (measured)."""
+"""The peak bytes of a training step: simulated without weights, measured with them.
+
+Imported by `matrices`, `tables` and commands.
+"""

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from benchmark import environment, jsonfile
 from benchmark.errors import UserError
 from benchmark.memory.setting import Setting
+from benchmark.records import environment, jsonfile
 
 if TYPE_CHECKING:
     from benchmark.memory.simulate import Peak
@@ -124,7 +124,7 @@ def _run(setting: Setting) -> dict[str, Any]:
     """The measured fields of the record; what the process of its own does."""
     import torch
 
-    from benchmark.measure import host_rss_peak
+    from benchmark.measure.training import host_rss_peak
     from benchmark.memory.training import Training
 
     cuda = torch.cuda.is_available()
@@ -174,8 +174,8 @@ def _cuda_step(training: Any) -> dict[str, int]:
 
 
 def _cpu_step(training: Any) -> dict[str, int]:
-    from benchmark.memory.counter import LiveBytes
-    from benchmark.memory.held import state_bytes, state_tensors
+    from benchmark.measure.live_bytes import LiveBytes
+    from benchmark.measure.optimizer_state import state_bytes, state_tensors
 
     model, held = training.model, state_bytes(training.optimizer)["device"]
     counter = LiveBytes(

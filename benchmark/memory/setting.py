@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmark.errors import UserError, nearest
-from benchmark.spec import Optimizer, RunSpec
+from benchmark.records.spec import Optimizer, RunSpec
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 PRECISIONS = ("fp32", "bf16", "fp16", "mixed", "mixed_hi")
@@ -25,10 +25,10 @@ ATTENTION = ("eager", "sdpa")
 class Setting:
     """One training step. Raises UserError for a name or number that cannot be.
 
-    model: a name of benchmark.shapes, a local folder or a Hub id (its config.json alone is read). options:
-    the strategy's own, such as group_size. attention: None is what transformers chooses. checkpointing:
-    every block recomputes, as `gradient_checkpointing_enable()` makes it. head: a key of
-    benchmark.models.HEADS in place of the architecture that the config names, with `labels` classes.
+    model: a name of benchmark.models.shapes, a local folder or a Hub id (its config.json alone is read).
+    options: the strategy's own, such as group_size. attention: None is what transformers chooses.
+    checkpointing: every block recomputes, as `gradient_checkpointing_enable()` makes it. head: a key of
+    benchmark.models.registry.HEADS in place of the architecture that the config names, with `labels` classes.
     """
 
     model: str

@@ -23,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.engine import Group
 from benchmark.errors import UserError
+from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.memory import kernels
-from benchmark.memory.held import active_group, state_bytes, state_tensors
 from benchmark.memory.setting import Setting
 from benchmark.memory.timeline import Timeline
 from benchmark.memory.training import Training

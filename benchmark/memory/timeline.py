@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmark.memory.counter import LiveBytes
+from benchmark.measure.live_bytes import LiveBytes
 
 
 @dataclass(eq=False)

@@ -11,12 +11,12 @@ import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmark import shapes
 from benchmark.engine import find_units
 from benchmark.errors import UserError
-from benchmark.memory.loading import LoadPeak
+from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.setting import Setting
-from benchmark.models import HEADS, source
+from benchmark.models import shapes
+from benchmark.models.registry import HEADS, source
 from benchmark.strategies import strategy_class
 from benchmark.strategies.base import TuningStrategy
 

@@ -1,4 +1,6 @@
-"""The fine-tuning methods, one file each. Add one: its file, and its line in STRATEGIES."""
+"""The fine-tuning methods, a file each.
+
+To add one: its file, and its line in STRATEGIES."""
 
 import importlib
 from typing import TYPE_CHECKING

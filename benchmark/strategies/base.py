@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from benchmark.errors import Unsupported, UserError
-from benchmark.spec import Strict
+from benchmark.records.spec import Strict
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from benchmark.spec import RunSpec
+    from benchmark.records.spec import RunSpec
 
 
 class Options(Strict):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from benchmark.spec import RunSpec
+    from benchmark.records.spec import RunSpec
 
 
 class HiftOptions(Options):

@@ -75,8 +75,8 @@ def shape(model: str) -> tuple[tuple[Unit, ...], dict[str, tuple[int, ...]]]:
     """
     from transformers.models.auto import modeling_auto as auto
 
-    from benchmark import shapes
     from benchmark.engine import find_units
+    from benchmark.models import shapes
 
     architecture, _ = shapes.config(model)
     heads = (

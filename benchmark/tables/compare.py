@@ -16,17 +16,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from benchmark import summary
-from benchmark.matrix import Cell
+from benchmark.analysis import summary
+from benchmark.matrices.matrix import Cell
 from benchmark.tables import definition
-from benchmark.tables.definition import (
-    Column,
-    Line,
-    Quantity,
-    RecordTable,
-    Reference,
-    ScoreTable,
-)
+from benchmark.tables.definition import Column, Line, Quantity, RecordTable, Reference, ScoreTable
 from benchmark.tables.evidence import Evidence, State, scored_by
 
 ROUNDING = 1e-9

@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from benchmark.errors import UserError, nearest
-from benchmark.spec import Strict
+from benchmark.records.spec import Strict
 
 HERE = Path(__file__).parent
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from benchmark import consistency, record, runner
-from benchmark import matrix as matrices
 from benchmark.errors import UserError
-from benchmark.matrix import Cell
-from benchmark.record import RunRecord
-from benchmark.spec import TRAINING, RunSpec
+from benchmark.matrices import matrix as matrices
+from benchmark.matrices import runner
+from benchmark.matrices.matrix import Cell
+from benchmark.records import consistency, record
+from benchmark.records.record import RunRecord
+from benchmark.records.spec import TRAINING, RunSpec
 
 MATRICES = Path(__file__).parent.parent / "matrices"
 CANNOT = ("oom", "unsupported")

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from benchmark import jsonfile
 from benchmark.memory.measured import SCHEMA_VERSION, Measured
+from benchmark.records import jsonfile
 
 TOLERANCE = {"counted_cpu_tensors": 2.0, "cuda": 5.0}
 """Percent by which a prediction may be off: counted bytes are exact, an allocator rounds."""

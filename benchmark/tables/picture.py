@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmark.plots import styles
+from benchmark.report.plots import styles
 from benchmark.tables import closed_form, definition
 from benchmark.tables.closed_form import GB
 from benchmark.tables.definition import LedgerTable

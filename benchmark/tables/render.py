@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from benchmark.console import as_csv, as_markdown
 from benchmark.errors import UserError
-from benchmark.jsonfile import write_text
-from benchmark.report import escape_markdown
-from benchmark.table import as_csv, as_markdown
+from benchmark.records.jsonfile import write_text
+from benchmark.report.page import escape_markdown
 from benchmark.tables import cells, compare, definition, evidence, ledger, simulated, speeds
 from benchmark.tables.definition import (
     LedgerTable,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark import jsonfile
+from benchmark.records import jsonfile
 from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
 
@@ -73,7 +73,7 @@ def attention_of(model: str) -> str:
     """What transformers chooses for the family: sdpa, or eager where it has no other (GPT-Neo)."""
     import transformers
 
-    from benchmark import shapes
+    from benchmark.models import shapes
 
     architecture, _ = shapes.config(model)
     return "sdpa" if getattr(transformers, architecture)._supports_sdpa else "eager"
@@ -140,8 +140,8 @@ def key(setting: Setting) -> str:
 
 def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int], None]) -> None:
     """Simulate what has no record yet; each is written at once, so a broken-off call goes on later."""
-    from benchmark import environment
     from benchmark.memory import simulate
+    from benchmark.records import environment
 
     wanted = list(settings)
     for done, setting in enumerate(wanted):

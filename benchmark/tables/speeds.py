@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark import speed_record
-from benchmark.speed_record import Row, Timed
+from benchmark.timing import speed_record
+from benchmark.timing.speed_record import Row, Timed
 
 SCATTER_PERCENT = 10
 """The widest range of a ratio over its sweeps, in percent of the ratio, that is not inconclusive."""

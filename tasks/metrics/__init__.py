@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,16 @@ def per_example(
     """
     scores = getattr(_load(name), "per_example", lambda *sides: {})(predictions, references)
     return {key: found for key, found in scores.items() if all(map(math.isfinite, found))}
+
+
+def standard_error(scores: Sequence[float] | None) -> float | None:
+    """Of the mean of the examples' scores: their standard deviation (ddof=1) over sqrt(n).
+
+    None without scores, and of one example.
+    """
+    if scores is None or len(scores) < 2:
+        return None
+    return statistics.stdev(scores) / math.sqrt(len(scores))
 
 
 def reads_lists(name: str) -> bool:

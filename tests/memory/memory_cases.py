@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 import transformers as T
 
-from benchmark.memory.counter import LiveBytes
-from benchmark.memory.held import active_group, state_bytes, state_tensors
+from benchmark.measure.live_bytes import LiveBytes
+from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import Training
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from memory_cases import folder, setting
 
 from benchmark.errors import UserError
-from benchmark.memory import search, simulate
-from benchmark.memory.search import Largest, largest, parse_bytes
+from benchmark.memory import simulate
+from benchmark.memory.fit import Largest, largest, parse_bytes
 
 
 @given(
@@ -58,7 +58,7 @@ def test_takes_few_simulations_of_an_affine_peak():
 def test_what_is_found_fits_and_its_successor_does_not(field):
     case = setting("llama", batch_size=2, seq_len=16)
     budget = int(1.2 * simulate.peak(case).total)
-    found = search.what_fits(case, budget)[field]
+    found = budget.what_fits(case, budget)[field]
     assert isinstance(found, Largest) and found.value
 
     def total(value):

@@ -12,10 +12,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from memory_cases import setting
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmark import models, recipe
-from benchmark.memory.loading import LoadPeak
+from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.training import Training
-from benchmark.module import FineTuning
+from benchmark.models import registry
+from benchmark.run import recipe
+from benchmark.run.module import FineTuning
 
 STAND_IN = torch.device("meta")  # a device of its own that every machine has
 USUAL = {"model": "tiny-bert", "data": "twin", "epochs": None, "max_steps": 7, "max_length": 24}
@@ -60,8 +61,8 @@ class Loaded(Exception):
 @pytest.fixture(scope="module")
 def sizes():
     """Numbers of weights: of the tiny BERT, of its embeddings, and the bytes of its buffers."""
-    model = models.load_model(
-        models.source("tiny-bert"), "sequence_classification", 0, num_labels=2
+    model = registry.load_model(
+        registry.source("tiny-bert"), "sequence_classification", 0, num_labels=2
     )
     low = sum(p.numel() for n, p in model.named_parameters() if ".embeddings." in n)
     return sum(p.numel() for p in model.parameters()), low, sum(b.nbytes for b in model.buffers())

@@ -7,10 +7,10 @@ import pytest
 import torch
 from memory_cases import counted, folder, setting
 
-from benchmark import jsonfile
 from benchmark.errors import UserError
 from benchmark.memory import measured
 from benchmark.memory.training import Training
+from benchmark.records import jsonfile
 
 
 def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):

@@ -15,8 +15,9 @@ from factories import make_failure
 from test_packaging import HEAVY, loaded_by
 
 import tasks.base
-from benchmark import jsonfile, matrix
 from benchmark.errors import UserError
+from benchmark.matrices import matrix
+from benchmark.records import jsonfile
 from benchmark.tables import compare, definition, evidence, render
 
 TABLES = [definition.load(name) for name in definition.names()]

@@ -9,7 +9,9 @@ import numpy
 import pytest
 from factories import make_failure, make_record
 
-from benchmark import jsonfile, matrix, summary
+from benchmark.analysis import summary
+from benchmark.matrices import matrix
+from benchmark.records import jsonfile
 from benchmark.tables import definition, evidence, render
 from benchmark.tables.compare import _compared
 

@@ -5,10 +5,11 @@ import json
 import pytest
 from factories import make_record, make_spec, write_run
 
-from benchmark import shapes, speed_record
 from benchmark.errors import UserError
-from benchmark.speed_record import Row, Timed
+from benchmark.models import shapes
 from benchmark.tables import definition, render
+from benchmark.timing import speed_record
+from benchmark.timing.speed_record import Row, Timed
 
 COMMAND = ["speed", "tiny", "--batch-size", "2", "--seq-len", "8", "--sweeps", "2"]
 

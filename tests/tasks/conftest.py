@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from benchmark import models
+from benchmark.models import registry
 from benchmark.twin import data as twins
 from tasks import base
 
@@ -40,7 +40,7 @@ def features(adapter, rows, tokenizer, max_length=128):
 
 
 def tokenizer_of(name):
-    return models.load_tokenizer(models.source(name))
+    return registry.load_tokenizer(registry.source(name))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,8 @@ from datasets import Dataset, DatasetDict
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmark import models, splits
+from benchmark.data import splits
+from benchmark.models import registry
 from benchmark.twin import data as twins
 from tasks import base, templates
 from tasks.dataset import plain
@@ -64,7 +65,7 @@ def take(rows, numbers):
 
 @functools.cache
 def tokenizer_of(model):
-    return models.load_tokenizer(models.source(model))
+    return registry.load_tokenizer(registry.source(model))
 
 
 def strings(value):

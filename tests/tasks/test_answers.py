@@ -5,7 +5,7 @@ import torch
 from conftest import examples, features, task, tokenizer_of
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from benchmark import models
+from benchmark.models import registry
 from tasks import base
 
 NAMES = [n for n in base.names() if base.load(n).adapter in ("generation", "response")]
@@ -15,7 +15,7 @@ LONG = 1024  # no twin's row is cut
 
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def tokenizer(request):
-    if request.param in models.MODELS:
+    if request.param in registry.MODELS:
         return tokenizer_of(request.param)
     return request.getfixturevalue("gpt2")
 
@@ -135,8 +135,8 @@ def test_the_loss_is_transformers_own_over_the_answers_tokens(request, model_nam
     torch.manual_seed(0)
     if model_name:
         tokenizer = tokenizer_of(model_name)
-        source = models.source(model_name)
-        model = models.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
+        source = registry.source(model_name)
+        model = registry.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
     else:  # the end token pads
         tokenizer = request.getfixturevalue("gpt2")
         config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=len(tokenizer))
@@ -156,8 +156,8 @@ def test_the_loss_is_transformers_own_over_the_answers_tokens(request, model_nam
 def test_padding_on_either_side_gives_the_same_loss(model_name):
     tokenizer, adapter = tokenizer_of(model_name), task("generation/dart")
     torch.manual_seed(0)
-    source = models.source(model_name)
-    model = models.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
+    source = registry.source(model_name)
+    model = registry.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
     found = features(adapter, examples(adapter, tokenizer, n=4), tokenizer)
     longest = max(len(f["input_ids"]) for f in found)
     right = {"input_ids": [], "attention_mask": [], "labels": []}

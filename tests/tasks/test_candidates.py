@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import examples, features, task, tokenizer_of
 
-from benchmark import models
+from benchmark.models import registry
 from tasks import base, batches
 
 NAMES = ["mezo/sst2", "mezo/cb", "mezo/copa", "mezo/record"]
@@ -12,10 +12,10 @@ NAMES = ["mezo/sst2", "mezo/cb", "mezo/copa", "mezo/record"]
 
 @pytest.fixture(scope="module", params=["tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"])
 def family(request):
-    source = models.source(request.param)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(request.param)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
-    return models.load_model(source, "causal_lm", tokenizer.pad_token_id).eval(), tokenizer
+    return registry.load_model(source, "causal_lm", tokenizer.pad_token_id).eval(), tokenizer
 
 
 def alone(model, ids, length):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import examples, features, task, tokenizer_of
 
-from benchmark import models
 from benchmark.errors import Unsupported
+from benchmark.models import registry
 from tasks import base
 
 NAMES = ["superglue/copa", "superglue/record"]
@@ -14,11 +14,11 @@ FAMILIES = ["tiny-bert", "tiny-roberta", "tiny-gpt2", "tiny-opt", "tiny-llama", 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
-    source = models.source(request.param)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(request.param)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
     head, pad = "sequence_classification", tokenizer.pad_token_id
-    return models.load_model(source, head, pad, num_labels=1).eval(), tokenizer
+    return registry.load_model(source, head, pad, num_labels=1).eval(), tokenizer
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -162,4 +162,4 @@ def test_the_second_text_has_to_tell_the_candidates_apart():
 def test_a_family_without_the_head_is_refused_from_its_configuration(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(Unsupported, match="its family mamba has no head sequence_classification"):
-        models.check_head(models.source(str(tmp_path)), task("superglue/copa").head)
+        registry.check_head(registry.source(str(tmp_path)), task("superglue/copa").head)

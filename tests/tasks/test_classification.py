@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 
-from benchmark import models
+from benchmark.models import registry
 from tasks import base
 
 SST2, MRPC = (base.adapter(base.load(name)) for name in ("glue/sst2", "glue/mrpc"))
@@ -22,18 +22,18 @@ PAIRS = {
 
 @pytest.fixture(scope="module", params=["tiny-bert", "tiny-roberta", "tiny-gpt2"])
 def source(request):
-    return models.source(request.param)
+    return registry.source(request.param)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(source):
-    return models.load_tokenizer(source)
+    return registry.load_tokenizer(source)
 
 
 @pytest.fixture(scope="module")
 def model(source, tokenizer):
     torch.manual_seed(0)
-    return models.load_model(
+    return registry.load_model(
         source, SST2.head, tokenizer.pad_token_id, **SST2.model_arguments()
     ).eval()
 
@@ -99,7 +99,7 @@ def test_labels_may_be_false_and_true(tokenizer):
 
 
 def test_a_text_of_which_nothing_is_left_is_refused():
-    tokenizer = models.load_tokenizer(models.source("tiny-roberta"))  # 4 added tokens in a pair
+    tokenizer = registry.load_tokenizer(registry.source("tiny-roberta"))  # 4 added tokens in a pair
     with pytest.raises(
         base.TaskError, match="row 0: glue/mrpc: no token of 'sentence1' is left: r"
     ):
@@ -134,7 +134,7 @@ def test_scores_are_scikit_learns():
 )
 def test_a_bad_row_is_named(changes, said):
     rows = {k: v for k, v in (ROWS | changes).items() if v is not ...}
-    tokenizer = models.load_tokenizer(models.source("tiny-bert"))
+    tokenizer = registry.load_tokenizer(registry.source("tiny-bert"))
     with pytest.raises(base.TaskError) as raised:
         SST2.encode(rows, tokenizer, 32)
     assert str(raised.value).startswith(said)

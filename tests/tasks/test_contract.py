@@ -11,8 +11,11 @@ import torch
 from conftest import features
 from factories import make_spec
 
-from benchmark import data, drawing, listing, models, recipe, splits
+from benchmark.data import drawing, examples, splits
 from benchmark.errors import Unsupported
+from benchmark.matrices import listing
+from benchmark.models import registry
+from benchmark.run import recipe
 from benchmark.twin import models as twins
 from tasks import base
 
@@ -44,10 +47,12 @@ def brief(name):
 
 @functools.cache
 def network(model, head, labels, problem):
-    source = models.source(model)
+    source = registry.source(model)
     arguments = {} if labels is None else {"num_labels": labels, "problem_type": problem}
     torch.manual_seed(0)
-    return models.load_model(source, head, rendering.tokenizer_of(model).pad_token_id, **arguments)
+    return registry.load_model(
+        source, head, rendering.tokenizer_of(model).pad_token_id, **arguments
+    )
 
 
 def batch(adapter, tokenizer, role):
@@ -107,8 +112,8 @@ def test_a_family_that_cannot_is_refused_before_anything_is_loaded(
     def loaded(*arguments, **options):
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr(models, "load", loaded)
-    monkeypatch.setattr(data, "load", loaded)
+    monkeypatch.setattr(registry, "load", loaded)
+    monkeypatch.setattr(examples, "load", loaded)
     spec = make_spec(task=name, model=model, data="twin")
     with pytest.raises(Unsupported, match=f"model {model}: its family .* has no head"):
         recipe.run(spec, tmp_path)

@@ -7,7 +7,8 @@ import torch
 from conftest import examples, features, task, tokenizer_of, twin_rows
 from factories import make_spec
 
-from benchmark import models, recipe
+from benchmark.models import registry
+from benchmark.run import recipe
 from tasks import base
 
 FAMILIES = ["tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
@@ -15,10 +16,10 @@ FAMILIES = ["tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
 
 def load(name, sharpness=1):
     """A model and its tokenizer; with large weights what it finds likely depends on all that it reads."""
-    source = models.source(name)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(name)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
-    model = models.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
+    model = registry.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data *= sharpness

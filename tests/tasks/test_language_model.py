@@ -8,7 +8,7 @@ from conftest import examples, features, task, tokenizer_of, twin_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark import models
+from benchmark.models import registry
 from tasks import base
 
 MODELS = ["tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
@@ -16,10 +16,10 @@ MODELS = ["tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
 
 @pytest.fixture(scope="module", params=MODELS)
 def family(request):
-    source = models.source(request.param)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(request.param)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
-    return models.load_model(source, "causal_lm", tokenizer.pad_token_id).eval(), tokenizer
+    return registry.load_model(source, "causal_lm", tokenizer.pad_token_id).eval(), tokenizer
 
 
 @torch.no_grad()
@@ -109,9 +109,9 @@ def instructions():
 
 def test_the_perplexity_of_responses_equals_a_loop_over_theirs(instructions):
     tokenizer, adapter = tokenizer_of("tiny-llama"), task("generation/alpaca")
-    source = models.source("tiny-llama")
+    source = registry.source("tiny-llama")
     torch.manual_seed(0)
-    model = models.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
+    model = registry.load_model(source, "causal_lm", tokenizer.pad_token_id).eval()
     found = features(adapter, instructions, tokenizer, 128)
     with torch.inference_mode():
         predictions = adapter.predict(model, adapter.collator(tokenizer)(found), tokenizer)

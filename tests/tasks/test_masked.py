@@ -4,8 +4,8 @@ import pytest
 import torch
 from conftest import examples, features, task, tokenizer_of
 
-from benchmark import models
 from benchmark.errors import Unsupported
+from benchmark.models import registry
 from tasks import base
 
 FEWSHOT = [name for name in base.names() if base.load(name).adapter == "masked"]
@@ -14,10 +14,10 @@ ONE_OF_EACH = [name for name in FEWSHOT if name.endswith("_k16")]
 
 @pytest.fixture(scope="module", params=["tiny-roberta", "tiny-bert"])
 def family(request):
-    source = models.source(request.param)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(request.param)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
-    return models.load_model(source, "masked_lm", tokenizer.pad_token_id).eval(), tokenizer
+    return registry.load_model(source, "masked_lm", tokenizer.pad_token_id).eval(), tokenizer
 
 
 def changed(name, **changes):
@@ -199,7 +199,7 @@ def test_a_bad_row_is_named(changes, said):
 
 def test_a_causal_family_is_refused_before_it_loads():
     with pytest.raises(Unsupported, match=r"tiny-gpt2: its family gpt2 has no head masked_lm"):
-        models.check_head(models.source("tiny-gpt2"), task("fewshot/sst2_k16").head)
+        registry.check_head(registry.source("tiny-gpt2"), task("fewshot/sst2_k16").head)
 
 
 def test_a_demonstration_is_the_prompt_with_the_right_word(family):

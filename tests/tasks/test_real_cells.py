@@ -11,8 +11,8 @@ from datasets import load_dataset
 from factories import make_spec
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from benchmark import recipe
 from benchmark.errors import UserError
+from benchmark.run import recipe
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from conftest import SHARED, task
 from datasets import load_dataset
 from factories import make_spec
 
-from benchmark import recipe
+from benchmark.run import recipe
 from tasks import base
 
 ROOT = SHARED / "data"

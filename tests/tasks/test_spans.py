@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import examples, features, task, tokenizer_of
 
-from benchmark import models
 from benchmark.errors import Unsupported
+from benchmark.models import registry
 from tasks import base, spans
 
 FAMILIES = ["tiny-bert", "tiny-roberta", "tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
@@ -17,11 +17,11 @@ SHORT = 48  # tokens of a window: most contexts of the twin need several
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request):
-    source = models.source(request.param)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(request.param)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
     return (
-        models.load_model(source, "question_answering", tokenizer.pad_token_id).eval(),
+        registry.load_model(source, "question_answering", tokenizer.pad_token_id).eval(),
         tokenizer,
     )
 
@@ -244,4 +244,4 @@ def test_a_bad_row_is_named(changes, said):
 def test_a_family_without_the_head_is_refused_from_its_configuration(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(Unsupported, match="its family mamba has no head question_answering"):
-        models.check_head(models.source(str(tmp_path)), squad().head)
+        registry.check_head(registry.source(str(tmp_path)), squad().head)

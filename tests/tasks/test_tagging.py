@@ -5,8 +5,8 @@ import torch
 from conftest import examples, features, task, tokenizer_of
 from transformers import DataCollatorForTokenClassification
 
-from benchmark import models
 from benchmark.errors import Unsupported
+from benchmark.models import registry
 from tasks import base
 
 FAMILIES = ["tiny-bert", "tiny-roberta", "tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
@@ -18,12 +18,12 @@ def conll():
 
 @pytest.fixture(scope="module", params=[name for name in FAMILIES if name != "tiny-opt"])
 def family(request):
-    source = models.source(request.param)
-    tokenizer = models.load_tokenizer(source)
+    source = registry.source(request.param)
+    tokenizer = registry.load_tokenizer(source)
     torch.manual_seed(0)
     arguments = conll().model_arguments()
     head, pad = "token_classification", tokenizer.pad_token_id
-    return models.load_model(source, head, pad, **arguments).eval(), tokenizer
+    return registry.load_model(source, head, pad, **arguments).eval(), tokenizer
 
 
 def test_a_model_has_the_tags_by_name(family):
@@ -104,8 +104,8 @@ def test_words_beyond_the_length_count_as_outside_and_are_said_to_be_cut():
     encoded = adapter.encode(rows, tokenizer, 12)
     assert encoded["truncated"] == [True, False]
     assert encoded["first"][0] == [*range(1, 11), *[-1] * 20]
-    source = models.source("tiny-bert")
-    model = models.load_model(
+    source = registry.source("tiny-bert")
+    model = registry.load_model(
         source, "token_classification", tokenizer.pad_token_id, **adapter.model_arguments()
     )
     found = features(adapter, rows, tokenizer, 12)
@@ -147,4 +147,4 @@ def test_a_family_without_the_head_is_refused_from_its_configuration():
     with pytest.raises(
         Unsupported, match="tiny-opt: its family opt has no head token_classification"
     ):
-        models.check_head(models.source("tiny-opt"), conll().head)
+        registry.check_head(registry.source("tiny-opt"), conll().head)

@@ -3,7 +3,7 @@
 from factories import curve_rows, make_record, make_spec, write_run
 from mlflow import MlflowClient
 
-from benchmark.tracking import Tracker
+from benchmark.tracking.tracker import Tracker
 
 STEPS = 7
 

@@ -12,7 +12,7 @@ from factories import make_spec
 from store import track
 
 from benchmark.errors import UserError
-from benchmark.tracking import dashboard
+from benchmark.tracking.tracker import dashboard
 
 
 def test_dashboard_refuses_a_server_and_moves_off_a_taken_port():

@@ -11,7 +11,7 @@ import pytest
 from factories import curve_rows, make_failure, make_record, make_spec, write_run
 from store import STEPS, everything, history, runs, three, track
 
-from benchmark.tracking import Tracker
+from benchmark.tracking.tracker import Tracker
 
 
 def test_live_run_has_one_parent_and_a_child_per_seed_with_the_whole_curve(uri, tmp_path):

@@ -9,7 +9,7 @@ from factories import curve_rows, make_record, make_spec, write_run
 from mlflow import MlflowClient
 from store import STEPS, history, runs, track
 
-from benchmark.tracking import Tracker, tracking_uri
+from benchmark.tracking.tracker import Tracker, tracking_uri
 
 
 @pytest.mark.parametrize(

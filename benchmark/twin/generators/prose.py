@@ -5,14 +5,7 @@ import random
 from datasets import Features, Value
 
 from benchmark.twin.generators import Row, Tables
-from benchmark.twin.generators.news import (
-    SYNONYMS,
-    THINGS,
-    WAYS,
-    Event,
-    draw_event,
-    wording,
-)
+from benchmark.twin.generators.news import SYNONYMS, THINGS, WAYS, Event, draw_event, wording
 from benchmark.twin.generators.sentiment import ASPECTS, BAD, GOOD
 
 SECTIONS = ("Early years", "News", "Film", "Later years")

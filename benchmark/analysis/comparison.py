@@ -1,0 +1,235 @@
+"""What scores say and what they do not: the arithmetic of comparing strategies. No files, no torch.
+
+Two strategies are compared by paired scores: of the same seeds (data order, new weights), and on each seed of
+the same evaluation examples. So a difference is a table D (seeds, examples), and its mean has two sources of
+noise. Both are judged at once: the population is that of runs with other seeds, scored on other examples of
+the same kind.
+
+D is read as an analysis of variance with random seeds and examples, crossed (as in studies of several readers
+and cases: Obuchowski and Rockette 1995, Hillis 2007). The variance of its mean is
+
+    max(own, table, least) / seeds + of_examples
+
+`own`: the variance of the seeds' means. With 3 to 5 seeds it has 2 to 4 degrees of freedom, too few to rely
+on, so it counts only where it is larger than that of the `table`: the mean of `own` over all its pairs, which
+is the interaction of strategy and seed. `least`: what examples alone make seeds differ by. `of_examples`:
+what all seeds share, as some examples are easier for one strategy. The test is Student's t, with
+Satterthwaite's degrees of freedom.
+
+Limits, from simulated tables (tests/test_comparison.py). Where seeds spread alike for all strategies, up to
+6 % of tables of equal strategies show a difference, and 94 to 99 % of the intervals hold 0. Where they spread
+five times as wide for one, as where it collapses on some seeds, it is up to 8 % of tables with 3 or 5 seeds
+and 10 % with 2. Examples count as independent, where several of SQuAD or MultiRC share a text. One seed says
+nothing about others: it has an interval of its examples alone, and no test.
+"""
+
+import itertools
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+LEVEL = 0.05
+POWER = 0.8
+MOST_SEEDS = 100
+_RESAMPLES = 2000
+
+Key = TypeVar("Key", bound=Hashable)
+BySeed = Mapping[int, np.ndarray]
+"""seed -> the score of each example (examples,), in one order for all seeds and strategies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean difference, in the score's own unit, and its 95 % interval over seeds and examples.
+
+    `p` is two-sided, `adjusted` is after Holm over the `tests` of its table; both are None of one seed.
+    `of_seeds`: the variance of one seed's mean, with its degrees of freedom; `of_examples`: the part of the
+    variance of the mean that further seeds leave as it is.
+    """
+
+    mean: float
+    low: float
+    high: float
+    seeds: int
+    examples: int
+    of_seeds: float
+    degrees: float
+    of_examples: float
+    p: float | None = None
+    adjusted: float | None = None
+    tests: int = 0
+
+    @property
+    def separable(self) -> bool:
+        return self.adjusted is not None and self.adjusted < LEVEL
+
+    def seeds_to_separate(self) -> float:
+        """How many seeds would show a true difference of this size in 4 of 5 tables like this one.
+
+        At the level of Holm's first step. math.inf where more than MOST_SEEDS are needed; NaN of one seed,
+        whose spread is not known.
+        """
+        from statsmodels.stats.power import ttest_power
+
+        if self.seeds < 2:
+            return math.nan
+        seeds = np.arange(2, MOST_SEEDS + 1)
+        degrees = self.degrees * (seeds - 1) / (self.seeds - 1)
+        errors, degrees = _errors(self.of_seeds / seeds, degrees, self.of_examples, self.examples)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nothing varies
+            effects = abs(self.mean) / (errors * np.sqrt(seeds))
+        power = ttest_power(effects, seeds, LEVEL / self.tests, df=degrees)
+        enough = seeds[power >= POWER]
+        return float(enough[0]) if len(enough) else math.inf
+
+    @property
+    def examples_suffice(self) -> bool:
+        """Whether any number of seeds would show it on this many examples."""
+        from scipy import stats
+
+        wanted = stats.norm.isf(LEVEL / max(self.tests, 1) / 2) + stats.norm.isf(1 - POWER)
+        return bool(abs(self.mean) > wanted * math.sqrt(self.of_examples))
+
+
+def pairs(
+    strategies: Mapping[str, BySeed], higher_is_better: bool = True
+) -> dict[tuple[str, str], Difference]:
+    """Every two strategies with a seed in common, over those seeds: the better one less the other."""
+    tables = {}
+    for one, other in itertools.combinations(strategies, 2):
+        common = sorted(set(strategies[one]) & set(strategies[other]))
+        if common:
+            table = np.stack([strategies[one][seed] - strategies[other][seed] for seed in common])
+            if (table.mean() >= 0) == higher_is_better:
+                tables[one, other] = table
+            else:
+                tables[other, one] = -table
+    runs = sum(map(len, strategies.values()))
+    seeds = {seed for scores in strategies.values() for seed in scores}
+    # of the interaction: (strategies - 1) (seeds - 1) where all strategies have the same seeds
+    return _tested(tables, max(runs - len(strategies) - len(seeds) + 1, 1))
+
+
+def against(strategies: Mapping[str, BySeed], constant: np.ndarray) -> dict[str, Difference]:
+    """Every strategy less a score per example that no seed changes, such as the majority class has."""
+    tables = {
+        name: np.stack([scores[seed] - constant for seed in sorted(scores)])
+        for name, scores in strategies.items()
+    }
+    return _tested(tables, max(sum(len(table) - 1 for table in tables.values()), 1))
+
+
+def with_the_best(
+    means: Mapping[str, float],
+    found: Mapping[tuple[str, str], Difference],
+    higher_is_better: bool = True,
+) -> list[str]:
+    """The strategy of the best mean, and after it, best first, all that no test separates from it."""
+    ranked = sorted(means, key=lambda name: means[name], reverse=higher_is_better)
+    worse = {other for (one, other), d in found.items() if one == ranked[0] and d.separable}
+    return [name for name in ranked if name not in worse]
+
+
+def by_seed(one: BySeed, other: BySeed) -> list[float]:
+    """For each common seed the p of its two models being equally good: new examples, but no other seeds.
+
+    McNemar's exact test where scores are 0 or 1, else a paired bootstrap over examples (of a corpus score,
+    over its jackknife values). They stay apart: all seeds have the same examples, so one test of all answers
+    would count each example several times.
+    """
+    return [_models(one[seed] - other[seed]) for seed in sorted(set(one) & set(other))]
+
+
+def right_or_wrong(strategies: Mapping[str, BySeed]) -> bool:
+    """Whether every score is 0 or 1."""
+    return all(
+        ((scores == 0) | (scores == 1)).all()
+        for seeds in strategies.values()
+        for scores in seeds.values()
+    )
+
+
+def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Difference]:
+    """The test of each table (seeds, examples); `degrees` are those of the variance that they share."""
+    from scipy import stats
+    from statsmodels.stats.multitest import multipletests
+
+    if not tables:
+        return {}
+    seeds, examples = np.array([table.shape for table in tables.values()]).T
+    own, least, of_examples = np.array([_variances(table) for table in tables.values()]).T
+    means = np.array([table.mean() for table in tables.values()])
+    several = seeds > 1
+    shared = own[several].mean() if several.any() else 0.0
+    of_seeds = np.where(several, np.maximum(np.maximum(own, shared), least), 0.0)
+    errors, freedom = _errors(of_seeds / seeds, degrees, of_examples, examples)
+    half = stats.t.isf(LEVEL / 2, freedom) * errors
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ps = 2 * stats.t.sf(np.abs(means) / errors, freedom)
+    ps = np.where(errors > 0, ps, np.where(means == 0, 1.0, 0.0))  # where nothing varies
+    adjusted = np.full(len(ps), np.nan)
+    if several.any():
+        adjusted[several] = multipletests(ps[several], method="holm")[1]
+    return {
+        key: Difference(
+            mean=float(means[at]),
+            low=float(means[at] - half[at]),
+            high=float(means[at] + half[at]),
+            seeds=int(seeds[at]),
+            examples=int(examples[at]),
+            of_seeds=float(of_seeds[at]),
+            degrees=degrees,
+            of_examples=float(of_examples[at]),
+            p=float(ps[at]) if several[at] else None,
+            adjusted=float(adjusted[at]) if several[at] else None,
+            tests=int(several.sum()),
+        )
+        for at, key in enumerate(tables)
+    }
+
+
+def _variances(table: np.ndarray) -> tuple[float, float, float]:
+    """`own`, `least` and `of_examples` of the module's first lines, of a table (seeds, examples)."""
+    seeds, examples = table.shape
+    if examples < 2:
+        raise ValueError("one example has no spread")
+    if seeds == 1:
+        return 0.0, 0.0, float(table.var(ddof=1)) / examples
+    of_seed, of_example = table.mean(axis=1), table.mean(axis=0)
+    rest = table - of_seed[:, None] - of_example + table.mean()
+    noise = float((rest**2).sum()) / ((seeds - 1) * (examples - 1))
+    shared = max(seeds * float(of_example.var(ddof=1)) - noise, 0.0)
+    return float(of_seed.var(ddof=1)), noise / examples, shared / (seeds * examples)
+
+
+def _errors(
+    of_seeds: np.ndarray, degrees: np.ndarray | int, of_examples: np.ndarray | float, examples: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors of means from their two parts, and their degrees of freedom (Satterthwaite)."""
+    total = of_seeds + of_examples
+    spread = of_examples**2 / (examples - 1) + of_seeds**2 / degrees
+    freedom = np.divide(total**2, spread, out=np.ones_like(total), where=spread > 0)
+    return np.sqrt(total), freedom
+
+
+def _models(difference: np.ndarray) -> float:
+    """Two-sided p of the mean of the examples' differences (examples,) being zero."""
+    from scipy import stats
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    wins, losses = int((difference == 1).sum()), int((difference == -1).sum())
+    if wins + losses == np.count_nonzero(difference):
+        return float(mcnemar([[0, wins], [losses, 0]], exact=True).pvalue)
+    drawn = stats.bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=_RESAMPLES,
+        batch=max(1, 2_000_000 // len(difference)),
+        method="percentile",
+        rng=0,
+    ).bootstrap_distribution
+    below, above = (drawn <= 0).sum(), (drawn >= 0).sum()
+    return min(1.0, 2 * (int(min(below, above)) + 1) / (_RESAMPLES + 1))

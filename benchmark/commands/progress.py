@@ -1,0 +1,96 @@
+"""Bars of the runs as they go: one for the matrix's current run, on stderr; plain lines where it is no
+terminal."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from benchmark.records.record import RunRecord
+from benchmark.records.spec import RunSpec
+
+LINE_SECONDS = 30.0
+"""How often a run that is not on a terminal says where it is."""
+
+
+class Bars:
+    """The runner's Progress on a console: a bar per run, then one line with what came of it."""
+
+    def __init__(self, console: Console, bars: Progress | None, total: int | None) -> None:
+        self._console, self._bars, self._total = console, bars, total
+        self._number = 0
+        self._said = 0.0
+
+    def started(self, spec: RunSpec, steps: int | None) -> None:
+        self._number += 1
+        of = f"/{self._total}" if self._total else ""
+        self._name = f"[{self._number}{of}] {spec.run_id}"
+        self._began = self._said = time.monotonic()
+        if self._bars is not None:
+            self._task = self._bars.add_task(escape(self._name), total=steps, loss="starting")
+        else:
+            self._console.print(f"{self._name}: started", markup=False)
+
+    def noted(self, note: str) -> None:
+        """One line of what the run's record will say of its data."""
+        self._console.print(f"{self._name}: {note}", markup=False, soft_wrap=True)
+
+    def stepped(self, row: Mapping[str, Any]) -> None:
+        loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
+        if self._bars is not None:
+            self._bars.update(self._task, completed=row["step"], total=row["total"], loss=loss)
+        elif time.monotonic() - self._said > LINE_SECONDS:
+            self._said = time.monotonic()
+            self._console.print(
+                f"{self._name}: step {row['step']}/{row['total']} {loss}", markup=False
+            )
+
+    def finished(self, spec: RunSpec, done: RunRecord | None, error: str | None) -> None:
+        if self._bars is not None:
+            self._bars.remove_task(self._task)
+        seconds = time.monotonic() - self._began
+        if done is None:
+            said = f"refused: {error}"
+        elif done.scores is None:
+            said = f"{done.status}: {done.error}"
+        else:
+            said = f"{done.scores.metric} {done.scores.main:.4f} on {done.scores.split}"
+        self._console.print(f"{self._name}: {said} ({seconds:.0f} s)", markup=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def bars(total: int | None) -> Iterator[Bars]:
+    """Bars on stderr for about `total` runs."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Bars(console, None, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bars(console, progress, total)
+
+
+@contextlib.contextmanager
+def counting(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr for work that counts its parts: a function of (done, of)."""
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, of: progress.update(task, completed=done, total=of)

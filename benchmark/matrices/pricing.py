@@ -1,0 +1,196 @@
+"""What a matrix would cost, before anything runs: steps, data and weights that are not here yet, peak memory.
+
+Only local folders are looked at: no network, no torch, nothing is downloaded or built.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import tasks.base
+from benchmark.data import examples
+from benchmark.errors import UserError
+from benchmark.matrices import forecast, runner
+from benchmark.matrices.forecast import Forecast, Place, first_spec, place
+from benchmark.matrices.matrix import Cell
+from benchmark.matrices.runner import SETTLED, Planned
+from benchmark.models import registry
+from tasks.dataset import COMMIT, Origin
+
+
+class Need(NamedTuple):
+    """What a cell cannot run without. `variant`: the data's source, or the model's revision."""
+
+    kind: Literal["data", "weights"]
+    name: str
+    variant: str | None
+
+
+def needs(cell: Cell) -> tuple[Need, Need]:
+    """The dataset and the weights of a cell."""
+    revision = cell.settings.get("model_revision")
+    return Need("data", cell.task, cell.settings["data"]), Need("weights", cell.model, revision)
+
+
+def absent(planned: Iterable[Planned]) -> dict[Need, str]:
+    """What the runs still to do need and is not on this machine -> why, each looked for once."""
+    wanted = dict.fromkeys(n for p in planned if p.state not in SETTLED for n in needs(p.cell))
+    found = {n: _no_data(n) if n.kind == "data" else _no_weights(n) for n in wanted}
+    return {need: why for need, why in found.items() if why}
+
+
+def rows(
+    planned: Sequence[Planned],
+    missing: Mapping[Need, str],
+    peaks: Mapping[Place, Forecast] | None = None,
+    budget: int | None = None,
+) -> list[dict[str, Any]]:
+    """A table row per run. `missing` is what `absent` found, `peaks` what `forecast.of` did, if it was asked;
+    `fits` says whether the peak is within `budget` bytes."""
+    return [
+        {
+            "run_id": p.run_id,
+            "kind": "lr trial" if p.trial else "run",
+            "state": p.state,
+            "steps": _steps(p),
+            "lr": p.spec.lr if p.spec else None,
+            "hash": p.spec.hash if p.spec else None,
+            "lacks": _lacks(p, missing),
+            **(forecast.columns(peaks[place(p)], budget) if peaks is not None else {}),
+        }
+        for p in planned
+    ]
+
+
+def summary(
+    planned: Sequence[Planned],
+    missing: Mapping[Need, str],
+    peaks: Mapping[Place, Forecast] | None = None,
+    budget: int | None = None,
+) -> Iterator[str]:
+    """Lines for the person: how much there is, how much is left, what is not here and what will not fit."""
+    left = [p for p in planned if p.state not in SETTLED]
+    cells = len(set(map(place, planned)))
+    trials = sum(p.trial for p in planned)
+    yield (
+        f"{cells} cells, {len(planned)} runs ({trials} of them lr trials), "
+        f"{sum(map(_steps, planned)):,} steps; "
+        f"still to do: {len(left)} runs, {sum(map(_steps, left)):,} steps"
+    )
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for need, why in missing.items():
+        reasons.setdefault((need.kind, why), []).append(need.name)
+    for (kind, why), names in sorted(reasons.items(), key=lambda reason: reason[0][0]):
+        yield f"missing {kind}: {why} (for {', '.join(names)})"
+    yield from _unpinned(dict.fromkeys(n for p in left for n in needs(p.cell)))
+    yield from forecast.lines(peaks or {}, budget)
+
+
+def _unpinned(needed: Iterable[Need]) -> Iterator[str]:
+    """What is read from the Hub at a branch, which may stand at another commit in the next run."""
+    readers: dict[str, list[str]] = {}
+    for need in needed:
+        if need.kind == "data" and need.variant == "hub":
+            for origin in tasks.base.load(need.name).dataset.origins.values():
+                if not origin.pinned:
+                    branch = f"dataset {origin.id}: {origin.revision}"
+                    readers.setdefault(branch, []).append(need.name)
+        elif need.kind == "weights" and _moves(need):
+            readers[f"model {need.name}: {need.variant or 'main'}"] = []
+    for branch, names in sorted(readers.items()):
+        who = f" (for {', '.join(dict.fromkeys(names))})" if names else ""
+        yield f"not pinned: {branch} is a branch or tag, which may move{who}; records name its commit"
+
+
+def _moves(need: Need) -> bool:
+    """Whether the model comes from the Hub, and not at a commit."""
+    entry = registry.MODELS.get(need.name)
+    on_hub = entry.startswith("hub:") if entry else not Path(need.name).is_dir()
+    return on_hub and not COMMIT.fullmatch(need.variant or "")
+
+
+def _steps(planned: Planned) -> int:
+    return runner.predicted_steps(first_spec(planned))
+
+
+def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:
+    if planned.state in SETTLED:
+        return None
+    return ", ".join(need.kind for need in needs(planned.cell) if need in missing) or None
+
+
+def _no_data(need: Need) -> str | None:
+    """Why the task's data cannot be read here; None where it can (a twin is made when it is needed)."""
+    task = tasks.base.load(need.name)
+    if need.variant != "hub":
+        try:
+            examples.check(task, str(need.variant))
+        except UserError as error:
+            return str(error)
+        return None
+    root = _datasets_cache()
+    for origin in task.dataset.origins.values():
+        if not any(_prepared(root, origin)):
+            return f"{origin.id} ({origin.config}) is not in {root}"
+    return None
+
+
+def _datasets_cache() -> Path:
+    """Where the library `datasets` keeps what it has read, by its own variables."""
+    from huggingface_hub import constants
+
+    default = Path(constants.HF_HOME) / "datasets"
+    return Path(os.environ.get("HF_DATASETS_CACHE") or default).expanduser()
+
+
+def _prepared(root: Path, origin: Origin) -> Iterator[Path]:
+    """<root>/<owner>___<name>/<config>/<version>/<commit> of the dataset. A commit is only compared where
+    one is pinned: the folder of a branch is named by the commit that the branch stood at."""
+    owner, _, name = origin.id.rpartition("/")
+    wanted = f"{owner}___{name}".lstrip("_")
+    commit = origin.revision if origin.pinned else "*"
+    for folder in root.glob("*"):
+        if _plain(folder.name) == _plain(wanted):
+            yield from folder.glob(f"{origin.config}/*/{commit}/dataset_info.json")
+
+
+def _plain(name: str) -> str:
+    """`datasets` puts a name into snake_case; this is the same for both spellings."""
+    return name.replace("_", "").lower()
+
+
+def _no_weights(need: Need) -> str | None:
+    """Why the model cannot be loaded here; None where it can (a twin is made when it is needed)."""
+    if registry.MODELS.get(need.name, "").startswith("twin:"):
+        return None
+    try:
+        source = registry.source(need.name, need.variant)
+    except UserError as error:
+        return str(error)
+    if source.kind != "hub" or _cached_weights(source):
+        return None
+    from huggingface_hub import constants
+
+    return f"{source.location} is not in {constants.HF_HUB_CACHE} as safetensors"
+
+
+def _cached_weights(source: registry.Source) -> bool:
+    """Whether the configuration and every file of the weights lie in the Hub's cache."""
+
+    def cached(name: str) -> Path | None:
+        from huggingface_hub import try_to_load_from_cache
+
+        found = try_to_load_from_cache(source.location, name, revision=source.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    if cached("config.json") is None:
+        return False
+    if cached("model.safetensors"):
+        return True
+    index = cached("model.safetensors.index.json")
+    if index is None:
+        return False
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return all(map(cached, set(shards)))

@@ -1,0 +1,4 @@
+"""What a training step holds and computes: live bytes, optimizer state, operations, time.
+
+Below `run` and `memory`, which both measure with it.
+"""

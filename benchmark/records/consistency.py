@@ -1,0 +1,108 @@
+"""Whether runs that are compared were made alike: what a matrix holds equal, and every difference from that.
+
+No torch, no mlflow, no files.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.records.record import RunRecord
+from benchmark.records.spec import TRAINING, RunSpec
+
+_NAMES_THE_CELL = {"matrix", "task", "model", "strategy", "label", "seed"}
+_TUNED_PER_CELL = {"lr", "options", "demonstrations"}
+_SAME_MACHINE = {"torch", "transformers", "device", "cpu", "threads"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A field that should be equal within `scope` and is not: each value with its runs."""
+
+    field: str
+    scope: str
+    values: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def differences(records: Iterable[RunRecord]) -> list[Difference]:
+    """Everything that should be equal between runs that are compared, and is not."""
+    seen: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for record in records:
+        for name, scope, value in _should_agree(record):
+            runs = seen.setdefault((name, scope), {}).setdefault(as_text(value), [])
+            runs.append(record.run_id)
+    return [
+        Difference(field=name, scope=scope, values=tuple((v, tuple(r)) for v, r in values.items()))
+        for (name, scope), values in seen.items()
+        if len(values) > 1
+    ]
+
+
+def _should_agree(record: RunRecord) -> Iterator[tuple[str, str, Any]]:
+    """(field, scope, value): within a scope the field must have one value.
+
+    A matrix may set a field per task on purpose (2,000 sentences here, 1,000 there), so spec
+    fields are compared between the runs of a task; `settings` shows what differs between tasks.
+    """
+    task, model, label, seed = (record.spec[k] for k in ("task", "model", "label", "seed"))
+    for name, value in resolved(record).items():
+        if name in _TUNED_PER_CELL:
+            yield name, f"{task}, {model}, {label}", value
+        elif name not in _NAMES_THE_CELL:
+            yield name, task, value
+    if record.inputs:
+        yield "dataset source", "all runs", record.inputs.dataset_source
+        yield "dataset fingerprint", f"{task}, seed {seed}", record.inputs.dataset_fingerprint
+        weights = record.inputs.model_fingerprint
+        yield "model fingerprint", f"{model}, {task}, seed {seed}", weights
+    if record.scores:
+        for name in ("metric", "metric_version", "split", "n"):
+            yield f"score {name}", task, getattr(record.scores, name)
+    if record.memory:
+        yield "memory kind", "all runs", record.memory.kind
+    for name, value in flatten(record.environment).items():
+        if name.rsplit(".", 1)[-1] in _SAME_MACHINE:
+            yield f"environment {name}", "all runs", value
+    for name, value in flatten(record.code).items():
+        yield f"code {name}", "all runs", value
+
+
+def resolved(record: RunRecord) -> dict[str, Any]:
+    """The record's spec, with the default of every field that is younger than the record, and without the
+    fields of a training that it did not have."""
+    defaults = {k: f.default for k, f in RunSpec.model_fields.items() if not f.is_required()}
+    unused = TRAINING if record.spec.get("lr") is None else ()
+    whole = defaults | {"options": {}} | record.spec
+    return {name: value for name, value in whole.items() if name not in unused}
+
+
+def settings(records: Iterable[RunRecord]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Resolved spec field -> value -> the tasks that have it, for all that a matrix holds equal."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for record in records:
+        for name, value in resolved(record).items():
+            if name not in _NAMES_THE_CELL | _TUNED_PER_CELL:
+                found.setdefault(name, {}).setdefault(as_text(value), set()).add(
+                    record.spec["task"]
+                )
+    return {
+        name: {value: tuple(sorted(tasks)) for value, tasks in values.items()}
+        for name, values in found.items()
+    }
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def as_text(value: Any) -> str:
+    """A value as a reader expects it: text bare, all else as JSON with sorted keys."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

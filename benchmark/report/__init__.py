@@ -1,0 +1,4 @@
+"""A matrix's report: sections, pictures and pages made of records alone.
+
+Draws what `analysis` finds.
+"""

@@ -1,0 +1,218 @@
+"""A matrix's report from its records alone: index.html, report.md, cells.csv, differences.csv,
+learning.csv and their pictures.
+
+Equal records give equal bytes, since reports are committed. Everything from a record is escaped, in
+HTML by Jinja2's autoescape and in Markdown by `escape_markdown`.
+"""
+
+import csv
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.analysis import summary
+from benchmark.analysis.summary import Cell, Row
+from benchmark.analysis.verdicts import judge
+from benchmark.records import consistency
+from benchmark.records.record import RunRecord, read_curve
+from benchmark.report import learning, plots, search, tables, texts, verdicts
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+
+@dataclass(frozen=True)
+class Picture:
+    kind: str
+    file: str
+    text: str
+
+
+def write_report(
+    *,
+    name: str,
+    cells: Iterable[Cell],
+    records: Iterable[RunRecord],
+    trials: Iterable[RunRecord],
+    folder: Path,
+    out: Path,
+    description: str = "",
+) -> Path:
+    """Write the report of matrix `name` into `out` and return its index.html.
+
+    `folder` holds the curves and predictions that `records` name. Files are made aside and moved over the
+    old ones one by one, index.html last, so a crash leaves a report that can be read.
+    """
+    cells = list(cells)
+    wanted = {run_id for cell in cells for run_id in cell.run_ids}
+    kept = [record for record in records if record.run_id in wanted]
+    rows = summary.rows(cells, kept)
+    found = judge(cells, rows, kept, folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        made = Path(temporary)
+        pictures, notices = _draw(rows, kept, folder, made)
+        page = _page(name, description, rows, kept, pictures, notices)
+        page["scores"] = tables.score_tables(rows, found)
+        page["verdicts"] = verdicts.sections(found, rows)
+        page["search"] = search.section(rows, cells, trials)
+        page["learning"] = learning.sections(cells, kept, rows, made)
+        page["texts"] = texts.sections(rows, kept, folder)
+        page["uneven"], page["with_groups"] = learning.uneven_table(kept, folder)
+        tables.write_csv(made / "cells.csv", rows)
+        verdicts.write_csv(made / verdicts.CSV, found)
+        for template in ("report.md", "index.html"):
+            text = _environment(template).get_template(f"{template}.j2").render(page)
+            (made / template).write_text(text, encoding="utf-8")
+        _move_over(made, out)
+    return out / "index.html"
+
+
+def escape_markdown(value: object) -> str:
+    """`value` as GitHub-flavoured Markdown that shows it literally, also inside a table cell."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+
+
+def _environment(template: str) -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    html = template.endswith(".html")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=html,
+        finalize=None if html else escape_markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.tests["strong"] = lambda cell: isinstance(cell, tables.Strong)
+    return environment
+
+
+def _page(
+    name: str,
+    description: str,
+    rows: Sequence[Row],
+    records: Sequence[RunRecord],
+    pictures: Sequence[Picture],
+    notices: list[str],
+) -> dict[str, Any]:
+    differences = consistency.differences(records)
+    twin = any(row.is_twin for row in rows)
+    if twin:
+        notices = [
+            "Scores marked twin are a twin's: generated data or a random-weight model. They show "
+            "that the path works, not how well a method does the real task.",
+            *notices,
+        ]
+    if any(record.code.get("dirty") for record in records):
+        notices = [*notices, "Some runs were made from code with uncommitted changes."]
+    notices = [*notices, *_overlaps(records)]
+    return {
+        "name": name,
+        "description": description,
+        "done": sum(row.n for row in rows),
+        "expected": sum(row.seeds for row in rows),
+        "notices": notices,
+        "costs": tables.cost_table(rows),
+        "on_cpu": any(row.memory_kind == "counted_cpu_tensors" for row in rows),
+        "pictures": pictures,
+        "problems": tables.problem_table(rows),
+        "differences": tables.difference_table(differences),
+        "settings": tables.settings_table(records),
+        "provenance": tables.provenance_table(records),
+    }
+
+
+def _overlaps(records: Iterable[RunRecord]) -> list[str]:
+    """A line for each task of which scored examples, or their sources, stand among the training rows."""
+    most: dict[str, tuple[float, float]] = {}
+    for record in records:
+        found = record.inputs and record.inputs.overlap_eval
+        if found and found.group:
+            task = record.spec["task"]
+            most[task] = max(most.get(task, (0.0, 0.0)), (found.group, found.exact))
+    return [
+        f"{task}: of {group:.1%} of the scored examples the source stands among the training rows, of "
+        f"{exact:.1%} the whole input."
+        for task, (group, exact) in sorted(most.items())
+    ]
+
+
+def _draw(
+    rows: Sequence[Row], records: Sequence[RunRecord], folder: Path, made: Path
+) -> tuple[list[Picture], list[str]]:
+    """Draw every picture there is data for into made/plots; name the curves that cannot be read."""
+    (made / "plots").mkdir()
+    colours = plots.styles([row.label for row in rows])
+    curves, notices = _curves(records, folder)
+    pictures: list[Picture] = []
+
+    def add(kind: str, names: Sequence[str], text: str) -> tuple[Path, str]:
+        slug = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part) for part in (kind, *names))
+        if any(picture.file == f"plots/{slug}.png" for picture in pictures):
+            slug += f"_{len(pictures)}"
+        pictures.append(Picture(kind, f"plots/{slug}.png", text))
+        return made / pictures[-1].file, text
+
+    for task in dict.fromkeys(row.task for row in rows):
+        mine = [row for row in rows if row.task == task]
+        shown = tables.task_name(rows, task)
+        if any(row.mean is not None and row.peak_bytes is not None for row in mine):
+            path, title = add("pareto", [task], f"{shown}: score against peak memory")
+            plots.pareto(path, mine, title=title, colours=colours)
+        for model in dict.fromkeys(row.model for row in mine):
+            seeds: dict[str, list[plots.Curve]] = {}
+            for (at, of, label), found in curves.items():
+                if (at, of) == (task, model):
+                    seeds[label] = found
+            if not seeds:
+                continue
+            of = tables.model_name(rows, model)
+            path, title = add("loss", [task, model], f"{shown}, {of}: training loss")
+            plots.loss_curves(path, seeds, title=title, colours=colours)
+            path, title = add("ratio", [task, model], f"{shown}, {of}: trainable ratio per step")
+            first = {label: found[0] for label, found in seeds.items()}
+            plots.trainable_ratio(path, first, title=title, colours=colours)
+    order = ("pareto", "loss", "ratio")
+    return sorted(pictures, key=lambda picture: order.index(picture.kind)), notices
+
+
+def _curves(
+    records: Sequence[RunRecord], folder: Path
+) -> tuple[Mapping[tuple[str, str, str], list[plots.Curve]], list[str]]:
+    """Successful runs' curves by task, model and label, and a notice for each unreadable one."""
+    curves: dict[tuple[str, str, str], list[plots.Curve]] = {}
+    notices = []
+    for record in records:
+        if record.status != "success" or record.curve is None:
+            continue
+        try:
+            curve = read_curve(folder / record.curve)
+            missing = {"step", "loss", "trainable_ratio"} - curve.keys()
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            notices.append(f"{record.curve}: not drawn, unreadable: {error.__class__.__name__}")
+            continue
+        if missing:
+            notices.append(f"{record.curve}: not drawn, no column {', '.join(sorted(missing))}")
+            continue
+        key = (record.spec["task"], record.spec["model"], record.spec["label"])
+        curves.setdefault(key, []).append(curve)
+    return curves, notices
+
+
+def _move_over(made: Path, out: Path) -> None:
+    (out / "plots").mkdir(parents=True, exist_ok=True)
+    new = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
+    for path in sorted(new, key=lambda path: (path.suffix == ".html", path)):
+        os.replace(made / path, out / path)
+    for old in (out / learning.CSV, *(out / "plots").glob("*.png")):
+        if old.exists() and old.relative_to(out) not in new:
+            old.unlink()

@@ -1,0 +1,217 @@
+"""The report's section on learning-rate searches: what each rate came to, which one the rule takes, and what
+each strategy's search cost."""
+
+import itertools
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.analysis.summary import Cell, Row
+from benchmark.matrices import search
+from benchmark.matrices.search import Outcome, Search
+from benchmark.records.record import RunRecord
+from benchmark.records.spec import RunSpec
+from benchmark.report.tables import Strong, Table, model_name, task_name
+
+_RULES = {
+    "best": "the one with the best mean over the search's seeds",
+    "lowest_within_error": "the lowest of those within one standard error of the best mean over the "
+    "search's seeds (the best, where no standard error is known)",
+}
+_LENGTH = ("train_examples", "epochs", "max_steps", "batch_size", "accumulate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """All but the table are sentences; `warnings` say what is unequal or not by the rule."""
+
+    table: Table
+    rules: tuple[str, ...]
+    equal: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Searched:
+    """A cell's search, as far as it is on record. `trials`: by each rate tried, ascending, its specs with
+    their records; `outcomes`: None while one of them is still to run."""
+
+    row: Row
+    search: Search
+    trials: Mapping[float, list[tuple[RunSpec, RunRecord | None]]]
+    outcomes: Mapping[float, Outcome | None]
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.task}, {self.row.model}, {self.row.label}"
+
+    @property
+    def known(self) -> dict[float, Outcome]:
+        return {rate: found for rate, found in self.outcomes.items() if found is not None}
+
+    @property
+    def chosen(self) -> float | None:
+        whole = len(self.known) == len(self.outcomes)
+        return search.chosen(self.search, self.known) if whole else None
+
+    @property
+    def edge(self) -> float | None:
+        """The best rate, if none was tried on one side of it."""
+        means = {rate: found.mean for rate, found in self.known.items() if found.mean is not None}
+        best = max(means, key=lambda rate: means[rate], default=None)
+        return best if best in (min(self.outcomes), max(self.outcomes)) else None
+
+
+def section(
+    rows: Sequence[Row], cells: Iterable[Cell], trials: Iterable[RunRecord]
+) -> Section | None:
+    """None where no trial of a cell's search is on record. `rows` are those of `cells`."""
+    on_record = {(trial.run_id, trial.spec_hash): trial for trial in trials}
+    pairs = list(zip(rows, cells, strict=True))
+    found = [_searched(row, cell, on_record) for row, cell in pairs if cell.search is not None]
+    if not any(searched.known for searched in found):
+        return None
+    equal, unequal = _budgets(rows, found)
+    return Section(
+        table=_table(rows, found),
+        rules=tuple(_rules(found)),
+        equal=tuple(equal),
+        warnings=(*_not_by_the_rule(found), *unequal),
+    )
+
+
+def _searched(row: Row, cell: Cell, on_record: Mapping[tuple[str, str], RunRecord]) -> _Searched:
+    assert cell.search is not None
+    found: dict[float, list[tuple[RunSpec, RunRecord | None]]] = {}
+
+    def came_to(rate: float) -> Outcome | None:
+        if rate not in found:
+            specs = cell.trials([rate])
+            found[rate] = [(spec, on_record.get((spec.run_id, spec.hash))) for spec in specs]
+        records = [record for _, record in found[rate]]
+        done = [r for r in records if r is not None and r.status != "interrupted"]
+        return search.outcome_of([r.scores for r in done]) if len(done) == len(records) else None
+
+    rates = sorted(search.tried(cell.search, came_to))
+    outcomes = {rate: came_to(rate) for rate in rates}
+    trials = {rate: found[rate] for rate in rates}
+    return _Searched(row=row, search=cell.search, trials=trials, outcomes=outcomes)
+
+
+def _table(rows: Sequence[Row], found: Sequence[_Searched]) -> Table:
+    width = max(len(searched.outcomes) for searched in found)
+    body = []
+    for searched in found:
+        row = searched.row
+        cells = [_rate_text(searched, rate) for rate in searched.outcomes]
+        names = (task_name(rows, row.task), model_name(rows, row.model), row.label)
+        used = "–" if row.lr is None else f"{row.lr:g}"
+        body.append((*names, used, *cells, *[""] * (width - len(cells))))
+    rates = [f"rate {i + 1}: mean ± its standard error (seeds)" for i in range(width)]
+    columns = ("task", "model", "strategy", "rate used", *rates)
+    return Table(columns=columns, rows=tuple(body), names=3)
+
+
+def _rate_text(searched: _Searched, rate: float) -> str:
+    records = [record for _, record in searched.trials[rate]]
+    outcome = searched.outcomes[rate]
+    if outcome is None or outcome.mean is None:
+        states = (record.status if record else "missing" for record in records)
+        failed = dict.fromkeys(state for state in states if state != "success")
+        result = ", ".join(failed) or "no score"
+    else:
+        mean = statistics.fmean(r.scores.main for r in records if r and r.scores)
+        error = f" ± {outcome.error:.4f}" if outcome.error is not None else ""
+        result = f"{mean:.4f}{error} ({len(records)})"
+    text = f"{rate:g}: {result}{', edge' if rate == searched.edge else ''}"
+    return Strong(text) if rate == searched.chosen else text
+
+
+def _rules(found: Sequence[_Searched]) -> list[str]:
+    by_rule: dict[tuple[str, str], list[str]] = {}
+    for searched in found:
+        rule = (searched.search.by, searched.search.choose)
+        by_rule.setdefault(rule, []).append(searched.row.label)
+    lines = []
+    for (by, choose), labels in by_rule.items():
+        of = f" ({', '.join(dict.fromkeys(labels))})" if len(by_rule) > 1 else ""
+        lines.append(f"The rate taken{of} is {_RULES[choose]}, by the {by} on held-out rows.")
+    return lines
+
+
+def _not_by_the_rule(found: Sequence[_Searched]) -> list[str]:
+    lines = []
+    for searched in found:
+        used, chosen = searched.row.lr, searched.chosen
+        if len(searched.known) < len(searched.outcomes):
+            lines.append(f"{searched.name}: the search is not finished")
+        elif used is not None and chosen != used:
+            taken = "none, since every rate failed" if chosen is None else f"{chosen:g}"
+            lines.append(f"{searched.name}: the rate used, {used:g}, is not its search's: {taken}")
+    return lines
+
+
+def _budgets(rows: Sequence[Row], found: Sequence[_Searched]) -> tuple[list[str], list[str]]:
+    """A line for each task and model with a search: those whose strategies all had the same one, and those
+    where they did not."""
+    by_row = {searched.row: searched for searched in found}
+    equal, unequal = [], []
+    for task, model in dict.fromkeys((s.row.task, s.row.model) for s in found):
+        labels: dict[tuple[str, Any], list[str]] = {}
+        for row in rows:
+            if (row.task, row.model) == (task, model):
+                searched = by_row.get(row)
+                if searched is not None:
+                    budget = _budget_text(searched), _effort(searched)
+                elif row.lr is not None:
+                    budget = "rate given, not searched", None
+                else:  # it trains nothing, or has not run
+                    continue
+                labels.setdefault(budget, []).append(row.label)
+        if len(labels) == 1:
+            ((text, _),) = labels
+            equal.append(f"Every strategy had the same search budget in {task}, {model}: {text}.")
+        else:
+            parts = [f"{', '.join(names)}: {text}" for (text, _), names in labels.items()]
+            if len({text for text, _ in labels}) < len(labels):
+                parts.append("not the same rule, seeds or training rows")
+            unequal.append(f"unequal search budget in {task}, {model}: {'; '.join(parts)}")
+    return equal, unequal
+
+
+def _effort(searched: _Searched) -> Any:
+    """All that has to agree for two searches to be of equal effort; the rates themselves need not."""
+    rule = searched.search.model_dump(exclude={"lr"})
+    ((first, _), *_) = next(iter(searched.trials.values()))
+    length = tuple(getattr(first, name) for name in _LENGTH)
+    return (
+        len(searched.search.lr),
+        len(searched.trials),
+        *_factors(searched),
+        *rule.values(),
+        length,
+    )
+
+
+def _factors(searched: _Searched) -> tuple[str, ...]:
+    """Between neighbouring rates, each once; to two digits, as grids are written with rounded rates."""
+    rates = list(searched.trials)
+    factors = [above / below for below, above in itertools.pairwise(rates)]
+    return tuple(dict.fromkeys(f"{factor:.2g}" for factor in sorted(factors)))
+
+
+def _budget_text(searched: _Searched) -> str:
+    listed, tried = len(searched.search.lr), len(searched.trials)
+    seeds = len(searched.search.seeds)
+    specs = [spec for pairs in searched.trials.values() for spec, _ in pairs]
+    records = [record for pairs in searched.trials.values() for _, record in pairs]
+    steps = max((r.train.steps for r in records if r and r.train), default=specs[0].max_steps)
+    length = f"{specs[0].epochs:g} epochs" if steps is None else f"{steps:,} steps"
+    beyond = f" ({tried - listed} of them beyond an edge)" if tried > listed else ""
+    return (
+        f"{tried} rates{beyond} a factor of {' or '.join(_factors(searched))} apart "
+        f"× {seeds} seed{'s' if seeds > 1 else ''} × {length} "
+        f"of {specs[0].batch_size * specs[0].accumulate} examples, "
+        f"on {searched.search.examples:,} held-out rows"
+    )

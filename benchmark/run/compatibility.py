@@ -1,0 +1,37 @@
+"""What cannot work together, refused before data or weights are loaded."""
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from benchmark.errors import Unsupported, UserError
+from benchmark.models import registry
+from benchmark.models.registry import Source
+from benchmark.records.spec import RunSpec
+from benchmark.strategies.base import TuningStrategy
+from tasks.base import Adapter
+
+PRETRAINED_HEADS = ("causal_lm", "masked_lm")
+"""Heads that pretraining has trained; any other is new and random, unless the checkpoint holds it."""
+
+
+def check(
+    spec: RunSpec,
+    strategy: TuningStrategy,
+    adapter: Adapter,
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Raises Unsupported for what cannot work, UserError for more tokens than the model can read."""
+    if spec.precision == "fp16" and not torch.cuda.is_available():
+        raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
+    registry.check_head(source, adapter.head)
+    if spec.demonstrations and not adapter.prompted:
+        raise Unsupported(f"demonstrations: {spec.task} has no prompt that they could stand before")
+    pretrained = adapter.head in PRETRAINED_HEADS or registry.holds_head(source, adapter.head)
+    if not strategy.trains and not pretrained:
+        raise Unsupported(
+            f"strategy {spec.strategy}: {spec.task} needs a head {adapter.head}, which would be new and "
+            f"random on {spec.model}: train it, or name a checkpoint that holds one"
+        )
+    if spec.max_length > registry.positions(source, tokenizer):
+        raise UserError(f"max_length: {spec.max_length} is more than the positions of {spec.model}")

@@ -1,0 +1,148 @@
+"""`hift-bench speed --evaluation`: examples a second, ours beside transformers' own, measured in one run.
+
+Both sides have the same model, encoded rows and batch size. A classification is held against
+`Trainer.evaluate`; generation, which the Trainer cannot do, against `model.generate` over
+batches in the order of the data set. Rows are the twins', weights random, so every text is generated to the
+full length.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import tasks.base
+from benchmark.data import examples, loaders
+from benchmark.models import registry
+from benchmark.records.spec import RunSpec
+from benchmark.run.module import predict
+from tasks.batches import inputs
+from tasks.generation import Generation
+
+CELLS = (
+    ("glue/sst2", "tiny-bert", 300),
+    ("glue/mnli", "tiny-bert", 300),
+    ("mezo/squad", "tiny-gpt2", 40),
+    ("generation/dart", "tiny-gpt2", 16),
+)
+"""Task, model and number of examples of each row of the table."""
+
+Run = Callable[[], object]
+
+
+def measure(
+    *,
+    batch_size: int = 8,
+    repeats: int = 5,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> list[dict[str, Any]]:
+    """A row per task: examples a second, and ours over transformers'.
+
+    The best of `repeats`, taken in turn and in both orders, as other load only slows.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = []
+    for at, (task, model, n) in enumerate(CELLS):
+        sides = _sides(task, model, batch_size, n, device)
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for repeat in range(repeats + 1):
+            for name, run in sorted(sides.items(), reverse=repeat % 2 == 0):
+                began = time.perf_counter()
+                run()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                if repeat:  # the first one warms up
+                    seconds[name].append(time.perf_counter() - began)
+            report(at * (repeats + 1) + repeat + 1, len(CELLS) * (repeats + 1))
+        ours, theirs = (n / min(times) for times in seconds.values())
+        rows.append(
+            {
+                "task": task,
+                "model": model,
+                "batch_size": batch_size,
+                "ours_per_s": round(ours, 1),
+                "transformers_per_s": round(theirs, 1),
+                "ratio": round(ours / theirs, 3),
+                "against": list(sides)[1],
+            }
+        )
+    return rows
+
+
+def _sides(
+    task: str, model_name: str, batch_size: int, n_examples: int, device: torch.device
+) -> dict[str, Run]:
+    """Two ways to predict the same encoded rows: ours, and transformers' under its name."""
+    adapter = tasks.base.adapter(tasks.base.load(task))
+    source = registry.source(model_name)
+    tokenizer = registry.load_tokenizer(source)
+    spec = RunSpec(
+        **{"matrix": "speed", "task": task, "task_version": 1, "model": model_name, "data": "twin"},
+        **{"strategy": "full", "label": "full", "seed": 0, "max_steps": 1, "lr": 1e-5},
+        **{"train_examples": 1, "eval_examples": n_examples, "max_length": 128},
+    )
+    rows = examples.load(spec, adapter, tokenizer).evaluation
+    torch.manual_seed(0)
+    model = registry.load_model(
+        source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
+    )
+    model.to(device).eval()
+    collate = adapter.collator(tokenizer)
+
+    def ours() -> object:
+        batches = loaders.evaluation_batches(rows, collate, batch_size)
+        return loaders.row_order(rows, predict(model, adapter, batches, tokenizer, device))
+
+    if isinstance(adapter, Generation):
+        return {
+            "ours": ours,
+            "model.generate": _generate(model, adapter, rows, tokenizer, batch_size),
+        }
+    return {"ours": ours, "Trainer.evaluate": _trainer(model, rows, tokenizer, batch_size)}
+
+
+def _trainer(model: Any, rows: examples.Rows, tokenizer: Any, batch_size: int) -> Run:
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
+
+    arguments = TrainingArguments(
+        output_dir=tempfile.gettempdir(),
+        per_device_eval_batch_size=batch_size,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    encoded = rows.encoded.remove_columns("truncated")
+    trainer = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), eval_dataset=encoded)
+    trainer.remove_callback(PrinterCallback)  # stdout is the table's
+    return trainer.evaluate
+
+
+def _generate(
+    model: Any, adapter: Generation, rows: examples.Rows, tokenizer: Any, batch_size: int
+) -> Run:
+    decoding = adapter.config.decoding
+
+    @torch.inference_mode()
+    def generate() -> list[str]:
+        texts = []
+        for start in range(0, len(rows.ids), batch_size):
+            batch = rows.encoded[start : start + batch_size]
+            pairs = zip(batch["input_ids"], batch["answer_lengths"], strict=True)
+            prompts = inputs([ids[:-n] for ids, n in pairs], tokenizer.pad_token_id)
+            out = model.generate(
+                **{name: tensor.to(model.device) for name, tensor in prompts.items()},
+                max_new_tokens=batch["new_tokens"][0],
+                do_sample=False,
+                num_beams=decoding.beams,
+                length_penalty=decoding.length_penalty,
+                logits_processor=adapter.processors(prompts["input_ids"].shape[1]),
+                eos_token_id=adapter.ends(tokenizer),
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            new = out[:, prompts["input_ids"].shape[1] :]
+            texts += tokenizer.batch_decode(new, skip_special_tokens=True)
+        return texts
+
+    return generate

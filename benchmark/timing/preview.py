@@ -1,0 +1,42 @@
+"""`hift-bench schedule`: step -> group, learning rate and trainable ratio, before any weight exists."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmark.engine import find_units, make_plan
+from benchmark.models import shapes
+
+
+def schedule(
+    model: str,
+    *,
+    group_size: int,
+    order: str,
+    steps: int,
+    seed: int = 0,
+    dwell: int = 1,
+    mode: str = "paper",
+    lr: float = 1.0,
+    shape: str = "linear",
+    warmup_steps: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """One row per optimizer step of a run of `steps` steps; ratios are of the model's parameters.
+
+    mode "reference" is the authors' code: its rotating queue, each norm and projection of the head a
+    unit of its own, and its learning rate. Raises UserError for settings the engine refuses.
+    """
+    units = find_units(shapes.build(model), split_head=mode == "reference")
+    total = sum(unit.numel for unit in units)
+    plan = make_plan(units, group_size=group_size, order=order, seed=seed, dwell=dwell, queue=mode)
+    rate = plan.rate(shape, total_steps=steps, warmup_steps=warmup_steps, mode=mode)
+    for step in range(steps):
+        position, group = plan.schedule.position(step), plan.group_at(step)
+        yield {
+            "step": step + 1,
+            "sweep": position.sweep + 1,
+            "group": group.index,
+            "units": " ".join(group.units),
+            "lr": lr * rate.factor(step),
+            "trainable": group.numel,
+            "trainable_ratio": group.numel / total,
+        }

@@ -1,0 +1,218 @@
+"""`hift-bench speed`: step times of strategies on one model, as ratios measured in one run.
+
+One step of every cell in turn, so that the machine's noise hits all alike, over whole sweeps of HiFT. Beside
+the strategies stand three yardsticks: the forward pass alone; `bare`, the block-coordinate loop written out
+with one torch optimizer per group; and `limit`, that loop's forward and backward passes with no optimizer.
+"""
+
+import copy
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from benchmark.engine import find_units, make_plan
+from benchmark.errors import UserError, nearest
+from benchmark.measure.optimizer_state import state_bytes
+from benchmark.models import shapes
+from benchmark.records.spec import RunSpec
+from benchmark.strategies import STRATEGIES, strategy_class
+
+Batch = dict[str, torch.Tensor]
+YARDSTICKS = ("forward", "limit", "bare")
+LR = 1e-5
+
+
+@dataclass
+class _Cell:
+    """One row of the table in the making: its step, and what its steps took and held."""
+
+    name: str
+    step: Callable[[], None]
+    state: Callable[[], int] = lambda: 0
+    ms: list[float] = field(default_factory=list)
+    saved: int = 0
+    peak_state: int = 0
+
+    def run(self, device: torch.device) -> None:
+        """One timed step."""
+        began = time.perf_counter()
+        self.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.ms.append((time.perf_counter() - began) * 1000)
+        self.peak_state = max(self.peak_state, self.state())
+
+    def look(self) -> None:
+        """One untimed step that counts the activations saved for its backward pass."""
+        with _saved_bytes() as saved:
+            self.step()
+        self.saved = max(self.saved, saved())
+
+
+def measure(
+    model: str,
+    strategies: Sequence[str],
+    *,
+    group_size: int = 1,
+    optimizer: str = "adamw",
+    batch_size: int = 8,
+    seq_len: int = 128,
+    sweeps: int = 3,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> list[dict[str, Any]]:
+    """Rows with the fields of `speed_record.Row`: median, p90 and mean ms per step, the mean over those of
+    `full`, with its range over the sweeps, and of `limit`, and bytes of saved activations and of optimizer
+    state on the device (the largest over a sweep).
+
+    Raises UserError for unknown names.
+    """
+    for name in strategies:
+        if name not in STRATEGIES:
+            raise UserError(f"speed: unknown strategy {name!r}{nearest(name, STRATEGIES)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    base = shapes.build(model, str(device)).train()
+    batch = _batch(base, batch_size, seq_len, device)
+    groups = make_plan(find_units(base), group_size=group_size, order="top2down").groups
+    spec = {"group_size": group_size, "order": "top2down"}
+    cells = [
+        _forward(base, batch),
+        _bare("limit", base, batch, groups, None),
+        _bare("bare", base, batch, groups, optimizer),
+    ]
+    cells += [
+        _strategy(name, base, batch, optimizer, spec if name == "hift" else {})
+        for name in strategies
+    ]
+    total = len(groups) * (sweeps + 2)
+    for step in range(total):
+        for cell in cells:
+            if step < len(groups):
+                cell.run(device)  # the first sweep makes optimizer state and warms up
+                cell.ms.clear()
+            elif step < 2 * len(groups):
+                cell.look()
+            else:
+                cell.run(device)
+        report(step + 1, total)
+    by_name = {cell.name: cell for cell in cells}
+    return [_row(cell, by_name, len(groups)) for cell in cells]
+
+
+def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
+    times = sorted(cell.ms)
+    mean = statistics.fmean(times)
+    full = cells.get("full")
+    ratios = _ratios(cell.ms, full.ms, sweep) if full else []
+    return {
+        "name": cell.name,
+        "median_ms": round(statistics.median(times), 3),
+        "p90_ms": round(times[int(0.9 * (len(times) - 1))], 3),
+        "mean_ms": round(mean, 3),
+        "ratio_to_full": round(mean / statistics.fmean(full.ms), 4) if full else None,
+        "ratio_low": round(min(ratios), 4) if full else None,
+        "ratio_high": round(max(ratios), 4) if full else None,
+        "ratio_to_limit": round(mean / statistics.fmean(cells["limit"].ms), 4),
+        "saved_activation_bytes": cell.saved,
+        "state_bytes": cell.peak_state,
+        "steps": len(times),
+    }
+
+
+def _ratios(ms: Sequence[float], full: Sequence[float], sweep: int) -> list[float]:
+    """The ratio of the times of each whole sweep of `sweep` steps."""
+    starts = range(0, len(ms), sweep)
+    return [sum(ms[i : i + sweep]) / sum(full[i : i + sweep]) for i in starts]
+
+
+def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> Batch:
+    ids = torch.randint(0, model.config.vocab_size, (batch_size, seq_len), device=device)
+    if "ForSequenceClassification" in type(model).__name__:
+        labels = torch.randint(0, model.config.num_labels, (batch_size,), device=device)
+    else:
+        labels = ids
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def _strategy(
+    name: str, base: Any, batch: Batch, optimizer_name: str, options: dict[str, Any]
+) -> _Cell:
+    """A cell that steps as a training loop would, with the suite's own strategy."""
+    spec = RunSpec(
+        **{"matrix": "speed", "task": "speed", "task_version": 1, "model": "speed", "data": "twin"},
+        **{"strategy": name, "label": name, "seed": 0, "max_steps": 1, "lr": LR},
+        optimizer=optimizer_name,
+        options=options,
+    )
+    strategy = strategy_class(name)(spec)
+    model = strategy.prepare(copy.deepcopy(base)).train()
+    optimizer, scheduler = strategy.optimizer(model, 10**6)
+
+    def step() -> None:
+        model(**batch).loss.backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+
+    return _Cell(name, step, lambda: state_bytes(optimizer)["device"]["optimizer_state"])
+
+
+def _forward(base: Any, batch: Batch) -> _Cell:
+    model = copy.deepcopy(base).requires_grad_(False)
+
+    def step() -> None:
+        float(model(**batch).loss)
+
+    return _Cell("forward", step)
+
+
+def _bare(
+    name: str, base: Any, batch: Batch, groups: Sequence[Any], optimizer: str | None
+) -> _Cell:
+    """HiFT written out: freeze by hand, one optimizer per group; without any, its limit."""
+    from benchmark.engine.wrapped import find_optimizer
+
+    model = copy.deepcopy(base).requires_grad_(False)
+    named = dict(model.named_parameters())
+    members = [[named[n] for n in group.parameters] for group in reversed(groups)]
+    kind, implied = find_optimizer(optimizer) if optimizer else (None, {})
+    optimizers = [kind(group, lr=LR, **implied) if kind else None for group in members]
+    turns = itertools.cycle(zip(members, optimizers, strict=True))
+
+    def step() -> None:
+        group, own = next(turns)
+        for parameter in group:
+            parameter.requires_grad_(True)
+        model(**batch).loss.backward()
+        if own is not None:
+            own.step()
+        for parameter in group:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    return _Cell(name, step)
+
+
+class _saved_bytes:
+    """Context manager: a function that gives the bytes of distinct storages saved for backward."""
+
+    def __enter__(self) -> Callable[[], int]:
+        self._sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            if not isinstance(tensor, torch.nn.Parameter):
+                storage = tensor.untyped_storage()
+                self._sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        return lambda: sum(self._sizes.values())
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)

@@ -1,0 +1,4 @@
+"""Records and live runs as MLflow shows them.
+
+The only room that knows MLflow.
+"""

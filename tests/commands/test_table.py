@@ -1,0 +1,66 @@
+"""Tables on stdout: the same rows in every format, read back by that format's own reader."""
+
+import csv
+import io
+import json
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+
+from benchmark.console import Format, show
+
+ROWS = [
+    {"name": "plain", "n": 3, "score": 0.123456789, "note": None},
+    {"name": "a|b <i>x</i>, [bold]", "n": None, "score": 1e-9, "note": 'said "so"\nand on'},
+]
+
+
+@pytest.fixture
+def printed(capsys):
+    def printed(rows, format, **options):
+        show(rows, format, **options)
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out
+
+    return printed
+
+
+def test_json_is_the_rows(printed):
+    assert json.loads(printed(ROWS, Format.json, title="not in it")) == ROWS
+    assert json.loads(printed([], Format.json)) == []
+
+
+def test_json_refuses_nan(printed):
+    with pytest.raises(ValueError, match="JSON"):
+        printed([{"a": float("nan")}], Format.json)
+
+
+def test_csv_keeps_every_digit_and_any_text(printed):
+    found = list(csv.DictReader(io.StringIO(printed(ROWS, Format.csv), newline="")))
+    assert [row["name"] for row in found] == [row["name"] for row in ROWS]
+    assert float(found[0]["score"]) == ROWS[0]["score"]
+    assert found[1]["n"] == "" and found[1]["note"] == ROWS[1]["note"]
+
+
+def test_markdown_is_a_table_whose_values_stay_text(printed):
+    html = MarkdownIt("commonmark").enable("table").render(printed(ROWS, Format.md))
+    assert html.count("<table>") == 1 and html.count("<tr>") == 1 + len(ROWS)
+    cells = re.findall(r"<td>(.*?)</td>", html, re.DOTALL)
+    assert len(cells) == len(ROWS) * 4, "a bar or a line end in a value makes no cell"
+    assert "a|b &lt;i&gt;x&lt;/i&gt;" in html
+    assert printed([], Format.md) == ""
+
+
+def test_text_shows_every_value_and_takes_no_markup(printed):
+    out = printed(ROWS, Format.text, title="a title")
+    for said in ("a title", "plain", "0.1235", "[bold]", "1e-09"):
+        assert said in out
+    assert printed([], Format.text, title="t") == "t: nothing\n"
+    assert printed([], Format.text, empty="no runs") == "no runs\n"
+
+
+def test_a_long_value_is_whole_where_stdout_is_no_terminal(printed):
+    long = "x" * 90
+    assert long in printed([{"a": long, "b": "y" * 60}], Format.text)

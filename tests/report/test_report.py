@@ -1,0 +1,306 @@
+"""The written report: what it shows, what it refuses to show, escaping, and that it never lies half-done."""
+
+import csv
+import dataclasses
+import html.parser
+import math
+import re
+
+import numpy as np
+import pytest
+from factories import make_cells, make_failure, make_record, make_spec, write_answers, write_run
+from markdown_it import MarkdownIt
+
+from benchmark.report import page
+from benchmark.report.page import escape_markdown, write_report
+
+BASES = {"full": 0.90, "hift": 0.80, "lora": 0.795}
+PEAKS = {"full": 400 * 2**20, "hift": 150 * 2**20, "lora": 180 * 2**20}
+
+
+def made_up_specs(**fields):
+    return [make_spec(strategy=name, seed=seed, **fields) for name in BASES for seed in range(3)]
+
+
+def made_up_records(specs, **overrides):
+    return [
+        make_record(
+            spec,
+            score=BASES[spec.strategy] + 0.01 * spec.seed,
+            peak=PEAKS[spec.strategy],
+            **overrides,
+        )
+        for spec in specs
+    ]
+
+
+def write(tmp_path, specs, records, *, trials=(), description=""):
+    folder = tmp_path / "results"
+    written = [write_run(folder, r, 5) if r.status == "success" else r for r in records]
+    return report_on(tmp_path, specs, written, trials, description)
+
+
+def report_on(tmp_path, specs, written, trials=(), description=""):
+    folder = tmp_path / "results"
+    out = tmp_path / "reports" / "made_up"
+    index = write_report(
+        name="made_up",
+        cells=make_cells(specs),
+        records=written,
+        trials=trials,
+        folder=folder,
+        out=out,
+        description=description,
+    )
+    assert index == out / "index.html"
+    return out
+
+
+def both_texts(out):
+    return (out / "index.html").read_text(), (out / "report.md").read_text()
+
+
+def read_csv(out):
+    return list(csv.DictReader((out / "cells.csv").read_text().splitlines()))
+
+
+def markdown_row(text, label):
+    before = re.split("## All scores|## Do the strategies differ", text)[0]
+    (line,) = [line for line in before.splitlines() if line.startswith(f"| {label} |")]
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_scores_and_costs_and_no_bold_without_a_test(tmp_path):
+    specs = made_up_specs()
+    out = write(tmp_path, specs, made_up_records(specs))
+    page, text = both_texts(out)
+    assert markdown_row(text, "full")[1] == "0.9100 ± 0.0100 (3)"
+    assert markdown_row(text, "hift")[1] == "0.8100 ± 0.0100 (3)"
+    assert "<strong>" not in page and "**" not in text
+    assert "full is not ranked" in text and "names no predictions" in text
+    assert "12.50%" in text and "11.25%" in text and "150.0" in text
+    assert "9 of 9 runs have a score" in text and "twin" not in text
+
+
+REFERENCES = [int(number % 3 > 0) for number in range(400)]
+
+
+def answered(tmp_path, rates, seeds=3):
+    """A report on runs that are right where an example is easier than the strategy is good, give or take."""
+    difficulty = np.random.default_rng(0).normal(0, 1, 400)
+    specs = [make_spec(label=label, seed=seed) for label in rates for seed in range(seeds)]
+    written = []
+    for number, spec in enumerate(specs):
+        luck = np.random.default_rng(number + 1).normal(0, 0.5, 400)
+        right = difficulty + luck < rates[spec.label]
+        folder = tmp_path / "results"
+        written.append(write_answers(folder, make_record(spec), right, REFERENCES))
+    return report_on(tmp_path, specs, written), written
+
+
+def test_bold_follows_the_test_and_the_standard_error_stands_beside(tmp_path):
+    out, written = answered(tmp_path, {"full": 1.5, "lora": 1.5, "head": -1.0})
+    page, text = both_texts(out)
+    bold = {label: "**" in markdown_row(text, label)[1] for label in ("full", "lora", "head")}
+    assert bold == {"full": True, "lora": True, "head": False}
+    assert page.count("<strong>") == 2
+    errors = [math.sqrt(r.scores.main * (1 - r.scores.main) / 399) for r in written[6:]]
+    assert f"(3), se {np.mean(errors):.4f}" in markdown_row(text, "head")[1]
+    assert "has the best mean; not separable from it: " in text and "Worse: head." in text
+
+
+def test_differences_show_intervals_tests_and_a_verdict_in_words(tmp_path):
+    out, written = answered(tmp_path, {"full": 1.5, "lora": 1.5, "head": -1.0})
+    _, text = both_texts(out)
+    (row,) = [line for line in text.splitlines() if line.startswith("| full | head |")]
+    verdict, difference, interval, p, models = (x.strip() for x in row.split("|")[3:-1])
+    scores = [record.scores.main for record in written]
+    low, high = map(float, interval.split(" to "))
+    assert verdict == "full is better" and p == "&lt;0.001" and models.count("&lt;0.001") == 3
+    assert float(difference) == pytest.approx(np.mean(scores[:3]) - np.mean(scores[6:]), abs=1e-4)
+    assert low < float(difference) < high and low > 0
+    (row,) = [
+        line for line in text.splitlines() if re.match(r"\| (full \| lora|lora \| full) ", line)
+    ]
+    assert re.search(
+        r"not separable; (about \d+|more than 100) seeds would be needed|no number of", row
+    )
+
+    rows = list(csv.DictReader((out / "differences.csv").read_text().splitlines()))
+    assert len(rows) == 3
+    (found,) = [row for row in rows if (row["better"], row["other"]) == ("full", "head")]
+    assert float(found["mean"]) == pytest.approx(np.mean(scores[:3]) - np.mean(scores[6:]))
+    assert (found["seeds"], found["examples"], found["separable"]) == ("3", "400", "True")
+
+
+def test_whether_a_strategy_beats_the_majority_class_is_tested(tmp_path):
+    out, _ = answered(tmp_path, {"full": 1.5, "head": 0.4})
+    _, text = both_texts(out)
+    assert "Against the majority class, whose accuracy is 0.6650:" in text
+    table = text[text.index("Against the majority class") :]
+    assert markdown_row(table, "full")[1] == "better"
+    assert markdown_row(table, "head")[1].startswith("not separable")
+
+
+def test_nothing_is_bold_where_nothing_is_separable(tmp_path):
+    out, _ = answered(tmp_path, {"full": 1.5, "lora": 1.5})
+    page, text = both_texts(out)
+    assert "<strong>" not in page and "**" not in text
+    assert "Not separable: no test tells" in text and "Not separable: no test tells" in page
+
+
+def test_one_seed_has_differences_and_no_verdict(tmp_path):
+    out, _ = answered(tmp_path, {"full": 1.5, "head": -1.0}, seeds=1)
+    page, text = both_texts(out)
+    assert "<strong>" not in page and "Fewer than two strategies can be ranked." in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| full | head |")]
+    assert "not tested: one seed" in row and "&lt;0.001" in row, "of its models McNemar's test"
+
+
+def test_incomplete_cells_show_no_mean_and_every_reason(tmp_path):
+    specs = made_up_specs()
+    records = made_up_records(specs)
+    records[4] = make_failure(specs[4], "oom", "needs 3 GiB more")
+    records[8] = make_failure(specs[8], "failed", "ValueError: no such column")
+    del records[2]
+    for text in both_texts(write(tmp_path, specs, records)):
+        assert "±" not in text.lower().replace("mean ± standard deviation", "")
+        assert text.count("– (2 of 3)") == 3
+        for part in ("oom", "needs 3 GiB more", "no such column", "missing", specs[2].run_id):
+            assert part in text
+
+
+def test_a_cell_the_matrix_does_not_have_is_blank(tmp_path):
+    specs = made_up_specs() + [make_spec(task="glue/mrpc", seed=seed) for seed in range(3)]
+    _, text = both_texts(write(tmp_path, specs, made_up_records(specs)))
+    assert markdown_row(text, "lora")[1:] == ["0.8050 ± 0.0100 (3)", ""]
+
+
+def test_memory_on_a_cpu_is_never_called_gpu_memory(tmp_path):
+    specs = made_up_specs()
+    records = made_up_records(specs)
+    for text in both_texts(write(tmp_path / "cpu", specs, records)):
+        assert "counted tensor bytes" in text and "GPU memory" not in text
+    cuda = [
+        dataclasses.replace(r, memory=dataclasses.replace(r.memory, kind="cuda")) for r in records
+    ]
+    for text in both_texts(write(tmp_path / "cuda", specs, cuda)):
+        assert "counted tensor bytes" not in text and "peak GPU memory" in text
+
+
+def test_a_twin_score_is_labelled_wherever_it_stands(tmp_path):
+    specs = made_up_specs(data="twin")
+    out = write(tmp_path, specs, made_up_records(specs))
+    for text in both_texts(out):
+        assert "glue/sst2 (twin data), accuracy" in text
+        assert "glue/sst2 (twin data): score against peak memory" in text
+        assert "a twin's: generated data" in text.replace("&#39;", "'")
+    rows = read_csv(out)
+    assert {row["data_source"] for row in rows} == {"twin"}
+
+
+def test_differences_are_printed(tmp_path):
+    specs = made_up_specs()
+    specs[3] = make_spec(strategy="hift", seed=0, batch_size=99)
+    for text in both_texts(write(tmp_path, specs, made_up_records(specs))):
+        assert "batch_size" in text and f"99 ({specs[3].run_id})" in text
+        assert "None found" not in text
+
+
+def tags(page):
+    found = set()
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: found.add(tag)
+    parser.feed(page)
+    return found
+
+
+def test_whatever_a_record_holds_is_shown_literally(tmp_path):
+    evil = "<script>alert(1)</script>|**bold**[x](y)"
+    specs = [make_spec(label=evil, task=f"glue/{evil}", seed=seed) for seed in range(2)]
+    records = [make_record(specs[0]), make_failure(specs[1], "failed", evil + "\n# heading")]
+    page, text = both_texts(write(tmp_path, specs, records, description=evil))
+
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    assert tags(page) & {"script", "strong", "a"} == {"a"}, "one link, to cells.csv"
+    assert not tags(rendered) & {"script", "strong", "a", "b"}
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    for block in re.split(r"\n\n", text):
+        if block.startswith("|"):
+            unescaped = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(unescaped) == 1, f"rows of unequal width:\n{block}"
+
+
+@pytest.mark.parametrize("value", ["a|b", "_x_", "`c`", "<b>", "# h", "*s*", "back\\slash", "a_b"])
+def test_markdown_escape_round_trips_through_a_parser(value):
+    table = f"| h |\n| --- |\n| {escape_markdown(value)} |\n"
+    tokens = MarkdownIt("commonmark").enable("table").parse(table)
+    cell = [token for token in tokens if token.type == "inline"][1]
+    assert "".join(child.content for child in cell.children) == value
+
+
+def test_equal_records_give_equal_bytes(tmp_path):
+    specs = made_up_specs()
+    outs = [write(tmp_path / name, specs, made_up_records(specs)) for name in ("a", "b")]
+    files = [{p.relative_to(o): p.read_bytes() for p in o.rglob("*.*")} for o in outs]
+    assert files[0] == files[1]
+    assert {p.suffix for p in files[0]} == {".html", ".md", ".csv", ".png"}
+
+
+def test_every_picture_is_there_and_linked_and_old_ones_are_gone(tmp_path):
+    specs = made_up_specs()
+    old = tmp_path / "reports" / "made_up" / "plots" / "pareto_glue-old.png"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    out = write(tmp_path, specs, made_up_records(specs))
+    pictures = {f"plots/{p.name}" for p in (out / "plots").iterdir()}
+    page, text = both_texts(out)
+    assert set(re.findall(r'<img src="([^"]+)"', page)) == pictures
+    assert set(re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)) == pictures
+    assert len(pictures) == 3 and not old.exists()
+    assert all((out / p).read_bytes().startswith(b"\x89PNG") for p in pictures)
+
+
+def test_an_unreadable_curve_is_named_and_the_rest_is_drawn(tmp_path):
+    specs = made_up_specs()
+    records = made_up_records(specs)
+    folder = tmp_path / "results"
+    kept = [write_run(folder, record, 5) for record in records]
+    (folder / kept[0].curve).write_text("step,loss\n1,not a number\n")
+    (folder / kept[1].curve).unlink()
+    out = report_on(tmp_path, specs, kept)
+    _, text = both_texts(out)
+    assert f"{kept[0].curve}: not drawn" in text and f"{kept[1].curve}: not drawn" in text
+    assert (out / "plots" / "loss_glue-sst2_minilm.png").exists()
+
+
+def test_a_crash_leaves_the_old_report(tmp_path, monkeypatch):
+    specs = made_up_specs()
+    out = write(tmp_path, specs, made_up_records(specs))
+    before = {p: p.read_bytes() for p in out.rglob("*.*")}
+
+    def crash(*_):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(page.report_tables, "write_csv", crash)
+    with pytest.raises(RuntimeError):
+        write(tmp_path, specs[:3], made_up_records(specs[:3]))
+    assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
+    assert [p.name for p in out.parent.iterdir()] == ["made_up"]
+
+
+def test_a_matrix_without_any_record_has_a_report(tmp_path):
+    specs = made_up_specs()
+    out = write(tmp_path, specs, [])
+    _, text = both_texts(out)
+    assert "0 of 9 runs have a score" in text and text.count("| missing |") == 9
+    assert not list((out / "plots").iterdir())
+
+
+def test_csv_has_unrounded_numbers(tmp_path):
+    specs = made_up_specs()
+    out = write(tmp_path, specs, made_up_records(specs))
+    rows = {row["label"]: row for row in read_csv(out)}
+    assert float(rows["lora"]["mean"]) == pytest.approx(0.805, abs=1e-15)
+    assert rows["hift"]["peak_bytes"] == str(150 * 2**20)
+    assert rows["full"]["memory_kind"] == "counted_cpu_tensors"

@@ -1,0 +1,187 @@
+"""Looks along a training: what they see, what they cost, and the weights that are kept."""
+
+import copy
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from factories import make_spec
+
+import tasks.base
+from benchmark.data import examples
+from benchmark.models import registry
+from benchmark.records import record as records
+from benchmark.run import recipe, validation
+
+USUAL = {
+    "model": "tiny-bert",
+    "data": "twin",
+    "epochs": None,
+    "max_steps": 10,
+    "lr": 2e-2,
+    "train_examples": 100,
+    "eval_examples": 20,
+    "dev_examples": 30,
+    "eval_batch_size": 8,
+    "max_length": 32,
+}
+ADAPTER = tasks.base.adapter(tasks.base.load("glue/sst2"))
+
+
+def spec_of(**fields):
+    return make_spec(**(USUAL | fields))
+
+
+@pytest.fixture
+def looked(tmp_path, monkeypatch):
+    """Runs a spec; returns its record and the weights at each look and in the end."""
+
+    def looked(spec):
+        kept = {}
+
+        class Watched(validation.Validation):
+            def _look(self, module):
+                look = super()._look(module)
+                kept[look.step] = copy.deepcopy(module.model.state_dict())
+                return look
+
+            def on_fit_end(self, trainer, module):
+                super().on_fit_end(trainer, module)
+                kept["end"] = copy.deepcopy(module.model.state_dict())
+
+        monkeypatch.setattr(recipe, "Validation", Watched)
+        return recipe.run(spec, tmp_path), kept
+
+    return looked
+
+
+def alone(spec, weights, part):
+    """Loss and accuracy of the weights on the rows, one example at a time."""
+    tokenizer = registry.load_tokenizer(registry.source(spec.model))
+    rows = getattr(examples.load(spec, ADAPTER, tokenizer), part)
+    model = registry.load_model(
+        registry.source(spec.model), ADAPTER.head, 0, **ADAPTER.model_arguments()
+    ).eval()
+    model.load_state_dict(weights)
+    losses, right = [], 0
+    with torch.inference_mode():
+        for ids, label in zip(rows.encoded["input_ids"], rows.references, strict=True):
+            logits = model(input_ids=torch.tensor([ids])).logits
+            losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor([label])).item())
+            right += logits.argmax(-1).item() == label
+    return sum(losses) / len(losses), right / len(losses)
+
+
+@pytest.mark.parametrize("strategy", ["full", "hift"])
+def test_looks_come_every_so_many_steps_and_see_loss_and_score(strategy, looked):
+    spec = spec_of(strategy=strategy, eval_every=4)
+    record, kept = looked(spec)
+    assert [look.step for look in record.evaluations] == [4, 8, 10]
+    for look in record.evaluations:
+        loss, _ = alone(spec, kept[look.step], "development")
+        _, score = alone(spec, kept[look.step], "evaluation")
+        assert look.dev_loss == pytest.approx(loss, rel=1e-4)
+        assert look.score == pytest.approx(score) and look.dev_score is None
+    assert record.evaluations[-1].score == record.scores.main
+    assert len({look.dev_loss for look in record.evaluations}) == 3
+
+
+def test_a_look_says_what_training_had_cost_by_then(looked, tmp_path):
+    record, _ = looked(spec_of(eval_every=4, batch_size=8))
+    curve = records.read_curve(tmp_path / record.curve)
+    for look in record.evaluations:
+        assert look.tokens == sum(curve["tokens"][: look.step])
+        assert look.flops == sum(curve["flops"][: look.step])
+        assert look.seconds == curve["seconds"][look.step - 1]
+    assert [look.examples for look in record.evaluations] == [32, 64, 80]
+    again = records.load(tmp_path / f"{record.run_id}.json")
+    assert again.evaluations == record.evaluations
+
+
+@pytest.mark.parametrize("extra", [{"eval_every": 1}, {"select": "best"}, {"select": "best_loss"}])
+def test_a_run_that_is_looked_at_trains_as_one_that_is_not(extra, looked, tmp_path):
+    plain, _ = looked(spec_of())
+    expected = records.read_curve(tmp_path / plain.curve)
+    record, _ = looked(spec_of(label="looked", **extra))
+    curve = records.read_curve(tmp_path / record.curve)
+    for same in ("loss", "lr", "tokens", "flops"):
+        assert curve[same] == expected[same]
+
+
+class Slow(validation.Validation):
+    """Each look takes a long time by the clock."""
+
+    def _look(self, module):
+        CLOCK.now += 1000
+        return super()._look(module)
+
+    def _keep_if_best(self, look, module):
+        CLOCK.now += 1000
+        super()._keep_if_best(look, module)
+
+
+class Clock:
+    now = 0.0
+
+    def perf_counter(self):
+        Clock.now += 1e-3
+        return Clock.now
+
+
+CLOCK = Clock()
+
+
+def test_neither_scoring_nor_copying_is_training_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmark.measure.training.time", CLOCK)
+    monkeypatch.setattr(recipe, "Validation", Slow)
+    record = recipe.run(spec_of(select="best"), tmp_path)
+    assert len(record.evaluations) == 5
+    assert record.train.seconds < 1
+    assert max(look.seconds for look in record.evaluations) < 1
+
+
+def scripted(**values):
+    """A Validation whose looks see the values given."""
+
+    class Scripted(validation.Validation):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self._script = {name: itertools.cycle(found) for name, found in values.items()}
+
+        def _look(self, module):
+            look = super()._look(module)
+            return dataclasses.replace(look, **{n: next(v) for n, v in self._script.items()})
+
+    return Scripted
+
+
+@pytest.mark.parametrize(
+    ("select", "values", "best"),
+    [
+        ("best", {"dev_score": [0.1, 0.9, 0.3, 0.9, 0.2]}, 4),
+        ("best_loss", {"dev_loss": [0.5, 0.4, 0.2, 0.3, 0.2]}, 6),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["full", "hift"])
+def test_the_first_of_the_best_of_five_looks_is_scored(
+    select, values, best, strategy, looked, monkeypatch
+):
+    monkeypatch.setattr(validation, "Validation", scripted(**values))
+    spec = spec_of(select=select, strategy=strategy)
+    record, kept = looked(spec)
+    assert sorted(k for k in kept if k != "end") == [2, 4, 6, 8, 10]
+    same = [k for k in kept if all(torch.equal(kept[k][n], kept["end"][n]) for n in kept["end"])]
+    assert same == [best, "end"]
+    assert record.scores.main == pytest.approx(alone(spec, kept[best], "evaluation")[1])
+    assert record.train.steps == 10 and record.scores.split == "validation"
+
+
+def test_what_is_selected_by_is_what_a_look_sees(looked):
+    by_score, kept = looked(spec_of(select="best"))
+    by_loss, _ = looked(spec_of(select="best_loss"))
+    spec = spec_of()
+    for step, look in zip((2, 4, 6, 8, 10), by_score.evaluations, strict=True):
+        assert look.dev_score == pytest.approx(alone(spec, kept[step], "development")[1])
+        assert (look.dev_loss, look.score) == (None, None)
+    assert all(look.dev_loss is not None and look.score is None for look in by_loss.evaluations)

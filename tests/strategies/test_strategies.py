@@ -1,0 +1,237 @@
+"""The contract of every strategy on an encoder and a decoder: what it says trains is what moves, no more."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+from factories import make_spec
+from pydantic import ValidationError
+
+from benchmark.errors import Unsupported, UserError
+from benchmark.models import registry
+from benchmark.strategies import STRATEGIES, options_of, strategy_class
+
+STEPS = 12  # two sweeps of the twins' six units
+HEADS = {"tiny-bert": "classifier.", "tiny-gpt2": "score."}
+
+
+def zero_by_construction(name):
+    """A bias added to every key shifts all scores of a query alike, which the softmax does not see."""
+    return name.endswith("key.bias")
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def loaded(request):
+    """Name, model as loaded, and a batch with attention masked at the end of one row."""
+    source = registry.source(request.param)
+    torch.manual_seed(0)
+    model = registry.load_model(source, "sequence_classification", 1, num_labels=2)
+    ids = torch.randint(10, 900, (4, 12), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, 8:] = 0
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0, 1, 1, 0])}
+    return request.param, model, batch
+
+
+@pytest.fixture(scope="module", params=[n for n in STRATEGIES if strategy_class(n).trains])
+def trained(request, loaded):
+    """A strategy taken through STEPS steps; what each step's gradients were of, and what moved."""
+    name, model, batch = loaded
+    spec = make_spec(strategy=request.param, model=name, lr=1e-2, epochs=None, max_steps=STEPS)
+    strategy = strategy_class(request.param)(spec)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    model = strategy.prepare(copy.deepcopy(model)).train()
+    start = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer, scheduler = strategy.optimizer(model, STEPS)
+    losses, with_gradient = [], []
+    for _ in range(STEPS):
+        loss = model(**batch).loss
+        loss.backward()
+        with_gradient.append({n for n, p in model.named_parameters() if p.grad is not None})
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    moved = {n for n, p in model.named_parameters() if not torch.equal(p, start[n])}
+    return {
+        "strategy": request.param,
+        "head": HEADS[name],
+        "before": before,
+        "model": model,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+        "losses": losses,
+        "with_gradient": with_gradient,
+        "moved": moved,
+    }
+
+
+def test_it_trains(trained):
+    losses = trained["losses"]
+    assert all(loss == loss and loss < 10 for loss in losses)
+    assert min(losses[-3:]) < losses[0], "one batch is learnt by heart"
+
+
+def test_optimizer_and_scheduler_are_torchs(trained):
+    assert isinstance(trained["optimizer"], torch.optim.Optimizer)
+    assert isinstance(trained["scheduler"], torch.optim.lr_scheduler.LRScheduler)
+    assert trained["optimizer"].param_groups[0]["lr"] == pytest.approx(0.0), "linear to its end"
+
+
+def test_only_what_had_a_gradient_moved(trained):
+    seen = set().union(*trained["with_gradient"])
+    assert trained["moved"] <= seen
+    assert all(zero_by_construction(name) for name in seen - trained["moved"])
+
+
+def test_what_trains_is_what_the_strategy_says(trained):
+    everything = {n for n, _ in trained["model"].named_parameters()}
+    steps = trained["with_gradient"]
+    match trained["strategy"]:
+        case "full":
+            assert all(names == everything for names in steps)
+        case "hift":
+            assert set().union(*steps[:6]) == everything, "a sweep reaches every parameter"
+            assert sum(len(names) for names in steps[:6]) == len(everything), "each of them once"
+            assert steps[:6] == steps[6:]
+        case "head":
+            head = {n for n in everything if n.startswith(trained["head"])}
+            assert head and all(names == head for names in steps)
+        case "lora":
+            assert len({frozenset(names) for names in steps}) == 1
+            assert all("lora_" in n or "modules_to_save" in n for n in steps[0])
+            assert any("lora_" in n for n in steps[0]) and any(
+                "modules_to_save" in n for n in steps[0]
+            )
+        case name:
+            pytest.fail(f"say here what {name} trains")
+
+
+def test_frozen_weights_are_untouched(trained):
+    """head and lora: the pretrained weights are bit for bit what they were; the others move them."""
+    stored = {n: p for n, p in trained["before"].items() if not n.startswith(trained["head"])}
+    now = {
+        n.removeprefix("base_model.model.").replace(".base_layer", ""): p
+        for n, p in trained["model"].named_parameters()
+        if "lora_" not in n
+    }
+    same = {n for n, p in stored.items() if torch.equal(now[n], p)}
+    if trained["strategy"] in ("head", "lora"):
+        assert same == set(stored)
+    else:
+        assert all(zero_by_construction(name) for name in same)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_options_are_strict_and_their_defaults_need_no_mention(name):
+    options = options_of(name)
+    assert options().model_dump(exclude_defaults=True) == {}
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        options(invented=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        options().invented = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("hift", {"group_size": 0}),
+        ("hift", {"group_size": True}),
+        ("hift", {"order": "down2up"}),
+        ("hift", {"dwell": 0}),
+        ("hift", {"idle": "gpu"}),
+        ("lora", {"r": 0}),
+        ("lora", {"alpha": float("inf")}),
+        ("lora", {"alpha": float("nan")}),
+        ("lora", {"dropout": 1.0}),
+        ("full", {"group_size": 2}),
+    ],
+)
+def test_wrong_options_are_refused(name, wrong):
+    with pytest.raises(ValidationError):
+        options_of(name)(**wrong)
+
+
+def test_every_line_of_strategies_is_a_class_named_by_one_file():
+    for name, place in STRATEGIES.items():
+        module, _, attribute = place.partition(":")
+        assert (
+            module == f"benchmark.strategies.{name}" and strategy_class(name).__name__ == attribute
+        )
+        assert strategy_class(name).__doc__
+
+
+def test_more_units_to_a_group_than_there_are_is_refused_by_name(loaded):
+    name, model, _ = loaded
+    strategy = strategy_class("hift")(
+        make_spec(strategy="hift", options={"group_size": 7}, model=name)
+    )
+    with pytest.raises(UserError, match="group_size 7 is more than the 6 units"):
+        strategy.optimizer(copy.deepcopy(model), STEPS)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "new"),
+    [
+        ("tiny-roberta", "masked_lm", ""),
+        ("tiny-roberta", "question_answering", "qa_outputs"),
+        ("tiny-gpt2", "question_answering", "qa_outputs"),
+        ("tiny-bert", "token_classification", "classifier"),
+        ("tiny-opt", "causal_lm", ""),
+    ],
+)
+def test_lora_trains_what_is_new_of_every_head(name, head, new):
+    model = registry.load_model(registry.source(name), head, 1)
+    strategy = strategy_class("lora")(make_spec(strategy="lora", model=name))
+    prepared = strategy.prepare(model)
+    trains = {n for n, p in prepared.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert bool(trains) == bool(new) and all(f".{new}." in n for n in trains)
+    ids = torch.randint(10, 900, (2, 6), generator=torch.Generator().manual_seed(1))
+    output = prepared(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert output[0].requires_grad
+
+
+def test_lora_names_a_target_that_is_not_in_the_model(loaded):
+    name, model, _ = loaded
+    strategy = strategy_class("lora")(
+        make_spec(strategy="lora", options={"targets": ["no_such"]}, model=name)
+    )
+    with pytest.raises(UserError, match=r"strategy lora: .*no_such"):
+        strategy.prepare(copy.deepcopy(model))
+
+
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"hift"}))
+def test_mixed_hi_is_for_what_has_master_weights(name):
+    with pytest.raises(Unsupported, match=f"strategy {name} has no precision mixed_hi"):
+        strategy_class(name)(make_spec(strategy=name, precision="mixed_hi"))
+
+
+def rates_of(optimizer, scheduler, steps):
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])
+def test_the_rate_of_full_is_transformers_schedule(loaded, shape):
+    name, model, _ = loaded
+    spec = make_spec(model=name, lr=1.0, epochs=None, max_steps=6, schedule=shape)
+    ours = strategy_class("full")(spec).optimizer(copy.deepcopy(model), 6)
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = transformers.get_scheduler(shape, theirs, 0, 6)
+    assert rates_of(*ours, 6) == pytest.approx(rates_of(theirs, schedule, 6))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "rates"),
+    [(0.25, [1 / 2, 1, 2 / 3, 1 / 3]), (0.3, [1 / 3, 2 / 3, 1, 1 / 2])],  # rounded up to 1 and 2
+)
+def test_warm_up_is_a_share_of_the_steps_and_wastes_none_at_rate_0(loaded, warmup, rates):
+    name, model, _ = loaded
+    spec = make_spec(model=name, lr=1.0, epochs=None, max_steps=4, warmup=warmup)
+    ours = strategy_class("full")(spec).optimizer(copy.deepcopy(model), 4)
+    assert rates_of(*ours, 4) == pytest.approx(rates)
