@@ -134,11 +134,11 @@ def results(tmp_path):
 @pytest.fixture
 def planned(tmp_path):
     """The state of every run of the matrix that `go` wrote."""
-    from benchmark.matrices import matrix, runner
+    from benchmark.matrices import matrix, planning
 
     def planned():
         loaded = matrix.load(tmp_path / "made_up.yaml")
-        return {p.run_id: p.state for p in runner.plan(loaded, tmp_path / "results")}
+        return {p.run_id: p.state for p in planning.plan(loaded, tmp_path / "results")}
 
     return planned
 

@@ -36,7 +36,7 @@ def plan(
     format: TableFormat = Format.text,
 ) -> None:
     """Price a matrix: every run with its state, its predicted steps and what it lacks to start."""
-    from benchmark.matrices import forecast, pricing, runner
+    from benchmark.matrices import forecast, planning, pricing
     from benchmark.matrices import matrix as matrices
 
     use_mirror(data_root)
@@ -45,7 +45,7 @@ def plan(
         from benchmark.memory.fit import parse_bytes
 
         limit = parse_bytes(budget)
-    planned = runner.plan(matrices.load(matrix), results)
+    planned = planning.plan(matrices.load(matrix), results)
     missing = pricing.absent(planned)
     peaks = forecast.of(planned, forecast.simulated) if memory or budget is not None else None
     show(pricing.rows(planned, missing, peaks, limit), format)
@@ -67,13 +67,13 @@ def run(
     """Run what a matrix still lacks, one process a run; then write the report and print the summary."""
     from benchmark.commands.progress import bars
     from benchmark.matrices import matrix as matrices
-    from benchmark.matrices import runner
+    from benchmark.matrices import planning, runner
     from benchmark.tracking.tracker import Tracker
 
     use_mirror(data_root)
     loaded = matrices.load(matrix)
     runner.check(loaded)
-    todo = [p for p in runner.plan(loaded, results) if p.state not in runner.SETTLED]
+    todo = [p for p in planning.plan(loaded, results) if p.state not in planning.SETTLED]
     with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
         outcome = runner.run(loaded, results, tracker=tracker, progress=progress, limit=limit)
         written = _write_report(loaded, results, reports)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tasks.base
 from benchmark.errors import UserError
-from benchmark.matrices.runner import Planned
+from benchmark.matrices.planning import Planned
 from benchmark.records.spec import RunSpec
 from tasks.config import Columns, Words
 

@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 import tasks.base
 from benchmark.data import examples
 from benchmark.errors import UserError
-from benchmark.matrices import forecast, runner
+from benchmark.matrices import forecast, planning
 from benchmark.matrices.forecast import Forecast, Place, first_spec, place
 from benchmark.matrices.matrix import Cell
-from benchmark.matrices.runner import SETTLED, Planned
+from benchmark.matrices.planning import SETTLED, Planned
 from benchmark.models import registry
 from tasks.dataset import COMMIT, Origin
 
@@ -112,7 +112,7 @@ def _moves(need: Need) -> bool:
 
 
 def _steps(planned: Planned) -> int:
-    return runner.predicted_steps(first_spec(planned))
+    return planning.predicted_steps(first_spec(planned))
 
 
 def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tasks.base
 from benchmark.errors import UserError
-from benchmark.matrices import runner
+from benchmark.matrices import planning
 from benchmark.matrices.matrix import Matrix
 from benchmark.records import predictions, record
 from benchmark.records.predictions import Predictions
@@ -73,7 +73,7 @@ def rescore(matrix: Matrix, results: Path) -> list[Rescored]:
 
     Raises UserError naming the file for predictions that are missing or not those of the record.
     """
-    planned = runner.plan(matrix, results)
+    planned = planning.plan(matrix, results)
     return [
         _again(p.spec, results)
         for p in planned
@@ -92,7 +92,7 @@ def write(rescored: list[Rescored]) -> int:
 
 
 def _again(spec: RunSpec, results: Path) -> Rescored:
-    folder = runner.folder_of(spec, results)
+    folder = planning.folder_of(spec, results)
     path = folder / f"{spec.run_id}.json"
     found = record.load(path)
     old = found.scores

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmark.errors import UserError
 from benchmark.matrices import matrix as matrices
-from benchmark.matrices import runner
+from benchmark.matrices import planning
 from benchmark.matrices.matrix import Cell
 from benchmark.records import consistency, record
 from benchmark.records.record import RunRecord
@@ -133,7 +133,7 @@ def _faults(
 ) -> dict[str, str]:
     """run id -> what is wrong with its record, for those of `cell` that must not be shown."""
     try:
-        rate = runner.chosen_rate(cell, results) if cell.search else None
+        rate = planning.chosen_rate(cell, results) if cell.search else None
     except UserError as error:
         return dict.fromkeys(cell.run_ids, str(error))
     if cell.search and rate is None:

@@ -8,7 +8,7 @@ from factories import make_spec
 import tasks.base
 from benchmark.data import drawing, examples, splits
 from benchmark.errors import UserError
-from benchmark.matrices import runner
+from benchmark.matrices import planning
 from benchmark.models import registry
 from benchmark.twin import data as twins
 
@@ -219,4 +219,4 @@ def test_a_few_shot_task_draws_what_its_card_says(name, monkeypatch):
     assert not set(train) & set(held_out)
     assert f"dev_examples: {dev} here" in task.card.checked
     assert len(train) == task.dataset.sizes["train"]
-    assert runner.predicted_steps(spec) == spec.steps(len(train))
+    assert planning.predicted_steps(spec) == spec.steps(len(train))

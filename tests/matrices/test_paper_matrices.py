@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tasks.base
-from benchmark.matrices import listing, matrix, runner
+from benchmark.matrices import listing, matrix, planning
 from benchmark.strategies import strategy_class
 
 HELD = Path(__file__).parents[3] / "shared" / "paper"
@@ -50,7 +50,7 @@ def cells(name, **wanted):
 
 @pytest.mark.parametrize("name", SCORES + OURS)
 def test_it_loads_and_plans(name, tmp_path):
-    planned = runner.plan(load(name), tmp_path)
+    planned = planning.plan(load(name), tmp_path)
     assert {p.state for p in planned} == {"missing", "waiting"}
     assert len({p.run_id for p in planned}) == len(planned)
     for p in planned:
@@ -146,7 +146,7 @@ def test_opt_has_mezos_budget():
         spec = cell.runs(1e-5)[0]
         assert (spec.dev_examples, cell.search.examples, spec.eval_examples) == (dev, dev, 1000)
         assert spec.batch_size * spec.accumulate == 8 and spec.weight_decay == 0
-        assert runner.predicted_steps(spec) == 5 * math.ceil(train / 8)
+        assert planning.predicted_steps(spec) == 5 * math.ceil(train / 8)
         assert spec.select == "best_loss"  # finetune.sh: load_best_model_at_end, no metric named
 
 

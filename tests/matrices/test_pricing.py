@@ -10,7 +10,7 @@ from factories import make_record, make_spec
 from hub_caches import cache_dataset, cache_weights
 
 from benchmark.errors import UserError
-from benchmark.matrices import forecast, matrix, pricing, runner
+from benchmark.matrices import forecast, matrix, planning, pricing
 from benchmark.records import record
 
 HUB = """
@@ -23,7 +23,7 @@ HUB = """
 def priced(home, text):
     path = home / "m.yaml"
     path.write_text(textwrap.dedent(text))
-    planned = runner.plan(matrix.load(path), home / "results")
+    planned = planning.plan(matrix.load(path), home / "results")
     missing = pricing.absent(planned)
     return pricing.rows(planned, missing), list(pricing.summary(planned, missing))
 

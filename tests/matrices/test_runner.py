@@ -14,7 +14,7 @@ import pytest
 from runs import TWO_CELLS, Watch, pretend, say
 
 from benchmark.errors import UserError
-from benchmark.matrices import matrix, runner
+from benchmark.matrices import matrix, planning, runner
 from benchmark.records import environment, record
 
 FOUR_RUNS = TWO_CELLS.replace("max_length: 16", "max_length: 16, seeds: [0, 1]")
@@ -227,7 +227,7 @@ def test_steps_are_predicted_from_the_official_sizes():
     steps = {}
     for cell in matrix.load(path).cells:
         for spec in [*cell.trials(), *cell.runs(1e-3)]:
-            steps.setdefault(cell.task, set()).add(runner.predicted_steps(spec))
+            steps.setdefault(cell.task, set()).add(planning.predicted_steps(spec))
     assert steps == {"glue/sst2": {1000}}  # batches of 16 that hold 16,000 rows
 
 

@@ -13,7 +13,7 @@ from hub_caches import cache_dataset, cache_model
 import tasks.base
 from benchmark.data import examples
 from benchmark.errors import UserError
-from benchmark.matrices import matrix, pricing, runner
+from benchmark.matrices import matrix, planning, pricing
 from benchmark.models import registry
 from benchmark.records import environment
 from benchmark.run import recipe
@@ -112,7 +112,7 @@ def warned(home, model="roberta-base", source="hub", tasks="glue/sst2", revision
     more = f", model_revision: {revision}" if revision else ""
     text = MATRIX.format(model=model, data=source, tasks=tasks, more=more)
     (home / "m.yaml").write_text(textwrap.dedent(text))
-    planned = runner.plan(matrix.load(home / "m.yaml"), home / "results")
+    planned = planning.plan(matrix.load(home / "m.yaml"), home / "results")
     lines = pricing.summary(planned, pricing.absent(planned))
     return [line.removeprefix("not pinned: ") for line in lines if line.startswith("not pinned: ")]
 
