@@ -22,6 +22,7 @@ FSDP2 needs none of this: `sharded.py`.
 
 from __future__ import annotations
 
+import enum
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,12 +38,21 @@ from benchmark.errors import UserError
 if TYPE_CHECKING:
     from benchmark.engine.optimizer import BlockwiseOptimizer
 
-TAKEN = 0  # a DDP's require_backward_grad_sync: as quiet as in no_sync(), but not no_sync()'s False
 UNSYNCHRONISED = (
     "the groups of this optimizer take turns, so DistributedDataParallel, which fixes what it reduces "
     "when it wraps, would leave gradients unsynchronised silently; call "
     "benchmark.engine.distributed.synchronise(optimizer, model) on every rank"
 )
+
+
+class Reducer(enum.Enum):
+    """What stands in a DDP's `require_backward_grad_sync` while this module averages in its place."""
+
+    REPLACED = "replaced"
+
+    def __bool__(self) -> bool:
+        """False, so that the DDP reduces nothing, while no_sync()'s own False can be told from it."""
+        return False
 
 
 def synchronise(
@@ -105,7 +115,7 @@ class Synchroniser:
         for hook in self._hooks:
             hook.remove()
         ddp = self._ddp and self._ddp()
-        if ddp is not None and ddp.require_backward_grad_sync is TAKEN:
+        if ddp is not None and ddp.require_backward_grad_sync is Reducer.REPLACED:
             ddp.require_backward_grad_sync = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Synchroniser:
@@ -153,10 +163,12 @@ class Synchroniser:
             return
         self._queued = False  # a backward pass that failed never came to its average
         ddp: Any = nn.parallel.DistributedDataParallel._get_active_ddp_module()
-        self._ddp_syncs = ddp is None or ddp.require_backward_grad_sync is not False
+        flag = True if ddp is None else ddp.require_backward_grad_sync
+        self._ddp_syncs = flag is Reducer.REPLACED or bool(flag)
         if ddp is not None and self._ddp_syncs:
             self._ddp = weakref.ref(ddp)
-            ddp.require_backward_grad_sync = True if self._optimizer() is None else TAKEN
+            orphaned = self._optimizer() is None
+            ddp.require_backward_grad_sync = True if orphaned else Reducer.REPLACED
 
 
 def check_step(optimizer: BlockwiseOptimizer) -> None:

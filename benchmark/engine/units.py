@@ -8,6 +8,7 @@ tied weight in the lowest one that uses it, so lm_head.weight tied to the tokens
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -15,6 +16,10 @@ from itertools import chain, groupby
 from torch import nn
 
 from benchmark.errors import UserError, nearest
+
+EMBEDS = re.compile(r"(^|[._])emb|embed(ding)?s?($|[._])")
+"""In the name of a module: it belongs to the embeddings. Only the name says so of BART's layernorm_embedding,
+a norm behind the blocks like any final one."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,11 @@ class _Tree:
         if isinstance(owner, nn.Linear) and tokens is not None:
             if owner.out_features == tokens.num_embeddings:
                 return False  # maps onto the vocabulary: GPT-NeoX's output head is `embed_out`
-            wider = owner.in_features == tokens.embedding_dim != owner.out_features
+            wider = owner.in_features == tokens.embedding_dim < owner.out_features
             if wider and tokens in siblings.values():
                 return True  # OPT-350m's project_in, beside the tokens it widens
-        if "emb" in name[len(_dot(parent)) :].lower():
-            return True  # BART's layernorm_embedding stands outside, after the blocks
+        if EMBEDS.search(name[len(_dot(parent)) :].lower()):
+            return True
         return self._follows_late_embedding(own, siblings)
 
     @staticmethod

@@ -75,6 +75,24 @@ def test_embedding_parts_outside_the_embedding_module():
     assert t5["head"] == ("decoder.final_layer_norm.weight",)
 
 
+class WithHead(nn.Module):
+    """A table of tokens, two blocks, and a head called `name`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(9, 4)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4)) for _ in range(2))
+        self.add_module(name, nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("name", ["ensemble", "members", "out"])
+def test_a_head_is_a_head_whatever_letters_are_in_its_name(name):
+    """And though it stands beside the tokens, as T5's `qa_outputs` does."""
+    units = _by_unit(WithHead(name))
+    assert units["head"] == (f"{name}.weight", f"{name}.bias")
+    assert units["embeddings"] == ("tokens.weight",)
+
+
 def test_a_tied_head_is_an_embedding_once():
     model = tiny(tied=True)
     units = find_units(model)
