@@ -2,14 +2,14 @@
 
 import abc
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import batches, prompts
-from tasks.base import Adapter, Rows, TaskError, each
+from tasks.base import Adapter, Collate, Rows, TaskError, each
 from tasks.prompts import Pair
 
 
@@ -76,9 +76,7 @@ class Answers(Adapter):
             raise TaskError(f"{self.config.name}: no token stands before the answer", at)
         return [Pair(ids, answer)]
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             batch = batches.inputs([f["input_ids"] for f in features], tokenizer.pad_token_id)
             batch["answer_lengths"] = torch.tensor([f["answer_lengths"] for f in features])

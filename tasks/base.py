@@ -29,6 +29,9 @@ CONFIGS = Path(__file__).parent / "configs"
 Rows = Mapping[str, list[Any]]
 """Raw rows as columns of equal length."""
 
+Collate = Callable[[list[dict[str, Any]]], "dict[str, torch.Tensor]"]
+"""A list of features -> a padded batch of tensors."""
+
 ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
     "classification": (
         "tasks.classification:Classification",
@@ -114,9 +117,7 @@ class Adapter(abc.ABC):
         """
 
     @abc.abstractmethod
-    def collator(
-        self, tokenizer: "PreTrainedTokenizerBase"
-    ) -> Callable[[list[dict[str, Any]]], dict[str, "torch.Tensor"]]:
+    def collator(self, tokenizer: "PreTrainedTokenizerBase") -> Collate:
         """A function from a list of features to a padded batch of tensors; `input_ids` and
         `attention_mask` are (N, L), N at least the number of examples."""
 

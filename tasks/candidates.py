@@ -1,7 +1,7 @@
 """Choice by a causal LM: the candidate with the highest mean log-probability per token after the prompt."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import batches, prompts
-from tasks.base import Adapter, Rows, TaskError, each
+from tasks.base import Adapter, Collate, Rows, TaskError, each
 from tasks.config import CandidatesConfig, Columns, Listed, Words
 
 
@@ -109,9 +109,7 @@ class Candidates(Adapter):
         names = chosen.words if isinstance(chosen, Words) else chosen.columns
         return self.labels(rows, chosen.label, names)
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             batch = batches.inputs(
                 [ids for feature in features for ids in feature["input_ids"]],

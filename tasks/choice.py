@@ -1,13 +1,13 @@
 """Choice with a head: each candidate gets one logit beside the rest of its row, and a softmax decides."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import prompts
-from tasks.base import Rows, TaskError, each
+from tasks.base import Collate, Rows, TaskError, each
 from tasks.candidates import Candidates, over_candidates
 from tasks.config import ChoiceConfig
 
@@ -69,9 +69,7 @@ class Choice(Candidates):
         features["truncated"] = [shorter and not gone for shorter, gone in pairs]
         return features
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             names = [name for name in tokenizer.model_input_names if name in features[0]]
             flat = {name: [ids for f in features for ids in f[name]] for name in names}

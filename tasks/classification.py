@@ -1,12 +1,12 @@
 """A head over one or two texts: the label with the highest logit, or a number (regression)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.base import Adapter, Rows, TaskError
+from tasks.base import Adapter, Collate, Rows, TaskError
 from tasks.config import ClassificationConfig, RegressionConfig
 
 
@@ -34,9 +34,7 @@ class _Head(Adapter):
         """What the head is to say of each row."""
         return self.references(rows)
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         return DataCollatorWithPadding(tokenizer)
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

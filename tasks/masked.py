@@ -1,7 +1,7 @@
 """Prompt-based fine-tuning of a masked LM (LM-BFF, arXiv 2012.15723): the label's word fills the mask."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import batches, prompts
-from tasks.base import Adapter, Rows, TaskError, each
+from tasks.base import Adapter, Collate, Rows, TaskError, each
 from tasks.config import MaskedConfig
 
 Part = tuple[str | None, list[int]]
@@ -144,9 +144,7 @@ class Masked(Adapter):
     def references(self, rows: Rows) -> list[int]:
         return self.labels(rows, self.config.label, self.config.words)
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         words = batches.padded(self.words(tokenizer), -1, "right")
 
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Span question answering with a head: where in the context the answer starts and ends, as for SQuAD."""
 
 import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import batches, prompts
-from tasks.base import Adapter, Rows, TaskError
+from tasks.base import Adapter, Collate, Rows, TaskError
 from tasks.config import SpansConfig
 
 OUTSIDE = (-1, -1)
@@ -110,9 +110,7 @@ class Spans(Adapter):
                 raise TaskError(f"{self.config.name}: column {self.config.answers}: no answer", at)
         return [list(texts) for texts in found]
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             def windows(name: str) -> list[Any]:
                 return [window for feature in features for window in feature[name]]

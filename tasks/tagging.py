@@ -1,14 +1,14 @@
 """Tagging words with a head over tokens, as for named entities: a word's first token decides."""
 
 import bisect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import batches
-from tasks.base import Adapter, Rows, TaskError
+from tasks.base import Adapter, Collate, Rows, TaskError
 from tasks.config import TaggingConfig
 
 IGNORED = -100
@@ -86,9 +86,7 @@ class Tagging(Adapter):
     def references(self, rows: Rows) -> list[list[str]]:
         return [[self.config.names[tag] for tag in tags] for tags in self.tags(rows)]
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase
-    ) -> Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]:
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             ids = [feature["input_ids"] for feature in features]
             batch = batches.inputs(ids, tokenizer.pad_token_id, side="right")

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from benchmark.matrices.search import Search
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
+from benchmark.sizes import MIB
 
 BUSY = 0.1
 """Share of the processors that other work may have taken from a training whose step time is shown."""
@@ -120,7 +121,7 @@ def printable(
             "lr": row.lr,
             "ratio_peak": row.ratio_peak,
             "ratio_mean": row.ratio_mean,
-            "peak_mib": None if row.peak_bytes is None else row.peak_bytes / 2**20,
+            "peak_mib": None if row.peak_bytes is None else row.peak_bytes / MIB,
             "memory": row.memory_kind,
             "step_ms": row.step_ms,
             "fixed_s": row.fixed_s,

@@ -42,7 +42,7 @@ def plan(
     use_mirror(data_root)
     limit = None
     if budget is not None:
-        from benchmark.memory.fit import parse_bytes
+        from benchmark.sizes import parse_bytes
 
         limit = parse_bytes(budget)
     planned = planning.plan(matrices.load(matrix), results)

@@ -8,8 +8,7 @@ import typer
 from benchmark.commands.options import RESULTS, Results, TableFormat, say
 from benchmark.console import Format, show
 from benchmark.errors import UserError
-
-GIB = 2**30
+from benchmark.sizes import GIB, parse_bytes
 
 
 def memory(
@@ -39,7 +38,6 @@ def memory(
 ) -> None:
     """Simulate a step's peak memory, group by group: what takes it, whether it fits, and what would fit."""
     from benchmark.memory import answer
-    from benchmark.memory.fit import parse_bytes
     from benchmark.memory.setting import Setting
 
     if measure and budget is not None:

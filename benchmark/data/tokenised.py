@@ -8,13 +8,13 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tasks
 from benchmark.cache import cache_folder
+from benchmark.files import replacing
 from tasks.base import Adapter
 
 if TYPE_CHECKING:
@@ -101,11 +101,5 @@ def _write(rows: "Dataset", path: Path) -> None:
     """Atomically; a cache that cannot be written (a full or read-only disk) is done without."""
     import pyarrow.parquet
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            pyarrow.parquet.write_table(rows.data.table, temporary, write_page_checksum=True)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), replacing(path) as temporary:
+        pyarrow.parquet.write_table(rows.data.table, temporary, write_page_checksum=True)

@@ -7,7 +7,6 @@ GradScaler and random number generators, so a resumed run ends with the same byt
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import nn
 
 from benchmark.engine.optimizer import BlockwiseOptimizer
 from benchmark.errors import UserError
+from benchmark.files import replacing
 
 
 def save(
@@ -30,7 +30,6 @@ def save(
 ) -> None:
     """Write everything to `path`, atomically. `extra`: the loop's own plain data and tensors (epoch,
     micro-batches done, the sampler's position), handed back by `load`."""
-    path = Path(path)
     named = model.named_parameters()
     content = {
         "model": model.state_dict(),
@@ -41,12 +40,8 @@ def save(
         "random": _random_state(),
         "extra": extra,
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with open(partial, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with replacing(Path(path)) as temporary:
+        torch.save(content, temporary)
 
 
 def load(

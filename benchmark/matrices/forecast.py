@@ -11,9 +11,8 @@ import tasks.base
 from benchmark.errors import UserError
 from benchmark.matrices.planning import Planned
 from benchmark.records.spec import RunSpec
+from benchmark.sizes import GIB
 from tasks.config import Columns, Words
-
-GIB = 2**30
 
 
 @dataclass(frozen=True)

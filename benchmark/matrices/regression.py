@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError
+from benchmark.files import write_text
 from benchmark.matrices import matrix, runner
-from benchmark.records import jsonfile, record
+from benchmark.records import record
 from benchmark.records.record import RunRecord
 
 MATRIX = Path(__file__).with_name("regression.yaml")
@@ -76,7 +77,7 @@ def run(golden: Path, *, update: bool, bars: Bars) -> tuple[Tolerance, list[Drif
             "runs": {r.run_id: _values(r, folder) for r in records},
         }
     if update:
-        jsonfile.write_text(path, json.dumps(now, indent=1, sort_keys=True, allow_nan=False) + "\n")
+        write_text(path, json.dumps(now, indent=1, sort_keys=True, allow_nan=False) + "\n")
         return SAME, []
     kept = _read(path)
     tolerance = SAME if kept["made_on"] == now["made_on"] else OTHER

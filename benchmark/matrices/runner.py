@@ -17,10 +17,11 @@ import filelock
 import tasks.base
 from benchmark.data import examples
 from benchmark.errors import UserError
+from benchmark.files import write_text
 from benchmark.matrices import child, planning
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.models import registry
-from benchmark.records import jsonfile, record
+from benchmark.records import record
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 
@@ -150,7 +151,7 @@ def _run_one(
     folder = planning.folder_of(spec, results)
     path = folder / f"{spec.run_id}.json"
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
-    jsonfile.write_text(spec_path, spec.model_dump_json())
+    write_text(spec_path, spec.model_dump_json())
     before = child.identity(path)
     started = time.time()
     progress.started(spec, planning.predicted_steps(spec))

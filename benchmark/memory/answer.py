@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark import sizes
 from benchmark.errors import UserError
 from benchmark.memory import fit, simulate
 from benchmark.memory.setting import Setting
@@ -71,13 +72,9 @@ def check_any_fits(settings: Sequence[Setting], budget: int, device: str) -> Non
     least = min(fit.smallest(setting, device=device).total for setting in settings)
     if least > budget:
         raise UserError(
-            f"budget of {_amount(budget)}: nothing fits; the smallest peak found, with one "
-            f"example of {fit.SHORTEST} tokens, is {_amount(least)}"
+            f"budget of {sizes.readable(budget)}: nothing fits; the smallest peak found, with one "
+            f"example of {fit.SHORTEST} tokens, is {sizes.readable(least)}"
         )
-
-
-def _amount(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.3g} MiB"
 
 
 def _named(setting: Setting) -> dict[str, Any]:

@@ -7,22 +7,15 @@ is tried as well. Every value found has been simulated, and its successor too.
 """
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from benchmark.engine import find_units
-from benchmark.errors import UserError
 from benchmark.memory import simulate
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import build, longest
 
-UNITS = {"": 1, "b": 1} | {
-    f"{letter}{suffix}": base**power
-    for power, letter in enumerate("kmgt", start=1)
-    for suffix, base in (("", 1024), ("ib", 1024), ("b", 1000))
-}
 LIMIT = 2**20
 """No batch or length beyond this is looked for."""
 SHORTEST = 2
@@ -35,14 +28,6 @@ class Largest:
 
     value: int
     bound: bool = False
-
-
-def parse_bytes(text: str) -> int:
-    """ "24GiB", "24GB" (10^9), "80G" (2^30) or plain bytes. Raises UserError for anything else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    if found is None or found[2] not in UNITS or float(found[1]) == 0:
-        raise UserError(f"budget {text!r} is no amount of memory, such as 24GiB, 24GB or 80G")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 def largest(

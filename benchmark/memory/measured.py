@@ -7,7 +7,6 @@ Records are JSON files, one per measurement, named by the setting and its hash; 
 
 import dataclasses
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,14 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.errors import UserError
+from benchmark.files import file_stem, free, write_text
 from benchmark.memory.setting import Setting
-from benchmark.records import environment, jsonfile
+from benchmark.records import environment
+from benchmark.sizes import GIB
 
 if TYPE_CHECKING:
     from benchmark.memory.simulate import Peak
 
 SCHEMA_VERSION = 1
-LIBRARIES = 2**30
+LIBRARIES = GIB
 """Bytes that Python and the libraries take in the process that measures, generously."""
 
 
@@ -90,8 +91,8 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
         **json.loads(child.stdout.splitlines()[-1]),
     )
     text = json.dumps(dataclasses.asdict(made), indent=2, sort_keys=True, allow_nan=False)
-    path = jsonfile.free(folder / _file(setting))
-    jsonfile.write_text(path, text + "\n")
+    path = free(folder / _file(setting))
+    write_text(path, text + "\n")
     say(f"record: {path}")
     return made
 
@@ -107,8 +108,8 @@ def _check_host(setting: Setting, needed: int) -> None:
     there = psutil.virtual_memory().available
     if needed + LIBRARIES > there:
         raise UserError(
-            f"model {setting.model}: the step needs {needed / 2**30:.1f} GiB of this host's memory and "
-            f"{there / 2**30:.1f} GiB are free"
+            f"model {setting.model}: the step needs {needed / GIB:.1f} GiB of this host's memory and "
+            f"{there / GIB:.1f} GiB are free"
         )
 
 
@@ -116,8 +117,7 @@ def _file(setting: Setting) -> str:
     """The name of a record of `setting`, before any number."""
     parts = [setting.model, setting.strategy, setting.optimizer, setting.precision]
     parts += [f"{setting.batch_size}x{setting.seq_len}", setting.hash]
-    stem = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
-    return f"{stem}.json"
+    return f"{file_stem(*parts)}.json"
 
 
 def _run(setting: Setting) -> dict[str, Any]:

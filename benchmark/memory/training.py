@@ -16,11 +16,10 @@ from benchmark.errors import UserError
 from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.setting import Setting
 from benchmark.models import shapes
+from benchmark.models.precision import autocast
 from benchmark.models.registry import HEADS, source
 from benchmark.strategies import strategy_class
 from benchmark.strategies.base import TuningStrategy
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Training:
@@ -53,7 +52,7 @@ class Training:
         _check_length(base, setting)
         if setting.checkpointing:
             _checkpoint(base)
-        self._kind, self._regression = type(base).__name__, base.config.num_labels == 1
+        self._head, self._regression = head(type(base), base.config), base.config.num_labels == 1
         spec = setting.spec(**_as_the_engine_says(setting, base))
         strategy = strategy_class(spec.strategy)(spec)
         self.model = strategy.prepare(base).train()
@@ -76,19 +75,18 @@ class Training:
         mask = torch.ones_like(ids)
         mask[0, -1] = 0
         batch = {"input_ids": ids, "attention_mask": mask}
-        if self._kind.endswith("ForQuestionAnswering"):
+        if self._head == "question_answering":
             place = torch.zeros_like(ids[:, 0])
             return batch | {"start_positions": place, "end_positions": place.clone()}
         labels = torch.zeros_like(ids)
-        if self._kind.endswith("ForSequenceClassification"):
+        if self._head == "sequence_classification":
             labels = torch.zeros(shape[0], device=self.device)
             labels = labels if self._regression else labels.long()
         return batch | {"labels": labels}
 
     def forward(self) -> torch.Tensor:
         """The loss, with its graph."""
-        low = AUTOCAST.get(self.setting.precision)
-        with torch.autocast(self.device.type, low) if low else contextlib.nullcontext():
+        with autocast(self.setting.precision, self.device):
             loss: torch.Tensor = self.model(**self.batch).loss
         return loss
 
@@ -112,8 +110,7 @@ def build(setting: Setting) -> Any:
     architecture with one of HEADS, or without the attention asked for."""
     transformers.logging.set_verbosity_error()
     kind, config = _class_and_config(setting)
-    mappings = [getattr(transformers, auto)._model_mapping for auto in HEADS.values()]
-    if not any(type(config) in heads and heads[type(config)] is kind for heads in mappings):
+    if head(kind, config) is None:
         raise UserError(f"model {setting.model}: {kind.__name__} has no head of {', '.join(HEADS)}")
     if setting.attention is not None:
         config._attn_implementation = setting.attention
@@ -125,6 +122,15 @@ def build(setting: Setting) -> Any:
         else:
             reason = str(error).splitlines()[0]
         raise UserError(f"model {setting.model}: {reason}") from None
+
+
+def head(kind: type, config: Any) -> str | None:
+    """The key of HEADS whose model for `config` is the class `kind`; None where there is none."""
+    for name, auto in HEADS.items():
+        models = getattr(transformers, auto)._model_mapping
+        if type(config) in models and models[type(config)] is kind:
+            return name
+    return None
 
 
 def _class_and_config(setting: Setting) -> tuple[Any, Any]:

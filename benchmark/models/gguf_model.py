@@ -7,8 +7,9 @@ how its tokenizer splits text. So the file is converted once, and the folder kep
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cache import build_once, cache_folder
+from benchmark.cache import cache_folder
 from benchmark.errors import UserError, nearest
+from benchmark.files import build_once
 from benchmark.models import weights
 
 if TYPE_CHECKING:

@@ -1,9 +1,8 @@
-"""Files that are there whole or not at all, and JSON read strictly as dataclasses. Standard library alone."""
+"""JSON files read strictly as dataclasses. Standard library alone."""
 
 import dataclasses
 import functools
 import json
-import os
 import types
 import typing
 from pathlib import Path
@@ -14,31 +13,9 @@ from benchmark.errors import UserError, nearest
 Kept = typing.TypeVar("Kept")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write atomically: a reader, or a crash, sees the old file or the new one, never a half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def free(path: Path) -> Path:
-    """`path`, or where that is taken the first of <stem>.2, <stem>.3 and so on beside it that is not."""
-    found, number = path, 1
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.stem}.{number}{path.suffix}")
-    return found
-
-
 def read(kind: type[Kept], path: Path, version: int) -> Kept:
-    """A JSON file as the dataclass `kind`, if its schema_version is `version`; ."""
+    """A JSON file as the dataclass `kind`, if its schema_version is `version`. Raises UserError where
+    it is not, or the file is unreadable or off schema."""
     try:
         data = parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, or NaN in it

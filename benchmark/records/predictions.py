@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError
-from benchmark.records.jsonfile import parse, write_text
+from benchmark.files import write_text
+from benchmark.records.jsonfile import parse
 
 
 @dataclass(frozen=True, kw_only=True)

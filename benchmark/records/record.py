@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmark.errors import UserError, nearest
+from benchmark.files import free, write_text
 from benchmark.records import jsonfile
 
 SCHEMA_VERSION = 1
@@ -237,14 +238,14 @@ def write(record: RunRecord, path: Path) -> RunRecord:
             _move_aside(path)
         elif old.status == "success" and record.status != "success":
             return old
-    jsonfile.write_text(path, record.to_json())
+    write_text(path, record.to_json())
     return record
 
 
 def _move_aside(path: Path) -> None:
     """Copy the record into `superseded/` beside it, under a name that no other has."""
-    aside = jsonfile.free(path.parent / "superseded" / path.name)
-    jsonfile.write_text(aside, path.read_text(encoding="utf-8"))
+    aside = free(path.parent / "superseded" / path.name)
+    write_text(aside, path.read_text(encoding="utf-8"))
 
 
 def load(path: Path) -> RunRecord:

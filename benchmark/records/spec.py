@@ -7,7 +7,6 @@ stays fast.
 import hashlib
 import json
 import math
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +17,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from benchmark.files import file_stem
 
 Positive = Annotated[int, Field(ge=1)]
 Optimizer = Literal["adamw", "sgd", "sgdm", "adagrad", "adafactor", "rmsprop", "lion"]
@@ -139,7 +140,7 @@ class RunSpec(Strict):
         parts = [self.task, self.model, self.label, f"s{self.seed}"]
         if self.is_trial:
             parts.append(f"lr{self.lr:g}")
-        return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
+        return file_stem(*parts)
 
     def steps(self, train_size: int) -> int:
         """Optimizer steps of this run on `train_size` training examples, 0 without `lr`; a partial

@@ -1,7 +1,6 @@
 """The report's section on learning curves: its tables and sentences, its picture, and learning.csv."""
 
 import csv
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from benchmark.analysis import learning
 from benchmark.analysis.learning import Comparison, Level, Mean, Reach
 from benchmark.analysis.summary import Cell, Row
+from benchmark.files import file_stem
 from benchmark.records.record import RunRecord, read_curve
 from benchmark.report import plots
 from benchmark.report.tables import Table, model_name, task_name
@@ -39,8 +39,8 @@ def sections(
     colours = plots.styles([row.label for row in rows])
     found = []
     for of in learning.comparisons(cells, records):
-        slug = re.sub(r"[^A-Za-z0-9.+-]+", "-", f"{of.task}_{of.model}")
-        picture = f"plots/learning_{len(found)}_{slug}.png"
+        name = file_stem(f"{of.task}_{of.model}")
+        picture = f"plots/learning_{len(found)}_{name}.png"
         title = f"{task_name(rows, of.task)}, {model_name(rows, of.model)}"
         plots.learning_curves(made / picture, of.runs, title=title, colours=colours)
         found.append(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.analysis import summary
 from benchmark.analysis.summary import Cell, Row
 from benchmark.analysis.verdicts import judge
+from benchmark.files import file_stem
 from benchmark.records import consistency
 from benchmark.records.record import RunRecord, read_curve
 from benchmark.report import learning, plots, search, tables, texts, verdicts
@@ -156,7 +157,7 @@ def _draw(
     pictures: list[Picture] = []
 
     def add(kind: str, names: Sequence[str], text: str) -> tuple[Path, str]:
-        slug = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part) for part in (kind, *names))
+        slug = file_stem(kind, *names)
         if any(picture.file == f"plots/{slug}.png" for picture in pictures):
             slug += f"_{len(pictures)}"
         pictures.append(Picture(kind, f"plots/{slug}.png", text))

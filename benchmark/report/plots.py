@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.analysis.learning import Axis, Measure, Runs, mean_curve
 from benchmark.analysis.summary import MEMORY_NAMES, Row, pareto_front
+from benchmark.sizes import MIB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def styles(names: Sequence[str], choices: Sequence[str] = _COLOURS) -> dict[str,
 def pareto(path: Path, rows: Sequence[Row], *, title: str, colours: Mapping[str, str]) -> None:
     """Mean score (bar: one standard deviation over seeds) against peak memory, with the front."""
     points = {
-        row: (row.peak_bytes / 2**20, row.mean)
+        row: (row.peak_bytes / MIB, row.mean)
         for row in rows
         if row.peak_bytes is not None and row.mean is not None
     }

@@ -11,6 +11,7 @@ from benchmark.analysis.summary import MEMORY_NAMES, Row
 from benchmark.analysis.verdicts import Verdict
 from benchmark.records.consistency import Difference, as_text, flatten, settings
 from benchmark.records.record import Inputs, RunRecord
+from benchmark.sizes import MIB
 
 
 class Strong(str):
@@ -175,7 +176,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _mebibytes(count: int | None) -> str:
-    return "–" if count is None else f"{count / 2**20:,.1f}"
+    return "–" if count is None else f"{count / MIB:,.1f}"
 
 
 def _some(values: Sequence[str], most: int = 3) -> str:

@@ -10,13 +10,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark.measure.training import Diverged, examples_in
+from benchmark.models.precision import autocast
 from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 """RunSpec.precision -> Lightning's; what is not here the strategy does itself on a 32-true trainer."""
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""The same for evaluation: what operations compute in while the weights are fp32."""
 
 
 class FineTuning(lightning.LightningModule):
@@ -75,9 +74,8 @@ def mean_loss(
     """
     model.to(device).eval()
     losses, sizes = [], []
-    dtype = AUTOCAST.get(precision)
     for batch in loader:
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+        with autocast(precision, device):
             losses.append(float(adapter.loss(model, on(device, batch))))
         sizes.append(examples_in(batch))
     mean = statistics.fmean(losses, sizes)
@@ -102,6 +100,5 @@ def predict_batch(
     precision: str,
 ) -> list[Any]:
     """What `adapter.predict` says of one batch, computed in the precision of the training."""
-    dtype = AUTOCAST.get(precision)
-    with torch.autocast(batch["input_ids"].device.type, dtype, enabled=dtype is not None):
+    with autocast(precision, batch["input_ids"].device):
         return adapter.predict(model, batch, tokenizer)

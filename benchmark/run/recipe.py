@@ -20,10 +20,10 @@ import lightning
 import tasks.base
 from benchmark.data import examples, loaders
 from benchmark.errors import Unsupported, UserError
+from benchmark.files import write_text
 from benchmark.measure.training import CURVE_COLUMNS, Diverged, Measure, out_of_memory
 from benchmark.models import registry
 from benchmark.records import environment, predictions
-from benchmark.records.jsonfile import write_text
 from benchmark.records.record import Inputs, RunRecord, Times, curve_text, write
 from benchmark.records.spec import RunSpec
 from benchmark.run import compatibility, evaluation

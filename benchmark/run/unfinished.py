@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from benchmark.files import write_text
 from benchmark.records import jsonfile
 from benchmark.records.record import Evaluation, Inputs, Memory, Params, Train
 
@@ -88,7 +89,7 @@ class Unfinished:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, self._folder / "weights.safetensors")
             # last, as the sign that all is there
-            jsonfile.write_text(
+            write_text(
                 self._folder / "trained.json", json.dumps(dataclasses.asdict(kept), allow_nan=False)
             )
         except (OSError, SafetensorError) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmark.sizes import MIB
 from benchmark.tables.definition import RecordTable
 
 HEADINGS = {
@@ -63,8 +64,8 @@ def measured(row: Mapping[str, Any]) -> dict[str, str]:
         "checkpointing": "yes" if row["checkpointing"] else "no",
         "batch × length": f"{row['batch_size']} × {row['seq_len']}",
         "device": row["device"],
-        "predicted, MiB": _number(row["predicted_bytes"] / 2**20, 2),
-        "measured, MiB": _number(row["measured_bytes"] and row["measured_bytes"] / 2**20, 2),
+        "predicted, MiB": _number(row["predicted_bytes"] / MIB, 2),
+        "measured, MiB": _number(row["measured_bytes"] and row["measured_bytes"] / MIB, 2),
         "error, %": _number(row["error_percent"], 2),
         "verdict": _verdict(row),
     }
@@ -82,8 +83,8 @@ def speed(row: Mapping[str, Any]) -> dict[str, str]:
         "over full (range)": f"{_number(row['ratio_to_full'], 2)} ({low}–{high})",
         "over limit": _number(row["ratio_to_limit"], 2),
         "mean, ms": _number(row["mean_ms"], 1),
-        "saved activations, MiB": _number(row["saved_activation_bytes"] / 2**20, 1),
-        "optimizer state, MiB": _number(row["state_bytes"] / 2**20, 1),
+        "saved activations, MiB": _number(row["saved_activation_bytes"] / MIB, 1),
+        "optimizer state, MiB": _number(row["state_bytes"] / MIB, 1),
         "sweeps": str(row["sweeps"]),
         "verdict": _verdict(row),
     }

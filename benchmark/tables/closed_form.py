@@ -14,11 +14,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
+from benchmark.sizes import GIB, MIB
 
 if TYPE_CHECKING:
     from benchmark.engine import Unit
 
-MB, GB, MILLION = 2**20, 2**30, 10**6
+MILLION = 10**6
 OPTIMIZERS = {
     "AdamW": "adamw",
     "SGDM": "sgdm",
@@ -162,10 +163,10 @@ def _memory_row(
         "precision": precision,
         "method": method,
         "trainable_params": found.trainable / MILLION,
-        "para": found.para / MB,
-        "gra": found.gra / MB,
-        "sta": found.sta / MB,
-        "pgs": found.pgs / GB,
+        "para": found.para / MIB,
+        "gra": found.gra / MIB,
+        "sta": found.sta / MIB,
+        "pgs": found.pgs / GIB,
     }
 
 

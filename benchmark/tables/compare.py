@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmark.analysis import summary
 from benchmark.matrices.matrix import Cell
+from benchmark.sizes import MIB
 from benchmark.tables import definition
 from benchmark.tables.definition import Column, Line, Quantity, RecordTable, Reference, ScoreTable
 from benchmark.tables.evidence import Evidence, State, scored_by
@@ -194,4 +195,4 @@ def _quantity(name: Quantity, row: summary.Row | None) -> float | None:
     if row is None or name == "ratio_peak":
         return None if row is None else row.ratio_peak
     size = row.peak_bytes if name == "peak_mib" else row.host_state_bytes
-    return None if size is None else size / 2**20
+    return None if size is None else size / MIB

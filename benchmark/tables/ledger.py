@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.sizes import GIB
 from benchmark.tables import definition
 from benchmark.tables.definition import LedgerTable
 
@@ -115,7 +116,7 @@ def _simulated(row: Mapping[str, Any], found: simulated.Found | None) -> dict[st
         return blank
     pgs, weights = row["pgs"], row["para"] / 1024
     slack = max(0.01, 1e-3 * pgs)  # the allocator rounds up to 512 bytes
-    standing, total = found.standing / 2**30, found.total / 2**30
+    standing, total = found.standing / GIB, found.total / GIB
     if not weights - slack <= standing <= pgs + slack:
         why = f"the simulation on record held {standing:.2f} GB before the update, not {pgs:.2f}"
         return blank | {"verdict": "fault", "why": why}

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from benchmark.report.plots import styles
+from benchmark.sizes import GIB
 from benchmark.tables import closed_form, definition
-from benchmark.tables.closed_form import GB
 from benchmark.tables.definition import LedgerTable
 
 
@@ -24,7 +24,7 @@ def memory(path: Path) -> None:
         marker = "s" if name.startswith("FPFT") else "o"
         axes.plot(
             list(found),
-            [each.pgs / GB for each in held],
+            [each.pgs / GIB for each in held],
             marker=marker,
             linewidth=1,
             color=colours[name],

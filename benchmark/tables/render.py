@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmark.console import as_csv, as_markdown
 from benchmark.errors import UserError
-from benchmark.records.jsonfile import write_text
+from benchmark.files import write_text
 from benchmark.report.page import escape_markdown
 from benchmark.tables import cells, compare, definition, evidence, ledger, simulated, speeds
 from benchmark.tables.definition import (

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.files import file_stem, write_text
 from benchmark.records import jsonfile
+from benchmark.sizes import GIB
 from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
 
@@ -25,7 +26,6 @@ SCHEMA_VERSION = 1
 AT: dict[str, Any] = {"batch_size": 8, "seq_len": 512}
 PRECISIONS = {"FP32": "fp32", "Mixed": "mixed", "Mixed^Hi": "mixed_hi"}
 METHODS = {"FPFT": "full", "HiFT": "hift"}
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int],
             code=environment.code(),
         )
         data = dataclasses.asdict(File(peaks | {key(setting): found}))
-        jsonfile.write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
+        write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
     report(len(wanted), len(wanted))
 
 
@@ -173,5 +173,4 @@ def read(model: str, results: Path) -> dict[str, Found]:
 
 
 def _path(model: str, results: Path) -> Path:
-    name = re.sub(r"[^A-Za-z0-9.+-]+", "-", model).strip("-.")
-    return results / "simulated" / f"{name}.json"
+    return results / "simulated" / f"{file_stem(model)}.json"

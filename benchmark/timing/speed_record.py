@@ -6,11 +6,11 @@ JSON files, one per timing, read as strictly as any record; none is ever overwri
 import dataclasses
 import json
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.files import file_stem, free, write_text
 from benchmark.records import jsonfile
 
 SCHEMA_VERSION = 1
@@ -67,11 +67,10 @@ def busy(load: float | None, cores: int | None) -> bool:
 def save(timed: Timed, folder: Path) -> Path:
     """Write `timed` under a name of its own in `folder`; returns the file."""
     setting = (timed.model, timed.optimizer, f"{timed.batch_size}x{timed.seq_len}")
-    parts = [*setting, f"m{timed.group_size}"]
-    name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
-    path = jsonfile.free(folder / f"{name}.json")
+    name = file_stem(*setting, f"m{timed.group_size}")
+    path = free(folder / f"{name}.json")
     text = json.dumps(dataclasses.asdict(timed), indent=2, sort_keys=True, allow_nan=False)
-    jsonfile.write_text(path, text + "\n")
+    write_text(path, text + "\n")
     return path
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmark.files import file_stem
 from benchmark.records.consistency import as_text, flatten
 from benchmark.records.record import RunRecord
 
@@ -37,8 +38,7 @@ def is_trial(spec: Mapping[str, Any]) -> bool:
 
 def cell_key(spec: Mapping[str, Any]) -> str:
     """The cell's name in the characters of a run id, so it needs no quoting in an MLflow filter."""
-    parts = [spec[name] for name in ("task", "model", "label")]
-    key = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
+    key = file_stem(*(spec[name] for name in ("task", "model", "label")))
     return f"{key}_search" if is_trial(spec) else key
 
 

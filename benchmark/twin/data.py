@@ -5,14 +5,12 @@ So a twin is read by the same loader as a mirror: `datasets.load_dataset(str(fol
 
 import hashlib
 import importlib
-import os
 import random
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmark.cache import build_once
 from benchmark.errors import UserError, nearest
+from benchmark.files import build_once, write_text
 
 if TYPE_CHECKING:
     from benchmark.twin.generators import Tables
@@ -116,11 +114,7 @@ def _write_header(folder: Path) -> None:
         header = "\n".join([*lines, "---", "", f"Generated twin data, {VERSION}.", ""])
         if readme.is_file() and readme.read_text() == header:
             return
-        handle, scratch = tempfile.mkstemp(prefix=".README-", dir=folder)
-        with os.fdopen(handle, "w") as file:
-            file.write(header)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, readme)
+        write_text(readme, header)
 
 
 def _place(split: str) -> tuple[int, str]:

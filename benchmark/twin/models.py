@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmark.cache import build_once
 from benchmark.errors import UserError, nearest
+from benchmark.files import build_once
 
 # Part of the cache path and of a record's model revision. Raise it whenever weights or vocabulary
 # change (tests/twin holds the digests).

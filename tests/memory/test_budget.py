@@ -11,7 +11,8 @@ from memory_cases import folder, setting
 
 from benchmark.errors import UserError
 from benchmark.memory import simulate
-from benchmark.memory.fit import Largest, largest, parse_bytes
+from benchmark.memory.fit import Largest, largest
+from benchmark.sizes import parse_bytes
 
 
 @given(

@@ -8,9 +8,9 @@ import torch
 from memory_cases import counted, folder, setting
 
 from benchmark.errors import UserError
+from benchmark.files import free
 from benchmark.memory import measured
 from benchmark.memory.training import Training
-from benchmark.records import jsonfile
 
 
 def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
@@ -24,7 +24,7 @@ def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
     assert 0 < made.load_peak < made.peak
     [file] = tmp_path.iterdir()
     assert file.stem.endswith(case.hash)
-    assert jsonfile.free(file).stem.endswith(f"{case.hash}.2")
+    assert free(file).stem.endswith(f"{case.hash}.2")
     found = json.loads(file.read_text())
     assert found["setting_hash"] == case.hash and found["phases"] == made.phases
     assert found["load_peak"] == made.load_peak == Training(case).load_peak

@@ -10,8 +10,9 @@ import sys
 import pytest
 from factories import make_failure, make_record, make_spec
 
+from benchmark import files
 from benchmark.errors import UserError
-from benchmark.records import jsonfile, record
+from benchmark.records import record
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def change(data, dotted, value):
 def test_off_schema_is_refused_by_file_and_key(path, key, value, said):
     data = json.loads(make_record().to_json())
     change(data, key, value)
-    jsonfile.write_text(path, json.dumps(data))
+    files.write_text(path, json.dumps(data))
     with pytest.raises(UserError, match=f"^{path}: {said}"):
         record.load(path)
 
@@ -102,7 +103,7 @@ def test_a_float_may_be_written_without_a_point_and_optional_parts_as_null(path)
     change(data, "scores.main", 1)
     change(data, "scores.all.accuracy", 1)
     change(data, "memory", None)
-    jsonfile.write_text(path, json.dumps(data))
+    files.write_text(path, json.dumps(data))
     loaded = record.load(path)
     assert loaded.scores.main == 1.0 and isinstance(loaded.scores.main, float)
     assert loaded.memory is None
@@ -118,7 +119,7 @@ def test_an_older_record_lacks_what_was_added_since(path):
             if default and place[item.name] in (None, 0, 0.0, [], {}):
                 del place[item.name]
     assert "evaluations" not in data and "group_tokens" not in data["train"]
-    jsonfile.write_text(path, json.dumps(data))
+    files.write_text(path, json.dumps(data))
     assert record.load(path) == made
 
 
@@ -130,7 +131,7 @@ def test_a_write_that_breaks_off_leaves_the_old_record_and_no_litter(path, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jsonfile.os, dies_in, full)
+    monkeypatch.setattr(files.os, dies_in, full)
     with pytest.raises(OSError, match="No space"):
         record.write(new, path)
     assert record.load(path) == old
@@ -141,9 +142,9 @@ def test_a_process_killed_between_write_and_replace_leaves_the_old_record(path):
     old = make_record(score=0.5)
     record.write(old, path)
     dying = (
-        "import os, signal, sys; from pathlib import Path; from benchmark.records import jsonfile\n"
+        "import os, signal, sys; from pathlib import Path; from benchmark import files\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "jsonfile.write_text(Path(sys.argv[1]), 'half')"
+        "files.write_text(Path(sys.argv[1]), 'half')"
     )
     done = subprocess.run([sys.executable, "-c", dying, str(path)], check=False)
     assert done.returncode == -9
@@ -169,7 +170,7 @@ def test_the_same_spec_run_again_replaces_its_record(path):
 
 
 def test_an_unreadable_record_is_moved_aside_too(path):
-    jsonfile.write_text(path, "{ half a rec")
+    files.write_text(path, "{ half a rec")
     record.write(make_record(), path)
     assert (path.parent / "superseded" / "run.json").read_text() == "{ half a rec"
 

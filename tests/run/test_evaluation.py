@@ -8,8 +8,9 @@ import tasks.base
 from benchmark.data import examples, loaders
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.models import registry
+from benchmark.models.precision import AUTOCAST
 from benchmark.run import evaluation, recipe
-from benchmark.run.module import AUTOCAST, mean_loss, on, predict_batch
+from benchmark.run.module import mean_loss, on, predict_batch
 from benchmark.run.unfinished import Unfinished
 
 CPU = torch.device("cpu")

@@ -16,8 +16,8 @@ from test_packaging import HEAVY, loaded_by
 
 import tasks.base
 from benchmark.errors import UserError
+from benchmark.files import write_text
 from benchmark.matrices import matrix
-from benchmark.records import jsonfile
 from benchmark.tables import compare, definition, evidence, render
 
 TABLES = [definition.load(name) for name in definition.names()]
@@ -166,7 +166,7 @@ def hostile(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "MATRICES", tmp_path)
     (spec,) = matrix.load(tmp_path / "glue_roberta.yaml").cells[0].runs()
     path = tmp_path / "results" / "glue_roberta" / f"{spec.run_id}.json"
-    jsonfile.write_text(path, make_failure(spec, "oom", HOSTILE).to_json())
+    write_text(path, make_failure(spec, "oom", HOSTILE).to_json())
     return render.render(definition.load("glue-roberta"), tmp_path / "results")
 
 

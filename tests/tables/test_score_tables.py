@@ -10,8 +10,8 @@ import pytest
 from factories import make_failure, make_record
 
 from benchmark.analysis import summary
+from benchmark.files import write_text
 from benchmark.matrices import matrix
-from benchmark.records import jsonfile
 from benchmark.tables import definition, evidence, render
 from benchmark.tables.compare import _compared
 
@@ -55,7 +55,7 @@ class Results:
         return self.root / "glue_roberta" / f"{run_id}.json"
 
     def put(self, one):
-        jsonfile.write_text(self.file(one.run_id), one.to_json())
+        write_text(self.file(one.run_id), one.to_json())
 
     def rows(self):
         made = render.render(TABLE, self.root)
@@ -219,7 +219,7 @@ def test_a_record_with_another_hash(results):
 
 def test_two_records_of_one_run(results):
     one = make_record(results.spec(), score=0.99)
-    jsonfile.write_text(results.file("another_file"), one.to_json())
+    write_text(results.file("another_file"), one.to_json())
     faulty(results, "2 records have this run id")
 
 
@@ -246,7 +246,7 @@ def test_a_run_without_training_is_the_matrixs_own(tmp_path):
     (spec,) = cell.runs()
     one = make_record(spec, score=0.6)
     for given, why in ((one, None), (make_record(spec, spec_hash="0" * 12), "hash 0000")):
-        jsonfile.write_text(tmp_path / table.matrix / "one.json", given.to_json())
+        write_text(tmp_path / table.matrix / "one.json", given.to_json())
         (row,) = [
             r
             for r in render.render(table, tmp_path).rows
@@ -342,12 +342,12 @@ def test_a_searched_rate_needs_its_trials(results):
     for cell in cells:
         for trial in cell.trials():
             path = results.root / "glue_roberta" / "search" / f"{trial.run_id}.json"
-            jsonfile.write_text(path, make_record(trial, score=0.5 + trial.lr).to_json())
+            write_text(path, make_record(trial, score=0.5 + trial.lr).to_json())
     assert results.cell()["ours_mean"] == pytest.approx(90.0)
     for cell in cells:  # the other rate wins: what is on record is not the matrix's run any more
         for trial in cell.trials():
             path = results.root / "glue_roberta" / "search" / f"{trial.run_id}.json"
-            jsonfile.write_text(path, make_record(trial, score=0.5 - trial.lr).to_json())
+            write_text(path, make_record(trial, score=0.5 - trial.lr).to_json())
     assert "lr 2e-05, not 1e-05" in results.cell()["why"]
 
 
