@@ -6,6 +6,10 @@ a defect of ours.
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class UserError(ValueError):
@@ -23,3 +27,18 @@ def nearest(name: object, valid: Iterable[str]) -> str:
     if close:
         return f' (did you mean "{close[0]}"?)'
     return f" (valid: {', '.join(names)})" if names else ""
+
+
+def first_complaint(error: "ValidationError", valid: Iterable[str]) -> str:
+    """The first complaint of pydantic in one line, with the value and, for a name, the nearest valid."""
+    found = error.errors()
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{first['loc'][-1]}: unknown key{nearest(first['loc'][-1], valid)}"
+    if first["type"] == "literal_error":
+        names = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return f"unknown value {first['input']!r}{nearest(first['input'], names)}"
+    if first["type"] in ("value_error", "missing"):
+        return ": ".join([*map(str, first["loc"][1:] or first["loc"]), message])
+    return f"{first['input']!r}: {message[0].lower()}{message[1:]}"

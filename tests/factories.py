@@ -10,6 +10,8 @@ from typing import Any
 from benchmark.records import predictions
 from benchmark.records.record import Inputs, Memory, Params, RunRecord, Scores, Times, Train, write
 from benchmark.records.spec import RunSpec
+from benchmark.run.settings import training_settings
+from benchmark.strategies import build
 from tasks.metrics import standard_error
 
 CURVE_COLUMNS = (
@@ -41,6 +43,11 @@ def make_spec(**fields: Any) -> RunSpec:
         "epochs": 3,
     }
     return RunSpec(**(usual | fields))
+
+
+def make_strategy(spec: RunSpec) -> Any:
+    """The spec's strategy, as a run makes it."""
+    return build(spec.strategy, training_settings(spec), spec.options)
 
 
 def make_record(

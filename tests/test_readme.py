@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from factories import make_spec, make_strategy
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -264,9 +265,9 @@ def test_the_example_strategy_works_as_one_file_and_one_line(tmp_path, monkeypat
     from transformers import BertConfig, BertForSequenceClassification
 
     from benchmark.matrices import matrix
-    from benchmark.strategies import STRATEGIES, strategy_class
+    from benchmark.strategies import STRATEGIES
 
-    file, line, _ = blocks("CONTRIBUTING.md", "python")
+    file, line, *_ = blocks("CONTRIBUTING.md", "python")
     ((name, place),) = eval(f"{{{line}}}").items()
     module = tmp_path / "added_strategy.py"
     module.write_text(file, encoding="utf-8")
@@ -283,7 +284,7 @@ def test_the_example_strategy_works_as_one_file_and_one_line(tmp_path, monkeypat
     (spec,) = cell.runs(None)
     sizes = dict(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
     model = BertForSequenceClassification(BertConfig(**sizes, intermediate_size=32))
-    strategy = strategy_class(name)(spec)
+    strategy = make_strategy(spec)
     prepared = strategy.prepare(model)
     trained = {name for name, p in prepared.named_parameters() if p.requires_grad}
     assert trained == {
@@ -306,6 +307,20 @@ def test_the_example_task_and_model_are_complete():
     ((_, place),) = eval(f"{{{blocks('CONTRIBUTING.md', 'python')[2]}}}").items()
     kind, _, location = place.partition(":")
     assert registry.source(location).kind == kind
+
+
+def test_the_example_optimizer_is_complete_as_one_entry(monkeypatch):
+    import torch
+
+    from benchmark import optimizers
+
+    line = blocks("CONTRIBUTING.md", "python")[3]
+    ((name, entry),) = eval(f"{{{line}}}", {"Optimizer": optimizers.Optimizer}).items()
+    monkeypatch.setitem(optimizers.OPTIMIZERS, name, entry)
+    spec = make_spec(optimizer=name, optimizer_options={"lambd": 1e-3})
+    optimizer, _ = make_strategy(spec).optimizer(torch.nn.Linear(2, 2), total_steps=1)
+    assert isinstance(optimizer, torch.optim.ASGD)
+    assert {group["lambd"] for group in optimizer.param_groups} == {1e-3}
 
 
 def test_the_example_experiment_is_a_matrix(tmp_path):

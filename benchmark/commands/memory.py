@@ -5,7 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.commands.options import (
+    RESULTS,
+    Results,
+    StrategyOptions,
+    TableFormat,
+    say,
+    strategy_options,
+)
 from benchmark.console import Format, show
 from benchmark.errors import UserError
 from benchmark.sizes import GIB, parse_bytes
@@ -20,8 +27,11 @@ def memory(
     ] = "fp32",
     batch_size: Annotated[int, typer.Option()] = 8,
     seq_len: Annotated[int, typer.Option()] = 512,
-    group_size: Annotated[int, typer.Option(min=1, help="HiFT's m, units per group.")] = 1,
-    order: Annotated[str, typer.Option(help="HiFT's order.")] = "bottom2up",
+    group_size: Annotated[
+        int | None, typer.Option(min=1, help="HiFT's m, units per group; 1 without it.")
+    ] = None,
+    order: Annotated[str | None, typer.Option(help="HiFT's order; bottom2up without it.")] = None,
+    option: StrategyOptions = None,
     attention: Annotated[
         str | None, typer.Option(help="eager or sdpa; what transformers chooses without it.")
     ] = None,
@@ -39,15 +49,18 @@ def memory(
     """Simulate a step's peak memory, group by group: what takes it, whether it fits, and what would fit."""
     from benchmark.memory import answer
     from benchmark.memory.setting import Setting
+    from benchmark.strategies import share_options
 
     if measure and budget is not None:
         raise UserError("--budget: is for a simulated peak; leave out --measure")
     limit = parse_bytes(budget) if budget is not None else None
+    names = [name.strip() for name in strategy.split(",")]
+    options = share_options(names, strategy_options(option, group_size=group_size, order=order))
     settings = [
         Setting(
             model=model,
             strategy=name,
-            options={"group_size": group_size, "order": order} if name == "hift" else {},
+            options=options[name],
             optimizer=optimizer,
             precision=precision,
             batch_size=batch_size,
@@ -55,7 +68,7 @@ def memory(
             attention=attention,
             checkpointing=checkpointing,
         )
-        for name in map(str.strip, strategy.split(","))
+        for name in names
     ]
     if measure:
         rows = [answer.measured(setting, Path(results) / "memory", say) for setting in settings]

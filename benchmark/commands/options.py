@@ -2,12 +2,15 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from benchmark.console import Format
+from benchmark.errors import UserError
 
 MatrixFile = Annotated[
     Path, typer.Argument(help="A matrix YAML, such as those in benchmark/matrices.")
@@ -25,6 +28,10 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", help="A folder laid out like the Hub, for `data: mirror`."),
 ]
+StrategyOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="A strategy's own option, as r=8 or targets=[q_proj, v_proj]."),
+]
 RESULTS, REPORTS = Path("results"), Path("reports")
 
 
@@ -37,3 +44,21 @@ def use_mirror(folder: Path | None) -> None:
     """Let `data: mirror` mean this folder, in the runs' processes too; None leaves it as it is."""
     if folder is not None:
         os.environ["HIFT_DATA_ROOT"] = str(folder.resolve())
+
+
+def strategy_options(texts: Sequence[str] | None, **flags: Any) -> dict[str, Any]:
+    """The strategies' options that a command was given: `flags` that are not None, and NAME=VALUE `texts`,
+    whose values are read as in a matrix. Raises UserError for any other text, and for a name given twice."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    for text in texts or ():
+        name, is_pair, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not name or not is_pair:
+            raise UserError(f"--option {text}: is not NAME=VALUE, such as group_size=2")
+        if name in given:
+            raise UserError(f"--option {text}: {name} is given twice")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"--option {text}: {value!r} is no value of a matrix") from None
+    return given

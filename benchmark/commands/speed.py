@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import RESULTS, Results, TableFormat, say
+from benchmark.commands.options import (
+    RESULTS,
+    Results,
+    StrategyOptions,
+    TableFormat,
+    say,
+    strategy_options,
+)
 from benchmark.console import Format, show
 from benchmark.errors import UserError
 
@@ -16,7 +23,10 @@ def speed(
         str, typer.Argument(help="A known shape, a local folder or a Hub id.")
     ] = "gpt2-12x512",
     strategies: Annotated[str, typer.Option(help="Names, with commas.")] = "full,hift,lora",
-    group_size: Annotated[int, typer.Option(min=1, help="HiFT's m.")] = 1,
+    group_size: Annotated[
+        int | None, typer.Option(min=1, help="HiFT's m, and the yardsticks'; 1 without it.")
+    ] = None,
+    option: StrategyOptions = None,
     optimizer: Annotated[str, typer.Option(help="The optimizer of every strategy.")] = "adamw",
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     seq_len: Annotated[int, typer.Option(min=1)] = 128,
@@ -31,7 +41,8 @@ def speed(
     format: TableFormat = Format.text,
 ) -> None:
     """Time strategies in turn on random weights: ratios to full fine-tuning, measured in one run."""
-    names = strategies.split(",")
+    names = [name.strip() for name in strategies.split(",")]
+    options = strategy_options(option, group_size=group_size)
     if save and evaluation:
         raise UserError("--save: keeps step times; leave out --evaluation")
     if save and "full" not in names:
@@ -57,7 +68,7 @@ def speed(
         rows = timing.measure(
             model,
             names,
-            group_size=group_size,
+            options=options,
             optimizer=optimizer,
             batch_size=batch_size,
             seq_len=seq_len,
@@ -68,7 +79,8 @@ def speed(
     if save:
         timed = speed_record.Timed(
             model=model,
-            group_size=group_size,
+            group_size=options.get("group_size", 1),
+            options=options,
             optimizer=optimizer,
             batch_size=batch_size,
             seq_len=seq_len,

@@ -13,7 +13,8 @@ from benchmark.engine.precision import lower
 from benchmark.engine.presets import badam, fpft, lisa
 from benchmark.engine.schedule import Position, Rate, Schedule
 from benchmark.engine.units import Unit, find_units
-from benchmark.engine.wrapped import OPTIMIZERS, decay_groups
+from benchmark.engine.wrapped import decay_groups
+from benchmark.optimizers import OPTIMIZERS
 
 __all__ = [
     "OPTIMIZERS",

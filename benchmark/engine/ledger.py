@@ -7,7 +7,7 @@ P + 3·P_max on the device (P_max the largest group). Activations are measured e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,52 +15,10 @@ from torch import nn
 
 from benchmark.engine.plan import Plan
 from benchmark.errors import UserError, nearest
+from benchmark.optimizers import OPTIMIZERS, Shape
 
-Shape = Sequence[int]
-SCALAR = 4  # torch keeps each tensor's step count as one fp32 number
-
-
-def _adam(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    return (2 + bool(options.get("amsgrad"))) * math.prod(shape) * size + SCALAR
-
-
-def _sgd(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    return math.prod(shape) * size if options.get("momentum") else 0
-
-
-def _adagrad(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    return math.prod(shape) * size + SCALAR
-
-
-def _rmsprop(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    moments = 1 + bool(options.get("momentum")) + bool(options.get("centered"))
-    return moments * math.prod(shape) * size + SCALAR
-
-
-def _adafactor(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    """Row and column sums of a matrix (of each matrix of a stack); the whole for a vector."""
-    if len(shape) < 2:
-        return math.prod(shape) * size + SCALAR
-    *stack, rows, columns = shape
-    return math.prod(stack) * (rows + columns) * size + SCALAR
-
-
-def _lion(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    return math.prod(shape) * size
-
-
-# name -> bytes of one tensor's state, given its shape, bytes per element and the options
-STATE: dict[str, Callable[[Shape, int, Mapping[str, Any]], int]] = {
-    "adam": _adam,
-    "adamw": _adam,
-    "radam": _adam,
-    "sgd": _sgd,
-    "sgdm": lambda shape, size, options: _sgd(shape, size, {"momentum": 0.9, **options}),
-    "adagrad": _adagrad,
-    "rmsprop": _rmsprop,
-    "adafactor": _adafactor,
-    "lion": _lion,
-}
+CLOSED = {name: entry.state for name, entry in OPTIMIZERS.items() if entry.state is not None}
+"""Optimizers whose state has a closed form."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +47,7 @@ class Ledger:
     """Bytes of a run that follows `plan`, step by step.
 
     shapes: every parameter's, frozen ones too. weight_size: bytes per weight (4 fp32, 2 bf16 or
-    fp16). optimizer: a name in STATE, with the options it gets. idle and master as in the engine.
+    fp16). optimizer: a name in CLOSED, with the options it gets. idle and master as in the engine.
     """
 
     plan: Plan
@@ -101,9 +59,9 @@ class Ledger:
     master: str = "none"
 
     def __post_init__(self) -> None:
-        if self.optimizer not in STATE:
+        if self.optimizer not in CLOSED:
             raise UserError(
-                f'no closed form for "{self.optimizer}"{nearest(self.optimizer, STATE)}'
+                f'no closed form for "{self.optimizer}"{nearest(self.optimizer, CLOSED)}'
             )
 
     @classmethod
@@ -163,5 +121,6 @@ class Ledger:
 
     def _state(self, names: set[str]) -> int:
         size = 4 if self.master != "none" else self.weight_size
-        state, options = STATE[self.optimizer], self.options or {}
+        state = CLOSED[self.optimizer]
+        options = {**OPTIMIZERS[self.optimizer].implied, **(self.options or {})}
         return sum(state(self.shapes[name], size, options) for name in names)

@@ -1,7 +1,7 @@
 """The wrapped optimizer: found by class or name, its options and parameter groups checked.
 
-No update rule lives in this project: torch.optim, bitsandbytes and lion-pytorch are used as they
-are.
+No update rule lives in this project: those of `benchmark.optimizers` and any other torch class are used
+as they are.
 """
 
 from __future__ import annotations
@@ -14,34 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.errors import UserError, nearest
-
-# name -> (modules that have it, class, options that make it what its name says)
-_NAMED: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
-    "sgdm": (("torch.optim",), "SGD", {"momentum": 0.9}),
-    "lion": (("lion_pytorch", "bitsandbytes.optim"), "Lion", {}),
-    "adam8bit": (("bitsandbytes.optim",), "Adam8bit", {}),
-    "adamw8bit": (("bitsandbytes.optim",), "AdamW8bit", {}),
-    "adagrad8bit": (("bitsandbytes.optim",), "Adagrad8bit", {}),
-    "rmsprop8bit": (("bitsandbytes.optim",), "RMSprop8bit", {}),
-    "lion8bit": (("bitsandbytes.optim",), "Lion8bit", {}),
-    "sgdm8bit": (("bitsandbytes.optim",), "SGD8bit", {"momentum": 0.9}),
-} | {
-    name.lower(): (("torch.optim",), name, {})
-    for name in (
-        "Adam",
-        "AdamW",
-        "SGD",
-        "Adagrad",
-        "Adafactor",
-        "RMSprop",
-        "NAdam",
-        "RAdam",
-        "Muon",
-    )
-    if hasattr(torch.optim, name)  # Muon came with torch 2.9
-}
-OPTIMIZERS = tuple(sorted(_NAMED))
+from benchmark.errors import UserError
+from benchmark.optimizers import find
 
 
 def find_optimizer(
@@ -54,20 +28,17 @@ def find_optimizer(
     """
     implied: dict[str, Any] = {}
     if isinstance(optimizer, str):
-        key = optimizer.lower().replace("_", "")
-        if key not in _NAMED:
-            raise UserError(f'unknown optimizer "{optimizer}"{nearest(key, OPTIMIZERS)}')
-        modules, name, implied = _NAMED[key]
+        entry = find(optimizer.lower().replace("_", ""))
+        name, modules, implied = entry.class_name, entry.modules, dict(entry.implied)
         found = next((c for m in modules if (c := _import(m, name)) is not None), None)
         if found is None:
-            packages = " or ".join(m.partition(".")[0].replace("_", "-") for m in modules)
-            raise UserError(f'optimizer "{optimizer}" needs the package {packages}')
+            raise UserError(f'optimizer "{optimizer}" needs {name} of {" or ".join(modules)}')
         optimizer = found
     if not (isinstance(optimizer, type) and issubclass(optimizer, torch.optim.Optimizer)):
         raise UserError(f"optimizer must be a torch.optim class or a name: {optimizer!r}")
     if issubclass(optimizer, torch.optim.LBFGS):
         raise UserError("LBFGS flattens one fixed list of parameters and cannot switch groups")
-    return optimizer, dict(implied)
+    return optimizer, implied
 
 
 @dataclass
@@ -132,6 +103,43 @@ def build(
         return cls(groups, **options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{cls.__name__}: {error}") from error
+
+
+def all_at_once(
+    model: nn.Module,
+    optimizer: str | type[torch.optim.Optimizer],
+    *,
+    weight_decay: float,
+    **options: Any,
+) -> torch.optim.Optimizer:
+    """The optimizer itself over all that trains in `model`, with decay on matrices alone.
+
+    Raises UserError for an unknown optimizer and for options that it refuses.
+    """
+    cls, implied = find_optimizer(optimizer)
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    hyper = hyper_groups(decay_groups(model, weight_decay), trainable)
+    members = [[trainable[name] for name in h.names] for h in hyper]
+    return build(cls, hyper, members, implied | options)
+
+
+def over(
+    parameters: Sequence[torch.Tensor],
+    optimizer: str | type[torch.optim.Optimizer],
+    **options: Any,
+) -> torch.optim.Optimizer:
+    """The optimizer itself over these tensors. Raises UserError for options that it refuses."""
+    cls, implied = find_optimizer(optimizer)
+    return build(cls, [HyperGroup({}, [])], [parameters], implied | options)
+
+
+def check_values(optimizer: str | type[torch.optim.Optimizer], options: Mapping[str, Any]) -> None:
+    """Build the optimizer over a small matrix: bad options fail here, before there is a model.
+
+    Raises UserError for an unknown optimizer, a missing package, and options that the class refuses.
+    """
+    given = {k: v for k, v in options.items() if k != "fused"}  # a matter of the real device
+    over([nn.Parameter(torch.zeros(2, 2))], optimizer, **given)
 
 
 def check_options(

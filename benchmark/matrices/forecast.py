@@ -73,6 +73,7 @@ def simulated(spec: RunSpec) -> int | None:
         strategy=spec.strategy,
         options=spec.options,
         optimizer=spec.optimizer,
+        optimizer_options=spec.optimizer_options,
         precision=spec.precision,
         batch_size=spec.batch_size * _inputs(adapter.config),
         seq_len=spec.max_length,

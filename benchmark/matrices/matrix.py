@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 import tasks.base
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError, first_complaint, nearest
 from benchmark.matrices.search import Search
 from benchmark.records.spec import TRAINING, RunSpec
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
@@ -196,7 +196,7 @@ def _cell(
         searched = search is not None and "lr" not in settings
         search = Search.model_validate(search) if searched else None
     except ValidationError as error:
-        raise fail("search", _first(error, Search.model_fields)) from None
+        raise fail("search", first_complaint(error, Search.model_fields)) from None
     options = {key: settings.pop(key) for key in list(settings) if key in options_type.model_fields}
     for key in settings:
         if key not in SETTINGS:
@@ -208,7 +208,7 @@ def _cell(
         options = options_type.model_validate(options).model_dump(exclude_defaults=True)
     except ValidationError as error:
         raise fail(
-            str(error.errors()[0]["loc"][0]), _first(error, options_type.model_fields)
+            str(error.errors()[0]["loc"][0]), first_complaint(error, options_type.model_fields)
         ) from None
     fixed = {
         **settings,
@@ -220,28 +220,13 @@ def _cell(
     try:
         specs = cell.trials() + cell.runs(search.lr[0] if search else None)
     except ValidationError as error:
-        message = _first(error, RunSpec.model_fields)
+        message = first_complaint(error, RunSpec.model_fields)
         named = message.partition(":")[0]  # what contradicts itself has no one place
         key = str((error.errors()[0]["loc"] or (named if named in SETTINGS else "epochs",))[0])
         raise fail("seeds" if key == "seed" else key, message) from None
     return Cell(
         task, model, strategy, label, tuple(s.seed for s in specs[-len(seeds) :]), fixed, search
     )
-
-
-def _first(error: ValidationError, valid: Mapping[str, Any]) -> str:
-    """The first complaint of pydantic in one line, with the value and, for a name, the nearest valid."""
-    found = error.errors()
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        return f"{first['loc'][-1]}: unknown key{nearest(first['loc'][-1], valid)}"
-    if first["type"] == "literal_error":
-        names = first["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
-        return f"unknown value {first['input']!r}{nearest(first['input'], names)}"
-    if first["type"] in ("value_error", "missing"):
-        return ": ".join([*map(str, first["loc"][1:] or first["loc"]), message])
-    return f"{first['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -78,6 +78,6 @@ def check_any_fits(settings: Sequence[Setting], budget: int, device: str) -> Non
 
 
 def _named(setting: Setting) -> dict[str, Any]:
-    return {"strategy": setting.strategy, "m": setting.options.get("group_size")} | {
+    return {"strategy": setting.strategy, "m": setting.group_size} | {
         name: getattr(setting, name) for name in NAMED
     }

@@ -71,14 +71,15 @@ def what_fits(
     device: str = "cuda",
     report: Callable[[str], None] = lambda s: None,
 ) -> dict[str, Largest]:
-    """The largest batch_size, seq_len and (HiFT) group_size, each with the rest as it is."""
+    """The largest batch_size, seq_len and group_size (of a method that has one), each with the rest as it
+    is."""
     with_positions, units = _bounds(setting)
     bounds = {
         "batch_size": (setting.batch_size, 1, LIMIT),
         "seq_len": (setting.seq_len, SHORTEST, with_positions or LIMIT),
     }
-    if setting.strategy == "hift":
-        bounds["group_size"] = (int(setting.options.get("group_size", 1)), 1, units)
+    if setting.group_size is not None:
+        bounds["group_size"] = (setting.group_size, 1, units)
     found = {}
     for field, (start, low, high) in bounds.items():
 
@@ -93,7 +94,7 @@ def what_fits(
 def smallest(setting: Setting, *, device: str = "cuda") -> simulate.Peak:
     """The peak with all that can be small as small as can be: one example of two tokens, m = 1."""
     least: dict[str, Any] = {"batch_size": 1, "seq_len": SHORTEST}
-    if setting.strategy == "hift":
+    if setting.group_size is not None:
         least["group_size"] = 1
     return simulate.peak(setting.but(**least), device=device)
 

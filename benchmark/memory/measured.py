@@ -32,7 +32,8 @@ LIBRARIES = GIB
 class Measured:
     """Bytes. phases: the peak of forward, backward and step over a sweep; load_peak: that of moving the model
     to the device and building the optimizer. `peak` is the largest of them, None where memory ran out.
-    predicted: the simulated peak of the same device kind. rss: the process's."""
+    predicted: the simulated peak of the same device kind. rss: the process's. group_size: m, where the
+    method has one."""
 
     setting: dict[str, Any]
     setting_hash: str
@@ -47,6 +48,7 @@ class Measured:
     environment: dict[str, Any]
     code: dict[str, Any]
     load_peak: int | None = None
+    group_size: int | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @property
@@ -64,8 +66,12 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
 
     from benchmark.memory import simulate
 
-    if setting.precision == "mixed" and setting.strategy == "hift":
-        raise UserError("precision mixed with hift is the paper's; the engine runs mixed_hi")
+    if setting.idle_masters_on_device:
+        real = setting.kind.simulated_precisions[setting.precision]
+        raise UserError(
+            f"strategy {setting.strategy}: precision {setting.precision} is only simulated; its step "
+            f"runs in {real}"
+        )
     cuda = torch.cuda.is_available()
     if setting.precision == "fp16" and not cuda:
         raise UserError("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
@@ -86,6 +92,7 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
         setting=dataclasses.asdict(setting),
         setting_hash=setting.hash,
         predicted=predicted.total,
+        group_size=setting.group_size,
         environment=environment.environment(),
         code=environment.code(),
         **json.loads(child.stdout.splitlines()[-1]),

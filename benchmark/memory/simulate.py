@@ -227,13 +227,13 @@ class _Sweep:
         now = state_bytes(self.optimizer)
         held = {"optimizer_state": now["device"]["optimizer_state"]}
         held["master"] = now["device"]["master"]
-        if self.training.setting.precision == "mixed":
+        if self.training.setting.idle_masters_on_device:
             held["master"] += now["host"].get("master", 0)
         return held
 
     def _peak(self, index: int, moment: str, kinds: Mapping[str, int], standing: int) -> Peak:
         host = dict(state_bytes(self.optimizer)["host"])
-        if self.training.setting.precision == "mixed":
+        if self.training.setting.idle_masters_on_device:
             host.pop("master", None)
         return Peak(
             **{kind: kinds.get(kind, 0) for kind in KINDS},
@@ -255,7 +255,7 @@ class _Sweep:
         for old, new in {pair for pair in pairwise(turns) if len(self.groups) > 1}:
             a, b = found[old], found[new]
             masters = (
-                a.master if self.training.setting.precision == "mixed" else a.master + b.master
+                a.master if self.training.setting.idle_masters_on_device else a.master + b.master
             )
             kinds = {
                 "parameters": a.parameters,

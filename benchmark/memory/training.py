@@ -11,14 +11,12 @@ import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmark.engine import find_units
 from benchmark.errors import UserError
 from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.setting import Setting
 from benchmark.models import shapes
 from benchmark.models.precision import autocast
 from benchmark.models.registry import HEADS, source
-from benchmark.strategies import strategy_class
 from benchmark.strategies.base import TuningStrategy
 
 
@@ -53,8 +51,7 @@ class Training:
         if setting.checkpointing:
             _checkpoint(base)
         self._head, self._regression = head(type(base), base.config), base.config.num_labels == 1
-        spec = setting.spec(**_as_the_engine_says(setting, base))
-        strategy = strategy_class(spec.strategy)(spec)
+        strategy = setting.built()
         self.model = strategy.prepare(base).train()
         if not any(p.requires_grad for p in self.model.parameters()):
             raise UserError(f"strategy {setting.strategy} trains nothing, so it has no step")
@@ -184,18 +181,6 @@ def _check_length(model: nn.Module, setting: Setting) -> None:
         raise UserError(
             f"seq_len: {setting.seq_len} is more than the {limit} positions of {setting.model}"
         )
-
-
-def _as_the_engine_says(setting: Setting, model: nn.Module) -> dict[str, Any]:
-    """The RunSpec fields by which the engine does what RunSpec has no word for: precision mixed."""
-    if setting.precision != "mixed":
-        return {}
-    if setting.strategy not in ("full", "hift"):
-        raise UserError(f"precision mixed is for full and hift, not {setting.strategy}")
-    fields: dict[str, Any] = {"strategy": "hift", "precision": "mixed_hi"}
-    if setting.strategy == "full":  # one group of all units, whose masters are all active
-        fields["options"] = {"group_size": len(find_units(model))}
-    return fields
 
 
 def _checkpoint(model: Any) -> None:

@@ -18,22 +18,23 @@ from pydantic import (
     model_validator,
 )
 
+from benchmark import optimizers
+from benchmark.errors import UserError
 from benchmark.files import file_stem
 
 Positive = Annotated[int, Field(ge=1)]
-Optimizer = Literal["adamw", "sgd", "sgdm", "adagrad", "adafactor", "rmsprop", "lion"]
+OptimizerOption = int | float | bool | tuple[float | None, ...]
 SAMPLING = 2
 """Version of how rows are drawn, held out and put in order (benchmark/data). It is part of every hash, so no
 run in an older order counts as done."""
 TRAINING = frozenset(
     {
-        *("optimizer", "fused", "lr", "weight_decay", "schedule", "warmup", "clip", "epochs"),
-        *("max_steps", "batch_size", "group_by_length", "accumulate", "select", "eval_every"),
+        *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
+        *("clip", "epochs", "max_steps", "batch_size", "group_by_length", "accumulate"),
+        *("select", "eval_every"),
     }
 )
 """Fields of RunSpec that a run which trains nothing has no use for."""
-FUSED = ("adamw", "sgd", "sgdm", "adagrad")
-"""Optimizers that have a fused kernel in torch."""
 
 
 class Strict(BaseModel):
@@ -78,7 +79,8 @@ class RunSpec(Strict):
     too_long: Literal["drop", "truncate", "error"] = "drop"
     demonstrations: Annotated[int, Field(ge=0)] = 0
 
-    optimizer: Optimizer = "adamw"
+    optimizer: str = "adamw"
+    optimizer_options: dict[str, OptimizerOption] = Field(default_factory=dict)
     fused: bool = False
     lr: Annotated[float, Field(gt=0)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -94,6 +96,12 @@ class RunSpec(Strict):
     precision: Literal["fp32", "bf16", "fp16", "mixed_hi"] = "fp32"
     select: Literal["last", "best", "best_loss"] = "last"
     eval_every: Positive | None = None
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, name: str) -> str:
+        optimizers.find(name)
+        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunSpec":
@@ -114,10 +122,13 @@ class RunSpec(Strict):
             raise ValueError(
                 f"select: {self.select} needs dev_examples, a slice held out of train to select on"
             )
-        if self.fused and self.optimizer not in FUSED:
-            raise ValueError(
-                f"fused: torch has it for {', '.join(FUSED)}, not for {self.optimizer}"
-            )
+        try:
+            optimizers.check_options(self.optimizer, self.optimizer_options)
+        except UserError as error:
+            raise ValueError(f"optimizer_options: {error}") from None
+        if self.fused and self.optimizer not in optimizers.FUSED:
+            has = ", ".join(optimizers.FUSED)
+            raise ValueError(f"fused: torch has it for {has}, not for {self.optimizer}")
         return self
 
     @property

@@ -21,7 +21,9 @@ def check(
     source: Source,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Raises Unsupported for what cannot work, UserError for more tokens than the model can read."""
+    """Raises Unsupported for what cannot work, UserError for more tokens than the model can read and for
+    options of the optimizer whose values it refuses."""
+    strategy.check()
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
     registry.check_head(source, adapter.head)

@@ -18,6 +18,7 @@ from typing import Any
 import lightning
 
 import tasks.base
+from benchmark import strategies
 from benchmark.data import examples, loaders
 from benchmark.errors import Unsupported, UserError
 from benchmark.files import write_text
@@ -28,9 +29,9 @@ from benchmark.records.record import Inputs, RunRecord, Times, curve_text, write
 from benchmark.records.spec import RunSpec
 from benchmark.run import compatibility, evaluation
 from benchmark.run.module import PRECISIONS, FineTuning
+from benchmark.run.settings import training_settings
 from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.run.validation import Validation
-from benchmark.strategies import strategy_class
 from tasks.metrics import NotFinite
 
 Report = Callable[[dict[str, Any]], None]
@@ -51,7 +52,7 @@ def run(
     started = datetime.datetime.now(datetime.UTC)
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
-    strategy = strategy_class(spec.strategy)(spec)
+    strategy = strategies.build(spec.strategy, training_settings(spec), spec.options)
     task = tasks.base.load(spec.task)
     adapter = tasks.base.adapter(task)
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))

@@ -96,7 +96,7 @@ def shape(model: str) -> tuple[tuple[Unit, ...], dict[str, tuple[int, ...]]]:
 def held(model: str, optimizer: str, precision: str, method: str, *, group_size: int = 1) -> Held:
     """The fullest step of `method` (FPFT or HiFT at m = group_size), by the ledger.
 
-    optimizer is a name in STATE of the engine's ledger; precision one of PRECISIONS.
+    optimizer is a name in CLOSED of the engine's ledger; precision one of PRECISIONS.
     """
     from benchmark.engine import Ledger, make_plan
 

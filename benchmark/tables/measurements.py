@@ -31,7 +31,8 @@ def _row(one: Measured) -> dict[str, Any]:
     out = one.status == "oom"
     close = error is not None and abs(error) <= TOLERANCE[one.kind]
     return {name: one.setting[name] for name in names} | {
-        "m": one.setting["options"].get("group_size"),
+        "m": one.group_size
+        or one.setting["options"].get("group_size"),  # older records lack the first
         "batch_size": one.setting["batch_size"],
         "seq_len": one.setting["seq_len"],
         "device": one.device,

@@ -44,7 +44,7 @@ def _row(timed: Timed, row: Row) -> dict[str, Any]:
         "batch_size": timed.batch_size,
         "seq_len": timed.seq_len,
         "name": row.name,
-        "m": timed.group_size if row.name in ("hift", "limit", "bare") else None,
+        "m": row.m,
         "mean_ms": row.mean_ms,
         "ratio_to_full": row.ratio_to_full,
         "ratio_low": row.ratio_low,

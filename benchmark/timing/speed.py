@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 
-from benchmark.engine import find_units, make_plan
-from benchmark.errors import UserError, nearest
+from benchmark.engine import Group, find_units, make_plan
+from benchmark.engine.wrapped import over
 from benchmark.measure.optimizer_state import state_bytes
 from benchmark.models import shapes
-from benchmark.records.spec import RunSpec
-from benchmark.strategies import STRATEGIES, strategy_class
+from benchmark.strategies import build, share_options
+from benchmark.strategies.settings import TrainingSettings
 
 Batch = dict[str, torch.Tensor]
 YARDSTICKS = ("forward", "limit", "bare")
@@ -34,6 +34,7 @@ class _Cell:
     name: str
     step: Callable[[], None]
     state: Callable[[], int] = lambda: 0
+    m: int | None = None
     ms: list[float] = field(default_factory=list)
     saved: int = 0
     peak_state: int = 0
@@ -58,7 +59,7 @@ def measure(
     model: str,
     strategies: Sequence[str],
     *,
-    group_size: int = 1,
+    options: Mapping[str, Any] | None = None,
     optimizer: str = "adamw",
     batch_size: int = 8,
     seq_len: int = 128,
@@ -69,26 +70,22 @@ def measure(
     `full`, with its range over the sweeps, and of `limit`, and bytes of saved activations and of optimizer
     state on the device (the largest over a sweep).
 
-    Raises UserError for unknown names.
+    options: those of the strategies, each given to all that have it; `group_size` is that of the yardsticks
+    too. Raises UserError for unknown names and for an option that no strategy has.
     """
-    for name in strategies:
-        if name not in STRATEGIES:
-            raise UserError(f"speed: unknown strategy {name!r}{nearest(name, STRATEGIES)}")
+    shared = share_options(strategies, options or {})
+    group_size = (options or {}).get("group_size", 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     base = shapes.build(model, str(device)).train()
     batch = _batch(base, batch_size, seq_len, device)
-    groups = make_plan(find_units(base), group_size=group_size, order="top2down").groups
-    spec = {"group_size": group_size, "order": "top2down"}
+    groups = make_plan(find_units(base), group_size=group_size).groups
     cells = [
         _forward(base, batch),
-        _bare("limit", base, batch, groups, None),
-        _bare("bare", base, batch, groups, optimizer),
+        _bare("limit", base, batch, groups, group_size, None),
+        _bare("bare", base, batch, groups, group_size, optimizer),
     ]
-    cells += [
-        _strategy(name, base, batch, optimizer, spec if name == "hift" else {})
-        for name in strategies
-    ]
+    cells += [_strategy(name, base, batch, optimizer, shared[name]) for name in strategies]
     total = len(groups) * (sweeps + 2)
     for step in range(total):
         for cell in cells:
@@ -111,6 +108,7 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
     ratios = _ratios(cell.ms, full.ms, sweep) if full else []
     return {
         "name": cell.name,
+        "m": cell.m,
         "median_ms": round(statistics.median(times), 3),
         "p90_ms": round(times[int(0.9 * (len(times) - 1))], 3),
         "mean_ms": round(mean, 3),
@@ -140,16 +138,10 @@ def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> B
 
 
 def _strategy(
-    name: str, base: Any, batch: Batch, optimizer_name: str, options: dict[str, Any]
+    name: str, base: Any, batch: Batch, optimizer_name: str, options: Mapping[str, Any]
 ) -> _Cell:
     """A cell that steps as a training loop would, with the suite's own strategy."""
-    spec = RunSpec(
-        **{"matrix": "speed", "task": "speed", "task_version": 1, "model": "speed", "data": "twin"},
-        **{"strategy": name, "label": name, "seed": 0, "max_steps": 1, "lr": LR},
-        optimizer=optimizer_name,
-        options=options,
-    )
-    strategy = strategy_class(name)(spec)
+    strategy = build(name, TrainingSettings(lr=LR, optimizer=optimizer_name), options)
     model = strategy.prepare(copy.deepcopy(base)).train()
     optimizer, scheduler = strategy.optimizer(model, 10**6)
 
@@ -159,7 +151,12 @@ def _strategy(
         scheduler.step()
         optimizer.zero_grad()
 
-    return _Cell(name, step, lambda: state_bytes(optimizer)["device"]["optimizer_state"])
+    return _Cell(
+        name,
+        step,
+        lambda: state_bytes(optimizer)["device"]["optimizer_state"],
+        getattr(strategy.options, "group_size", None),
+    )
 
 
 def _forward(base: Any, batch: Batch) -> _Cell:
@@ -172,16 +169,18 @@ def _forward(base: Any, batch: Batch) -> _Cell:
 
 
 def _bare(
-    name: str, base: Any, batch: Batch, groups: Sequence[Any], optimizer: str | None
+    name: str,
+    base: Any,
+    batch: Batch,
+    groups: Sequence[Group],
+    group_size: int,
+    optimizer: str | None,
 ) -> _Cell:
     """HiFT written out: freeze by hand, one optimizer per group; without any, its limit."""
-    from benchmark.engine.wrapped import find_optimizer
-
     model = copy.deepcopy(base).requires_grad_(False)
     named = dict(model.named_parameters())
-    members = [[named[n] for n in group.parameters] for group in reversed(groups)]
-    kind, implied = find_optimizer(optimizer) if optimizer else (None, {})
-    optimizers = [kind(group, lr=LR, **implied) if kind else None for group in members]
+    members = [[named[n] for n in group.parameters] for group in groups]
+    optimizers = [over(group, optimizer, lr=LR) if optimizer else None for group in members]
     turns = itertools.cycle(zip(members, optimizers, strict=True))
 
     def step() -> None:
@@ -195,7 +194,7 @@ def _bare(
             parameter.requires_grad_(False)
             parameter.grad = None
 
-    return _Cell(name, step)
+    return _Cell(name, step, m=group_size)
 
 
 class _saved_bytes:

@@ -21,7 +21,8 @@ BUSY = 0.25
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """The steps of one strategy or yardstick, in ms and as ratios of means. `ratio_low`, `ratio_high`: the
-    extremes of the ratio to full over the timed sweeps. Bytes are the largest of any step."""
+    extremes of the ratio to full over the timed sweeps. Bytes are the largest of any step. `m`: units per
+    group, where there are groups."""
 
     name: str
     median_ms: float
@@ -34,11 +35,13 @@ class Row:
     saved_activation_bytes: int
     state_bytes: int
     steps: int
+    m: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """One timing. `load`: how many processes ran or waited to run, on average, in the minute before it."""
+    """One timing. `group_size`: m of the yardsticks. `options`: the strategies' own, as far as they were
+    given. `load`: how many processes ran or waited to run, on average, in the minute before it."""
 
     model: str
     group_size: int
@@ -51,6 +54,7 @@ class Timed:
     rows: list[Row]
     environment: dict[str, Any]
     code: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
     schema_version: int = field(default=SCHEMA_VERSION)
 
 

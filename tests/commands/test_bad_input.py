@@ -65,8 +65,17 @@ MATRIX = {
         "m.yaml: strategies.hift.order: unknown value 'bottomup' (did you mean \"bottom2up\"?)",
     ),
     "unknown optimizer": (
-        *("lr:", "optimizer: adamv, lr:"),
-        "m.yaml: defaults.optimizer: unknown value 'adamv' (did you mean \"adamw\"?)",
+        *("lr:", "optimizer: adamww, lr:"),
+        "m.yaml: defaults.optimizer: unknown optimizer 'adamww' (did you mean \"adamw\"?)",
+    ),
+    "unknown optimizer option": (
+        *("lr:", "optimizer_options: {beta: [0.9, 0.95]}, lr:"),
+        "m.yaml: defaults.optimizer_options: optimizer adamw has no option beta "
+        '(did you mean "betas"?)',
+    ),
+    "rate as an option of the optimizer": (
+        *("lr:", "optimizer_options: {weight_decay: 0.1}, lr:"),
+        "m.yaml: defaults.optimizer_options: weight_decay is a setting of its own",
     ),
     "unknown source": (
         *("twin", "twins"),

@@ -106,6 +106,21 @@ def test_the_command_says_what_fits(cli):
     assert full["fits"] == (full["most_batch_size"] >= 2) and full["most_group_size"] is None
 
 
+def test_every_strategy_gets_those_of_the_options_that_it_has(cli):
+    call = ("memory", folder("llama"), "--batch-size", "2", "--seq-len", "16", "--format", "json")
+    more = ("--strategy", "full,hift,lora", "--group-size", "2", "--option", "r=4")
+    code, out, _ = cli(*call, *more)
+    assert code == 0
+    full, hift, lora = json.loads(out)
+    assert (full["m"], hift["m"], lora["m"]) == (None, 2, None)
+    hift_alone = setting("llama", batch_size=2, seq_len=16, options={"group_size": 2})
+    lora_alone = setting("llama", batch_size=2, seq_len=16, strategy="lora", options={"r": 4})
+    assert hift["peak_bytes"] == simulate.peak(hift_alone).total
+    assert lora["peak_bytes"] == simulate.peak(lora_alone).total
+    default = setting("llama", batch_size=2, seq_len=16, strategy="lora")
+    assert lora["peak_bytes"] < simulate.peak(default).total
+
+
 def test_the_command_in_text(cli):
     code, out, err = cli("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8")
     assert code == 0
@@ -129,9 +144,18 @@ def test_the_command_in_csv_is_in_bytes(cli):
         (["--budget", "24GiB", "--measure"], "leave out --measure"),
         (["--budget", "ten"], "'ten'"),
         (["--precision", "fp8"], "mixed_hi"),
-        (["--optimizer", "adamv"], "adamw"),
+        (["--optimizer", "adamww"], "adamw"),
         (["--strategy", "hift,fulll"], "full"),
         (["--order", "up"], "order"),
+        (["--strategy", "full", "--group-size", "2"], "strategy full has no option group_size"),
+        (
+            ["--strategy", "full,lora", "--order", "random"],
+            "none of full, lora has an option order",
+        ),
+        (["--strategy", "hift", "--option", "r=8"], "strategy hift has no option r"),
+        (["--strategy", "lora", "--option", "r=eight"], "strategy lora: r: 'eight'"),
+        (["--option", "group_size"], "--option group_size: is not NAME=VALUE"),
+        (["--group-size", "2", "--option", "group_size=3"], "group_size is given twice"),
         (["--device", "tpu"], "cuda or cpu"),
         (["--seq-len", "4096"], "64 positions"),
     ],

@@ -145,7 +145,7 @@ def test_on_a_gpu_a_foreach_optimizer_takes_temporaries_of_the_whole_group():
     [
         ({"strategy": "hitf"}, "hift"),
         ({"strategy": "none"}, "trains nothing"),
-        ({"optimizer": "adamv"}, "adamw"),
+        ({"optimizer": "adamww"}, "adamw"),
         ({"precision": "fp8"}, "mixed_hi"),
         ({"attention": "flash"}, "sdpa"),
         ({"batch_size": 0}, "batch_size"),
@@ -154,7 +154,7 @@ def test_on_a_gpu_a_foreach_optimizer_takes_temporaries_of_the_whole_group():
         ({"options": {"group_sise": 1}}, "group_sise"),
         ({"options": {"group_size": 7}}, "6 units"),
         ({"strategy": "lora", "precision": "mixed_hi"}, "no precision mixed_hi"),
-        ({"strategy": "lora", "precision": "mixed"}, "full and hift"),
+        ({"strategy": "lora", "precision": "mixed"}, "no precision mixed, only fp32"),
         ({"model": "lama-7b"}, "llama-7b"),
     ],
     ids=str,

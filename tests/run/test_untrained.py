@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from factories import make_spec
+from factories import make_spec, make_strategy
 
 import tasks.base
 from benchmark.data import examples
@@ -15,7 +15,6 @@ from benchmark.records import consistency
 from benchmark.records import record as records
 from benchmark.records.spec import RunSpec
 from benchmark.run import recipe
-from benchmark.strategies import strategy_class
 
 USUAL = {
     "task": "mezo/sst2",
@@ -169,7 +168,7 @@ def test_a_setting_without_a_use_is_refused_where_it_stands(load, old, new, said
 @pytest.mark.parametrize("fields", [{"strategy": "none"}, {"strategy": "full", "lr": None}])
 def test_a_strategy_and_its_spec_agree_on_whether_something_trains(fields):
     with pytest.raises((UserError, ValueError), match="lr"):
-        strategy_class(fields["strategy"])(make_spec(**fields))
+        make_strategy(make_spec(**fields))
 
 
 def test_a_specs_own_rules_survive_its_json():

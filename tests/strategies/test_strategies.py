@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
-from factories import make_spec
+from factories import make_spec, make_strategy
 from pydantic import ValidationError
 
 from benchmark.errors import Unsupported, UserError
@@ -39,7 +39,7 @@ def trained(request, loaded):
     """A strategy taken through STEPS steps; what each step's gradients were of, and what moved."""
     name, model, batch = loaded
     spec = make_spec(strategy=request.param, model=name, lr=1e-2, epochs=None, max_steps=STEPS)
-    strategy = strategy_class(request.param)(spec)
+    strategy = make_strategy(spec)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     model = strategy.prepare(copy.deepcopy(model)).train()
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -164,9 +164,7 @@ def test_every_line_of_strategies_is_a_class_named_by_one_file():
 
 def test_more_units_to_a_group_than_there_are_is_refused_by_name(loaded):
     name, model, _ = loaded
-    strategy = strategy_class("hift")(
-        make_spec(strategy="hift", options={"group_size": 7}, model=name)
-    )
+    strategy = make_strategy(make_spec(strategy="hift", options={"group_size": 7}, model=name))
     with pytest.raises(UserError, match="group_size 7 is more than the 6 units"):
         strategy.optimizer(copy.deepcopy(model), STEPS)
 
@@ -183,7 +181,7 @@ def test_more_units_to_a_group_than_there_are_is_refused_by_name(loaded):
 )
 def test_lora_trains_what_is_new_of_every_head(name, head, new):
     model = registry.load_model(registry.source(name), head, 1)
-    strategy = strategy_class("lora")(make_spec(strategy="lora", model=name))
+    strategy = make_strategy(make_spec(strategy="lora", model=name))
     prepared = strategy.prepare(model)
     trains = {n for n, p in prepared.named_parameters() if p.requires_grad and "lora_" not in n}
     assert bool(trains) == bool(new) and all(f".{new}." in n for n in trains)
@@ -194,7 +192,7 @@ def test_lora_trains_what_is_new_of_every_head(name, head, new):
 
 def test_lora_names_a_target_that_is_not_in_the_model(loaded):
     name, model, _ = loaded
-    strategy = strategy_class("lora")(
+    strategy = make_strategy(
         make_spec(strategy="lora", options={"targets": ["no_such"]}, model=name)
     )
     with pytest.raises(UserError, match=r"strategy lora: .*no_such"):
@@ -204,7 +202,7 @@ def test_lora_names_a_target_that_is_not_in_the_model(loaded):
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"hift"}))
 def test_mixed_hi_is_for_what_has_master_weights(name):
     with pytest.raises(Unsupported, match=f"strategy {name} has no precision mixed_hi"):
-        strategy_class(name)(make_spec(strategy=name, precision="mixed_hi"))
+        make_strategy(make_spec(strategy=name, precision="mixed_hi"))
 
 
 def rates_of(optimizer, scheduler, steps):
@@ -220,7 +218,7 @@ def rates_of(optimizer, scheduler, steps):
 def test_the_rate_of_full_is_transformers_schedule(loaded, shape):
     name, model, _ = loaded
     spec = make_spec(model=name, lr=1.0, epochs=None, max_steps=6, schedule=shape)
-    ours = strategy_class("full")(spec).optimizer(copy.deepcopy(model), 6)
+    ours = make_strategy(spec).optimizer(copy.deepcopy(model), 6)
     theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = transformers.get_scheduler(shape, theirs, 0, 6)
     assert rates_of(*ours, 6) == pytest.approx(rates_of(theirs, schedule, 6))
@@ -233,5 +231,5 @@ def test_the_rate_of_full_is_transformers_schedule(loaded, shape):
 def test_warm_up_is_a_share_of_the_steps_and_wastes_none_at_rate_0(loaded, warmup, rates):
     name, model, _ = loaded
     spec = make_spec(model=name, lr=1.0, epochs=None, max_steps=4, warmup=warmup)
-    ours = strategy_class("full")(spec).optimizer(copy.deepcopy(model), 4)
+    ours = make_strategy(spec).optimizer(copy.deepcopy(model), 4)
     assert rates_of(*ours, 4) == pytest.approx(rates)

@@ -34,9 +34,9 @@ def put(results, **changes):
             **{"name": name, "median_ms": 10.0, "p90_ms": 11.0, "mean_ms": 10.0 * ratio},
             **{"ratio_to_full": ratio, "ratio_low": ratio * 0.99, "ratio_high": ratio * 1.01},
             **{"ratio_to_limit": 1.5, "saved_activation_bytes": 2**20, "state_bytes": 2**21},
-            steps=30,
+            **{"steps": 30, "m": m},
         )
-        for name, ratio in (("full", 1.0), ("hift", 1.2))
+        for name, ratio, m in (("full", 1.0, None), ("hift", 1.2, 2))
     ]
     made = {
         **{"model": "a<b", "group_size": 2, "optimizer": "adamw", "batch_size": 8, "seq_len": 128},

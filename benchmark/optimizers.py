@@ -1,0 +1,136 @@
+"""Optimizers by name: where each class lies, what its name implies, which options it takes.
+
+An entry of OPTIMIZERS is all that an optimizer needs: specs, the engine, the memory ledger and the commands
+read this table. No torch here, so that a matrix is checked without it, and no update rule: torch.optim,
+bitsandbytes and lion-pytorch are used as they are.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.errors import UserError, nearest
+
+Shape = Sequence[int]
+State = Callable[[Shape, int, Mapping[str, Any]], int]
+SCALAR = 4
+"""Bytes of a tensor's step count: torch keeps it as one fp32 number."""
+SHARED = ("lr", "weight_decay", "fused")
+"""Options of every optimizer that are settings of the training, and no options here."""
+
+
+def _adam(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+    return (2 + bool(options.get("amsgrad"))) * math.prod(shape) * size + SCALAR
+
+
+def _sgd(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+    return math.prod(shape) * size if options.get("momentum") else 0
+
+
+def _adagrad(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+    return math.prod(shape) * size + SCALAR
+
+
+def _rmsprop(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+    moments = 1 + bool(options.get("momentum")) + bool(options.get("centered"))
+    return moments * math.prod(shape) * size + SCALAR
+
+
+def _adafactor(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+    """Row and column sums of a matrix (of each matrix of a stack); the whole for a vector."""
+    if len(shape) < 2:
+        return math.prod(shape) * size + SCALAR
+    *stack, rows, columns = shape
+    return math.prod(stack) * (rows + columns) * size + SCALAR
+
+
+def _lion(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+    return math.prod(shape) * size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """`class_name`, in the first of `modules` that is installed and has it.
+
+    implied: options that the name stands for. options: those a user may set, by their names in the class's
+    signature, besides SHARED. fused: torch has a fused kernel for it. state: bytes of the state of one tensor
+    of `shape`, with so many bytes an element and these options; None where no closed form is known.
+    """
+
+    class_name: str
+    modules: tuple[str, ...] = ("torch.optim",)
+    implied: Mapping[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    fused: bool = False
+    state: State | None = None
+
+
+ADAM = ("betas", "eps", "amsgrad")
+SGD = ("momentum", "dampening", "nesterov")
+RMSPROP = ("alpha", "eps", "momentum", "centered")
+MOMENTUM = {"momentum": 0.9}
+BITSANDBYTES = ("bitsandbytes.optim",)
+OPTIMIZERS = {
+    "adamw": Optimizer(class_name="AdamW", options=ADAM, fused=True, state=_adam),
+    "adam": Optimizer(class_name="Adam", options=ADAM, fused=True, state=_adam),
+    "nadam": Optimizer(
+        class_name="NAdam", options=("betas", "eps", "momentum_decay", "decoupled_weight_decay")
+    ),
+    "radam": Optimizer(
+        class_name="RAdam", options=("betas", "eps", "decoupled_weight_decay"), state=_adam
+    ),
+    "sgd": Optimizer(class_name="SGD", options=SGD, fused=True, state=_sgd),
+    "sgdm": Optimizer(class_name="SGD", implied=MOMENTUM, options=SGD, fused=True, state=_sgd),
+    "adagrad": Optimizer(
+        class_name="Adagrad",
+        options=("lr_decay", "initial_accumulator_value", "eps"),
+        fused=True,
+        state=_adagrad,
+    ),
+    "adafactor": Optimizer(
+        class_name="Adafactor", options=("beta2_decay", "eps", "d"), state=_adafactor
+    ),
+    "rmsprop": Optimizer(class_name="RMSprop", options=RMSPROP, state=_rmsprop),
+    "muon": Optimizer(
+        class_name="Muon",
+        options=("momentum", "nesterov", "ns_coefficients", "eps", "ns_steps"),
+    ),
+    "lion": Optimizer(
+        class_name="Lion",
+        modules=("lion_pytorch", *BITSANDBYTES),
+        options=("betas",),
+        state=_lion,
+    ),
+    "adam8bit": Optimizer(class_name="Adam8bit", modules=BITSANDBYTES, options=("betas", "eps")),
+    "adamw8bit": Optimizer(class_name="AdamW8bit", modules=BITSANDBYTES, options=("betas", "eps")),
+    "adagrad8bit": Optimizer(class_name="Adagrad8bit", modules=BITSANDBYTES, options=("eps",)),
+    "rmsprop8bit": Optimizer(
+        class_name="RMSprop8bit", modules=BITSANDBYTES, options=("alpha", "eps", "momentum")
+    ),
+    "lion8bit": Optimizer(class_name="Lion8bit", modules=BITSANDBYTES, options=("betas",)),
+    "sgdm8bit": Optimizer(
+        class_name="SGD8bit",
+        modules=BITSANDBYTES,
+        implied=MOMENTUM,
+        options=("momentum", "dampening", "nesterov"),
+    ),
+}
+FUSED = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.fused)
+
+
+def find(name: str) -> Optimizer:
+    """The entry of a name. Raises UserError for an unknown one."""
+    if name not in OPTIMIZERS:
+        raise UserError(f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)}")
+    return OPTIMIZERS[name]
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises UserError for an unknown optimizer, and for an option that it does not take."""
+    valid = find(name).options
+    for option in options:
+        if option in SHARED:
+            raise UserError(f"{option} is a setting of its own, no option of an optimizer")
+        if option not in valid:
+            raise UserError(f"optimizer {name} has no option {option}{nearest(option, valid)}")
