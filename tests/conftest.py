@@ -1,10 +1,10 @@
 """What every test shares: no network, a cache of the session's own, and runs without a process each."""
 
+import contextlib
 import io
 import logging
 import os
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -36,14 +36,13 @@ def _own_data_root():
 
 
 def child(main):
-    """Something with subprocess.Popen's face that calls `main()`, as a run's process would, in this one."""
+    """A way to start runs (`processes.Start`) that calls `main()`, as a run's process would, in this one."""
 
     class Child:
-        def __init__(self, command, *, stdout, stderr, text, env):
-            assert command[:3] == [sys.executable, "-m", "benchmark.run.recipe"]
+        def __init__(self, arguments, log, variables):
             before = sys.argv, sys.stdout, sys.stderr, logging.raiseExceptions
             printed = io.StringIO()
-            sys.argv, sys.stdout, sys.stderr = command[2:], printed, stderr
+            sys.argv, sys.stdout, sys.stderr = [sys.argv[0], *arguments], printed, log
             logging.raiseExceptions = False  # libraries' loggers hold the stderr of an earlier test
             try:
                 self._code = main()
@@ -60,13 +59,13 @@ def child(main):
 @pytest.fixture
 def in_process(monkeypatch):
     """Let the runner call the recipe, or the function given, instead of starting a process."""
-    from benchmark.matrices import runner
+    from benchmark.matrices import processes
 
     def use(main=None):
         if main is None:
             from benchmark.run.recipe import main
-        stand_in = types.SimpleNamespace(Popen=child(main), PIPE=-1)
-        monkeypatch.setattr(runner, "subprocess", stand_in)
+        starter = contextlib.nullcontext(child(main))
+        monkeypatch.setattr(processes, "starter", lambda *_: starter)
 
     return use
 
@@ -114,12 +113,12 @@ def go(tmp_path):
 
     from benchmark.matrices import matrix, runner
 
-    def go(text, limit=None, watch=None):
+    def go(text, watch=None, **options):
         path = tmp_path / "made_up.yaml"
         path.write_text(text)
         watch = watch or Watch()
         outcome = runner.run(
-            matrix.load(path), tmp_path / "results", tracker=watch, progress=watch, limit=limit
+            matrix.load(path), tmp_path / "results", tracker=watch, progress=watch, **options
         )
         return outcome, watch
 

@@ -62,6 +62,10 @@ def run(
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most this many runs (their lr trials come along).")
     ] = None,
+    no_warm: Annotated[
+        bool,
+        typer.Option("--no-warm", help="Start each run as an interpreter of its own, which is slower."),
+    ] = False,
     format: TableFormat = Format.text,
 ) -> None:
     """Run what a matrix still lacks, one process a run; then write the report and print the summary."""
@@ -75,7 +79,9 @@ def run(
     runner.check(loaded)
     todo = [p for p in planning.plan(loaded, results) if p.state not in planning.SETTLED]
     with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
-        outcome = runner.run(loaded, results, tracker=tracker, progress=progress, limit=limit)
+        outcome = runner.run(
+            loaded, results, tracker=tracker, progress=progress, limit=limit, warm=not no_warm
+        )
         written = _write_report(loaded, results, reports)
         tracker.report(written.parent)
     _show_summary(loaded, results, format)

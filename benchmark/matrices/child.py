@@ -38,8 +38,15 @@ def event(line: str) -> dict[str, Any] | None:
 
 
 def environment_of(spec: RunSpec) -> dict[str, str]:
-    """The child's environment: no look at the Hub when neither data nor model come from it."""
-    variables = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    """The child's environment: this process's, less threads that libraries start when they are imported (a
+    warm server could not be forked beside them), and no look at the Hub when neither data nor model come from
+    it."""
+    variables = os.environ | {
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+        "OPENBLAS_NUM_THREADS": "1",  # NumPy's and SciPy's; torch has its own
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    }
     if spec.data != "hub" and registry.source(spec.model, spec.model_revision).kind != "hub":
         variables["HF_HUB_OFFLINE"] = "1"
     return variables

@@ -4,13 +4,11 @@ A run is done when a record of its spec's hash with status success exists; so a 
 running it again. The runner, not the run, talks to MLflow: a run cannot be hurt by it.
 """
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import filelock
 
@@ -18,7 +16,7 @@ import tasks.base
 from benchmark.data import examples
 from benchmark.errors import UserError
 from benchmark.files import write_text
-from benchmark.matrices import child, planning
+from benchmark.matrices import child, planning, processes
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.models import registry
 from benchmark.records import record
@@ -78,10 +76,12 @@ def run(
     tracker: Tracker,
     progress: Progress,
     limit: int | None = None,
+    warm: bool = True,
 ) -> Outcome:
     """Run what is not done, at most `limit` runs (with the trials they need), and say what came of it.
 
-    Raises UserError when the matrix cannot run at all or another process is running it.
+    `warm`: runs are forked from a server that has imported everything, where that is possible. Raises UserError
+    when the matrix cannot run at all or another process is running it.
     """
     check(matrix)
     scratch = results / "_scratch" / matrix.name
@@ -89,8 +89,9 @@ def run(
     outcome = Outcome()
     try:
         with filelock.FileLock(scratch / "lock", timeout=0):
-            for spec in _to_run(matrix, results, limit, outcome):
-                _run_one(spec, results, scratch, tracker, progress, outcome)
+            with processes.starter(warm, scratch / "warm.log", progress.noted) as start:
+                for spec in _to_run(matrix, results, limit, outcome):
+                    _run_one(spec, results, scratch, start, tracker, progress, outcome)
     except filelock.Timeout:
         raise UserError(f"{matrix.path}: another process is running this matrix") from None
     return outcome
@@ -143,6 +144,7 @@ def _run_one(
     spec: RunSpec,
     results: Path,
     scratch: Path,
+    start: processes.Start,
     tracker: Tracker,
     progress: Progress,
     outcome: Outcome,
@@ -157,29 +159,17 @@ def _run_one(
     progress.started(spec, planning.predicted_steps(spec))
     tracker.start(spec)
     outcome.ran += 1
-    said: dict[str, str] = {}
-    command = [sys.executable, "-m", "benchmark.run.recipe", str(spec_path), str(folder)]
+    process = None
     with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=child.environment_of(spec)
-        )
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = child.event(line)
-                if event is None:  # a native library's own print, or a killed process's half line
-                    log.write(line)
-                elif event["event"] == "note":
-                    progress.noted(event["note"])
-                elif event["event"] == "step":
-                    progress.stepped(event)
-                    tracker.steps([event])
-                elif "error" in event:
-                    said = event
+            arguments = [str(spec_path), str(folder)]
+            process = start(arguments, log, child.environment_of(spec))
+            said = _listen(process, log, tracker, progress)
             code = process.wait()
         except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
+            if process is not None:
+                process.terminate()
+                process.wait()
             if child.identity(path) == before:
                 child.write_unfinished(spec, path, started, "interrupted", "stopped by the user")
             else:
@@ -202,3 +192,23 @@ def _run_one(
             outside = time.time() - started - done.times.total_s  # process start, MLflow
             outcome.fixed_s.append(done.times.fixed_s + outside)
     progress.finished(spec, done, said.get("error"))
+
+
+def _listen(
+    process: processes.Process, log: TextIO, tracker: Tracker, progress: Progress
+) -> dict[str, str]:
+    """Pass on what a run says until it closes its stdout; returns its reason to stop, empty where it gave none."""
+    said: dict[str, str] = {}
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = child.event(line)
+        if event is None:  # a native library's own print, or a killed process's half line
+            log.write(line)
+        elif event["event"] == "note":
+            progress.noted(event["note"])
+        elif event["event"] == "step":
+            progress.stepped(event)
+            tracker.steps([event])
+        elif "error" in event:
+            said = event
+    return said

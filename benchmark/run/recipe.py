@@ -1,12 +1,13 @@
 """One run, from spec to record, read top to bottom. THE file to read first.
 
-seed -> task -> model -> strategy -> data -> fit -> predict -> score -> record. Nothing flows back. The runner
-starts each run as `python -m benchmark.run.recipe SPEC.json FOLDER`, a process of its own, and reads its
-progress as JSON lines on stdout.
+seed -> task -> model -> strategy -> data -> fit -> predict -> score -> record. Nothing flows back. Each run is a
+process of its own, `python -m benchmark.run.recipe SPEC.json FOLDER` or a fork that is as good (`warm.py`), and
+the runner reads its progress as JSON lines on stdout.
 """
 
 import datetime
 import json
+import os
 import sys
 import time
 import warnings
@@ -29,6 +30,7 @@ from benchmark.records.record import Inputs, RunRecord, Times, curve_text, write
 from benchmark.records.spec import RunSpec
 from benchmark.run import compatibility, evaluation
 from benchmark.run.module import PRECISIONS, FineTuning
+from benchmark.run.parent import end_with
 from benchmark.run.settings import training_settings
 from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.run.validation import Validation
@@ -211,4 +213,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    end_with(os.getppid())
     sys.exit(main())
