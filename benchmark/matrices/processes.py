@@ -138,10 +138,14 @@ class Server:
         return self._process.wait()
 
     def close(self) -> None:
-        """End the server, and with it a run that it still has."""
-        self._process.kill()
-        self._process.wait()
+        """End the server: at once where it waits for a request, by a signal where it imports or has a run,
+        which ends with it."""
         self._socket.close()
+        try:
+            self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 class Fork:

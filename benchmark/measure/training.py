@@ -331,7 +331,11 @@ def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
 
 
 def host_rss_peak() -> int:
-    """Peak resident bytes of this process so far."""
+    """Peak resident bytes of this process so far, the libraries' included.
+
+    A run that the warm server forked starts with the server's memory as resident, shared until one of the two
+    writes to it, and never had the server's earlier peaks; library code counts where the run itself used it.
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -35,7 +35,7 @@ LATER = (
 
 def preload() -> None:
     """Import what runs import, and note the code's commit, so that no fork has to. Reads no data, makes no
-    tensor and draws no random number."""
+    tensor, and leaves torch's and NumPy's random numbers as they are (Python seeds its own anew in a fork)."""
     from benchmark.records import environment
     from benchmark.strategies import STRATEGIES
     from tasks.base import ADAPTERS

@@ -2,9 +2,6 @@
 
 import importlib.metadata
 import json
-import os
-import signal
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -138,19 +135,10 @@ def test_what_a_library_prints_goes_to_the_log(go, in_process, results):
     assert "a native library says hello" in log.read_text()
 
 
-@pytest.fixture
-def executable(tmp_path, monkeypatch):
-    """Let a shell script stand in for the interpreter that a run's process is started with."""
-
-    def use(script):
-        path = tmp_path / "python"
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(path))
-
-    return use
+BOTH_WAYS = pytest.mark.parametrize("warm", [True, False], ids=["fork", "interpreter"])
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -165,10 +153,10 @@ def executable(tmp_path, monkeypatch):
     ],
 )
 def test_a_process_that_ends_badly_is_a_failed_record_with_the_reason(
-    go, executable, results, script, said
+    go, executable, results, script, said, warm
 ):
     executable(script)
-    outcome, watch = go(TWO_CELLS)
+    outcome, watch = go(TWO_CELLS, warm=warm)
     assert (outcome.ran, outcome.failed) == (2, 2)
     for kept in record.load_all(results):
         assert kept.status == "failed" and said in kept.error and "\n" not in kept.error
@@ -176,8 +164,9 @@ def test_a_process_that_ends_badly_is_a_failed_record_with_the_reason(
     assert [status for _, status in watch.of("finish")] == ["failed", "failed"]
 
 
+@BOTH_WAYS
 def test_ctrl_c_ends_the_process_and_leaves_an_interrupted_record(
-    go, executable, results, tmp_path, planned
+    go, executable, results, tmp_path, planned, warm
 ):
     event = json.dumps({"event": "step", "step": 1, "total": 9, "loss": 0.5})
     executable(f"echo $$ > {tmp_path}/pid; echo '{event}'; exec sleep 60")
@@ -186,14 +175,14 @@ def test_ctrl_c_ends_the_process_and_leaves_an_interrupted_record(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        go(TWO_CELLS, watch=Watch(stop))
+        go(TWO_CELLS, watch=Watch(stop), warm=warm)
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     (kept,) = record.load_all(results)
     assert (kept.status, kept.error) == ("interrupted", "stopped by the user")
     assert sorted(planned().values()) == ["interrupted", "missing"]
 
 
-def test_ctrl_c_keeps_the_record_of_an_earlier_spec(go, in_process, executable, results):
+def test_ctrl_c_keeps_the_record_of_an_earlier_spec(go, in_process, results):
     in_process(pretend())
     go(TWO_CELLS)
     old = record.load(results / "glue-sst2_tiny-bert_full_s0.json")
@@ -201,11 +190,7 @@ def test_ctrl_c_keeps_the_record_of_an_earlier_spec(go, in_process, executable, 
     def stopped():
         raise KeyboardInterrupt
 
-    class Stopped:
-        stdout = property(lambda self: (stopped() for _ in range(1)))
-        terminate = wait = lambda self: 0
-
-    runner.subprocess.Popen = lambda *_, **__: Stopped()
+    in_process(stopped)
     with pytest.raises(KeyboardInterrupt):
         go(TWO_CELLS.replace("batch_size: 4", "batch_size: 8"))
     assert record.load(results / "glue-sst2_tiny-bert_full_s0.json").status == "interrupted"
@@ -234,14 +219,15 @@ def test_steps_are_predicted_from_the_official_sizes():
 def test_a_killed_run_is_recorded_the_matrix_goes_on_and_running_again_resumes(
     go, in_process, results, monkeypatch
 ):
-    """With real processes: kill -9 in the middle of training."""
+    """With a real server and its forks: kill -9 in the middle of training."""
 
     def kill(row):
         if row["step"] == 3 and row["total"] == 40:
-            (child,) = (
-                p for p in psutil.Process().children() if "benchmark.run.recipe" in p.cmdline()
+            (server,) = (
+                p for p in psutil.Process().children() if "benchmark.run.warm" in p.cmdline()
             )
-            os.kill(child.pid, signal.SIGKILL)
+            (run,) = server.children()
+            run.kill()
 
     outcome, watch = go(TWO_CELLS, watch=Watch(kill))
     assert (outcome.ran, outcome.failed) == (2, 1)
