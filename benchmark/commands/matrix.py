@@ -64,7 +64,9 @@ def run(
     ] = None,
     no_warm: Annotated[
         bool,
-        typer.Option("--no-warm", help="Start each run as an interpreter of its own, which is slower."),
+        typer.Option(
+            "--no-warm", help="Start each run as an interpreter of its own, which is slower."
+        ),
     ] = False,
     format: TableFormat = Format.text,
 ) -> None:

@@ -1,7 +1,7 @@
 """How a run's process begins: as a fork of a warm server, or as an interpreter of its own.
 
-A run is benchmark/run/recipe.py. The server is benchmark/run/warm.py, which says what the two sides send each other.
-Both are named here and not imported: the runner loads nothing of a run.
+A run is benchmark/run/recipe.py. The server is benchmark/run/warm.py, which says what the two sides send each
+other. Both are named here and not imported: the runner loads nothing of a run.
 """
 
 import contextlib
@@ -108,23 +108,18 @@ class Server:
 
     def fork(self, arguments: Sequence[str], log: TextIO) -> "Fork":
         """Raises NoFork."""
+        request = json.dumps({"arguments": list(arguments)}).encode()
         reader, writer = os.pipe()
-        stdout = open(reader, encoding="utf-8", errors="replace")
         try:
-            request = json.dumps({"arguments": list(arguments)}).encode()
-            socket.send_fds(self._socket, [request], [writer, log.fileno()])
+            with contextlib.suppress(ConnectionError):  # a server that has ended gives no reply
+                socket.send_fds(self._socket, [request], [writer, log.fileno()])
             reply = self.reply()
-        except BaseException as error:
-            stdout.close()
-            if isinstance(error, OSError):
-                raise NoFork(f"it ended with {self._process.wait()}") from None
-            raise
         finally:
             os.close(writer)
         if reply is None or "error" in reply:
-            stdout.close()
-            raise NoFork(reply["error"] if reply else f"it ended with {self._process.wait()}")
-        return Fork(self, reply["pid"], stdout)
+            os.close(reader)
+            raise NoFork(reply["error"] if reply else f"it ended with {self.wait()}")
+        return Fork(self, reply["pid"], reader)
 
     def reply(self) -> dict[str, Any] | None:
         """What the server sends next; None where it has ended."""
@@ -151,17 +146,20 @@ class Server:
 class Fork:
     """A run that a server forked, as a Process."""
 
-    def __init__(self, server: Server, pid: int, stdout: TextIO) -> None:
-        self.pid, self.stdout = pid, stdout
-        self._server = server
+    def __init__(self, server: Server, pid: int, stdout: int) -> None:
+        """`stdout`: the file descriptor to read it from."""
+        self.stdout = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 (wait closes it)
+        self._server, self._pid = server, pid
         self._returncode: int | None = None
 
     def terminate(self) -> None:
         if self._returncode is None:
-            os.kill(self.pid, signal.SIGTERM)  # the server keeps the pid from others until the next run
+            os.kill(
+                self._pid, signal.SIGTERM
+            )  # the server keeps the pid from others until the next run
 
     def wait(self) -> int:
-        """The run's exit status, as of subprocess; the server's own where that ended and took the run along."""
+        """The run's exit status, as in subprocess; the server's where that ended and took the run along."""
         if self._returncode is None:
             reply = self._server.reply()
             self._returncode = self._server.wait() if reply is None else reply["returncode"]

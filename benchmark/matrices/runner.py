@@ -80,18 +80,20 @@ def run(
 ) -> Outcome:
     """Run what is not done, at most `limit` runs (with the trials they need), and say what came of it.
 
-    `warm`: runs are forked from a server that has imported everything, where that is possible. Raises UserError
-    when the matrix cannot run at all or another process is running it.
+    `warm`: runs are forked from a server that has imported everything, where that is possible. Raises
+    UserError when the matrix cannot run at all or another process is running it.
     """
     check(matrix)
     scratch = results / "_scratch" / matrix.name
     scratch.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
     try:
-        with filelock.FileLock(scratch / "lock", timeout=0):
-            with processes.starter(warm, scratch / "warm.log", progress.noted) as start:
-                for spec in _to_run(matrix, results, limit, outcome):
-                    _run_one(spec, results, scratch, start, tracker, progress, outcome)
+        with (
+            filelock.FileLock(scratch / "lock", timeout=0),
+            processes.starter(warm, scratch / "warm.log", progress.noted) as start,
+        ):
+            for spec in _to_run(matrix, results, limit, outcome):
+                _run_one(spec, results, scratch, start, tracker, progress, outcome)
     except filelock.Timeout:
         raise UserError(f"{matrix.path}: another process is running this matrix") from None
     return outcome
@@ -197,7 +199,7 @@ def _run_one(
 def _listen(
     process: processes.Process, log: TextIO, tracker: Tracker, progress: Progress
 ) -> dict[str, str]:
-    """Pass on what a run says until it closes its stdout; returns its reason to stop, empty where it gave none."""
+    """Pass on what a run says until its stdout ends. Returns the event that says why it stopped, if any."""
     said: dict[str, str] = {}
     assert process.stdout is not None
     for line in process.stdout:

@@ -9,8 +9,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends, the pid of the process that started it (prctl(2)).
-    On Linux alone; elsewhere a run ends when it next reports a step to the pipe that nobody reads."""
+    """Have the kernel kill this process when the process `parent`, which started it, ends (prctl(2)).
+
+    On Linux alone. Elsewhere a run ends when it reports its next step, which nobody reads.
+    """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

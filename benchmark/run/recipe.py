@@ -1,8 +1,8 @@
 """One run, from spec to record, read top to bottom. THE file to read first.
 
-seed -> task -> model -> strategy -> data -> fit -> predict -> score -> record. Nothing flows back. Each run is a
-process of its own, `python -m benchmark.run.recipe SPEC.json FOLDER` or a fork that is as good (`warm.py`), and
-the runner reads its progress as JSON lines on stdout.
+seed -> task -> model -> strategy -> data -> fit -> predict -> score -> record. Nothing flows back. Each run
+is a process of its own: `python -m benchmark.run.recipe SPEC.json FOLDER`, or a fork that is as good (see
+`warm.py`). The runner reads its progress as JSON lines on stdout.
 """
 
 import datetime

@@ -1,13 +1,14 @@
 """The warm server: imports what a run needs once, then forks a fresh process for each run.
 
-The runner starts it as `python -m benchmark.run.warm SOCKET`, SOCKET the number of an inherited Unix socket that
-keeps packets apart (SOCK_SEQPACKET). One run at a time, three packets a run:
+The runner starts it as `python -m benchmark.run.warm SOCKET`, SOCKET the number of an inherited Unix socket
+that keeps packets apart (SOCK_SEQPACKET). One run at a time, three packets a run:
 
     runner -> server   {"arguments": [...]}, with two file descriptors: the run's stdout and stderr
-    server -> runner   {"pid": 123}          the run has begun; or {"error": "..."}: this process must not be forked
+    server -> runner   {"pid": 123}          the run has begun; or {"error": "..."}: no fork can be had
     server -> runner   {"returncode": 0}     it has ended; as in subprocess, -N where signal N ended it
 
-Libraries read some environment variables when they are imported, so a server serves one environment. Linux only.
+Libraries read some environment variables when they are imported, so a server serves one environment.
+Linux only.
 """
 
 import atexit
@@ -34,8 +35,11 @@ LATER = (
 
 
 def preload() -> None:
-    """Import what runs import, and note the code's commit, so that no fork has to. Reads no data, makes no
-    tensor, and leaves torch's and NumPy's random numbers as they are (Python seeds its own anew in a fork)."""
+    """Import what runs import, and note the code's commit, so that no fork has to.
+
+    Reads no data and makes no tensor. Torch's and NumPy's random states stay as they are; Python seeds its
+    own anew in each fork.
+    """
     from benchmark.records import environment
     from benchmark.strategies import STRATEGIES
     from tasks.base import ADAPTERS
@@ -53,8 +57,8 @@ def preload() -> None:
 def unsafe() -> str | None:
     """Why a fork of this process would not be as good as a fresh process; None where it is.
 
-    A fork has none of the other threads, so a lock that one of them holds stays locked. A CUDA context does not
-    survive a fork.
+    A fork has none of the other threads, so a lock that one of them holds stays locked. A CUDA context does
+    not survive a fork.
     """
     threads = sorted(os.listdir("/proc/self/task"))
     if len(threads) > 1:
@@ -105,7 +109,7 @@ def serve(requests: socket.socket, run: Callable[[], int]) -> int:
 
 
 def _become(arguments: Sequence[str], files: Sequence[int]) -> None:
-    """Make this fork what `python -m benchmark.run.recipe` with `arguments` is, its stdout and stderr `files`."""
+    """Give this fork its `arguments`, and `files` as stdout and stderr."""
     for file, place in zip(files, (1, 2), strict=True):
         os.dup2(file, place)
         os.close(file)
@@ -120,8 +124,8 @@ def _send(requests: socket.socket, reply: dict[str, object]) -> None:
 class Exit:
     """The exit status of this process, once known; then the interpreter's end is cut short.
 
-    Freeing each module would copy the pages that a fork shares with the server: over half a second. Made before
-    anything is imported that registers with atexit, it is called after all of that.
+    Freeing each module would copy the pages that a fork shares with the server: over half a second. Made
+    before anything is imported that registers with atexit, it is called after all of that.
     """
 
     status: int | None = None

@@ -60,9 +60,7 @@ def test_one_server_serves_one_environment(executable, starting):
 
 
 def test_a_server_with_another_thread_is_not_forked(executable, starting, tmp_path):
-    executable(
-        'echo "$0"', before="import threading, time\nthreading.Timer(600, print).start()"
-    )
+    executable('echo "$0"', before="import threading, time\nthreading.Timer(600, print).start()")
     lines, code = starting()
     assert lines[0].strip().endswith("python") and code == 0, "started as an interpreter"
     (note,) = starting.notes

@@ -125,7 +125,7 @@ def test_a_fork_and_an_interpreter_of_its_own_give_the_same_record(spec, tmp_pat
 
 
 def untimed(folder, spec):
-    """The record of `spec` in `folder`, its curve and its predictions, without what differs from run to run."""
+    """The record of `spec` in `folder`, its curve and predictions, without what differs from run to run."""
     done = record.load(folder / f"{spec.run_id}.json")
     curve = record.read_curve(folder / done.curve)
     kept = dataclasses.asdict(done)
