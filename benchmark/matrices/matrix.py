@@ -1,7 +1,7 @@
-"""Matrix YAML -> cells -> RunSpecs. What varies is written down; everything else is equal across cells.
+"""A matrix: YAML -> cells -> RunSpecs. The file says what varies; everything else is equal across cells.
 
-Merge order, deep: defaults < task < model < strategy < cell. Unknown keys are errors that name the file, the
-key and the nearest valid one. No torch, lightning or mlflow here.
+Settings are merged deeply, later layers over earlier ones: defaults, task, model, strategy, cell. An unknown
+key is an error that names the file, the key and the nearest valid key.
 """
 
 import copy
@@ -29,7 +29,10 @@ KEYS = ("name", "description", "defaults", *AXES, "exclude", "cells")
 
 @dataclass(frozen=True)
 class Cell:
-    """One task × model × strategy of a matrix; its seeds are its runs. `rate` is set once it is known."""
+    """One task × model × strategy of a matrix, with one run per seed.
+
+    `search` is None if the matrix gives the learning rate (`settings["lr"]`) or the strategy trains nothing.
+    """
 
     task: str
     model: str
@@ -41,13 +44,15 @@ class Cell:
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        """One per seed, known before the search is."""
+        """One per seed. They do not depend on the learning rate that a search chooses."""
         rate = self.search.lr[0] if self.search else self.settings.get("lr")
         return tuple(self._spec(seed=seed, lr=rate).run_id for seed in self.seeds)
 
     def trials(self, rates: Sequence[float] = ()) -> list[RunSpec]:
-        """The runs of the learning-rate search at the given rates, or at those it begins with; none where
-        the rate is given. A trial is scored once, at its end."""
+        """The trials at `rates`, or at the rates of the grid; an empty list without a search.
+
+        A trial is scored once, at its end.
+        """
         if self.search is None:
             return []
         fields = {
@@ -62,8 +67,7 @@ class Cell:
         ]
 
     def runs(self, lr: float | None = None) -> list[RunSpec]:
-        """One RunSpec per seed, at the given rate (none where nothing trains) or, where the search found it,
-        at `lr`."""
+        """One RunSpec per seed. `lr` is the rate that the search chose; without a search it is not read."""
         rate = self.settings.get("lr") if self.search is None else lr
         return [self._spec(seed=seed, lr=rate) for seed in self.seeds]
 
@@ -82,7 +86,7 @@ class Matrix:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, which YAML would settle silently."""
+    """SafeLoader that refuses a repeated key, of which YAML would silently use the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -133,7 +137,6 @@ def load(path: Path) -> Matrix:
         place = {"task": task, "model": model, "strategy": label}
         if model not in paired[task] or any(_selects(entry, place) for entry in excluded):
             continue
-        settings: dict[str, Any] = {}
         layers = [("defaults", defaults)]
         layers += [
             (f"{a}.{k}", axes[a][k]) for a, k in zip(AXES, (task, model, label), strict=True)
@@ -143,14 +146,7 @@ def load(path: Path) -> Matrix:
             for i, entry in enumerate(overrides)
             if _selects(entry, place)
         ]
-        origin: dict[str, str] = {}
-        for where, layer in layers:
-            if "search" in layer:
-                if "lr" in layer:
-                    raise UserError(f"{path}: {where}: gives lr and search: choose one")
-                settings.pop("lr", None)  # a rate given by a later layer ends the search again
-            _merge(settings, layer)
-            origin |= {key: f"{where}.{key}" for key in layer}
+        settings, origin = _merged(layers, path)
         cells.append(_cell(path, name, task, model, label, settings, origin))
     if not cells:
         raise UserError(f"{path}: exclude: leaves no cell to run")
@@ -162,6 +158,22 @@ def load(path: Path) -> Matrix:
     return Matrix(name, str(data.get("description", "")).strip(), path, tuple(cells))
 
 
+def _merged(
+    layers: Sequence[tuple[str, Mapping[str, Any]]], path: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings of one cell and the place of each key, from layers and their places in the file."""
+    settings: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for where, layer in layers:
+        if "search" in layer:
+            if "lr" in layer:
+                raise UserError(f"{path}: {where}: gives lr and search: choose one")
+            settings.pop("lr", None)  # the later of lr and search counts
+        _merge(settings, layer)
+        origin |= {key: f"{where}.{key}" for key in layer}
+    return settings, origin
+
+
 def _cell(
     path: Path,
     matrix: str,
@@ -171,7 +183,7 @@ def _cell(
     settings: dict[str, Any],
     origin: dict[str, str],
 ) -> Cell:
-    """Check the merged `settings` of one cell; `origin` says which line of the file a key came from."""
+    """Check the merged `settings` of one cell. `origin` has the place in the file of each key."""
 
     def fail(key: str, message: str) -> UserError:
         where = origin.get(key, f"strategies.{label}.{key}")
@@ -183,7 +195,7 @@ def _cell(
         raise UserError(f"{path}: strategies.{label}: {known}")
     options_type = options_of(strategy)
     trains = strategy_class(strategy).trains
-    if not trains:  # what the other strategies of the matrix share is not meant for this one
+    if not trains:  # defaults for training are meant for the other strategies of the matrix
         for key in (TRAINING | {"search"}) & settings.keys():
             if origin[key].startswith("strategies."):
                 raise fail(key, f"strategy {strategy} trains nothing and has no use for it")
@@ -221,7 +233,7 @@ def _cell(
         specs = cell.trials() + cell.runs(search.lr[0] if search else None)
     except ValidationError as error:
         message = first_complaint(error, RunSpec.model_fields)
-        named = message.partition(":")[0]  # what contradicts itself has no one place
+        named = message.partition(":")[0]  # a contradiction between keys has no place of its own
         key = str((error.errors()[0]["loc"] or (named if named in SETTINGS else "epochs",))[0])
         raise fail("seeds" if key == "seed" else key, message) from None
     return Cell(
@@ -255,7 +267,7 @@ def _table(value: Any, path: Path, where: str) -> dict[str, Any]:
 
 
 def _axis(value: Any, path: Path, axis: str) -> dict[str, dict[str, Any]]:
-    """A list of names, or a table of name -> overrides, as the latter."""
+    """A table of name -> overrides, from such a table or from a list of names."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = dict.fromkeys(value)
     if not value:
@@ -270,7 +282,7 @@ def _axis(value: Any, path: Path, axis: str) -> dict[str, dict[str, Any]]:
 def _models(
     data: dict[str, Any], defaults: dict[str, Any], path: Path
 ) -> dict[str, dict[str, Any]]:
-    """`models:`, or the one `defaults.model` (which is then no default setting any more)."""
+    """The axis `models:`, or the one model of `defaults.model`, which is removed from `defaults`."""
     model = defaults.pop("model", None)
     if data.get("models") is not None:
         if model is not None:
@@ -284,7 +296,7 @@ def _models(
 def _of_task(
     where: str, settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
 ) -> Sequence[str]:
-    """The models that a task runs on: all, or those that its entry lists."""
+    """The models that a task runs on: those of its own `models`, or all."""
     wanted = settings.get("models", list(models))
     if not isinstance(wanted, list) or not wanted:
         raise UserError(f"{where}: {wanted!r} is not a list of models")
@@ -297,7 +309,7 @@ def _of_task(
 def _selectors(
     value: Any, path: Path, where: str, axes: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A list of tables that pick cells by task, model and strategy (label)."""
+    """A list of tables, each of which selects cells by task, model and strategy (label)."""
     if not isinstance(value, list):
         raise UserError(f"{path}: {where}: {value!r} is not a list")
     names = dict(zip(("task", "model", "strategy"), AXES, strict=True))
@@ -319,7 +331,7 @@ def _selects(entry: Mapping[str, Any], place: Mapping[str, str]) -> bool:
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
-    """Lay `over` on `base`, tables into tables."""
+    """Update `base` by `over` in place, table by table."""
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             _merge(base[key], value)

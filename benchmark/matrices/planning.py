@@ -1,6 +1,7 @@
-"""The runs of a matrix in order, where each stands, and the learning rates that searches chose.
+"""The runs of a matrix in order, the state of each, and the learning rates that searches chose.
 
-Reads records and writes nothing. A run is done when a record of its spec's hash with status success exists.
+This module reads records and writes nothing. A run is done when its record has the hash of its spec and the
+status success.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,10 @@ from benchmark.records.spec import RunSpec
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a matrix and where it stands. `spec` is None while its learning rate is searched."""
+    """One run of a matrix and its state (see `state_of`; "waiting" and "failed" depend on a search).
+
+    `spec` is None while its learning rate is not known.
+    """
 
     cell: Cell
     run_id: str
@@ -26,50 +30,54 @@ class Planned:
 
 
 def folder_of(spec: RunSpec, results: Path) -> Path:
-    """Where a run's record lies: trials apart from the runs that tables show."""
+    """The folder of a run's record. Trials have a folder of their own, so that no table shows them."""
     return results / spec.matrix / "search" if spec.is_trial else results / spec.matrix
 
 
 SETTLED = ("done", "unsupported")
-"""States that running again on this machine would not change."""
+"""States that another run on this machine would not change."""
 
 
 def state_of(spec: RunSpec, results: Path) -> str:
-    """done, missing, stale or the unsuccessful status on record.
+    """`done`, `missing`, `stale`, or the unsuccessful status of the record.
 
-    Stale is a record of another spec, or an `unsupported` that `environment.same` does not take for this
-    machine's: there the run may be possible.
+    A record is stale if its spec has another hash, or if it says `unsupported` and comes from another kind of
+    machine (`environment.same`): the run may be possible here.
     """
     path = folder_of(spec, results) / f"{spec.run_id}.json"
     if not path.exists():
         return "missing"
-    found = record.load(path)
-    elsewhere = found.status == "unsupported" and not environment.same(found.environment)
-    if found.spec_hash != spec.hash or elsewhere:
+    last = record.load(path)
+    elsewhere = last.status == "unsupported" and not environment.same(last.environment)
+    if last.spec_hash != spec.hash or elsewhere:
         return "stale"
-    return "done" if found.status == "success" else found.status
+    return "done" if last.status == "success" else last.status
 
 
 def trials(cell: Cell, results: Path) -> list[RunSpec]:
-    """The trials of the cell's search, as far as their rates are known: those beyond an edge of the grid
-    follow once the grid has run. None where the rate is given."""
+    """The trials of the cell's search; an empty list if the matrix gives the learning rate.
+
+    Rates beyond an edge of the grid are added once all trials of the grid have run.
+    """
     if cell.search is None:
         return []
     return cell.trials(search.tried(cell.search, lambda lr: _outcome(cell, lr, results)))
 
 
 def chosen_rate(cell: Cell, results: Path) -> float | None:
-    """The learning rate that the cell's search takes; None while a trial is still to run. Raises UserError
-    when every rate failed."""
+    """The learning rate that the cell's search chose; None while a trial has not run.
+
+    Raises UserError if every rate failed.
+    """
     assert cell.search is not None
-    found = {}
+    outcomes = {}
     for rate in dict.fromkeys(trial.lr for trial in trials(cell, results)):
         assert rate is not None
-        came_to = _outcome(cell, rate, results)
-        if came_to is None:
+        outcome = _outcome(cell, rate, results)
+        if outcome is None:
             return None
-        found[rate] = came_to
-    rate = search.chosen(cell.search, found)
+        outcomes[rate] = outcome
+    rate = search.chosen(cell.search, outcomes)
     if rate is None:
         raise UserError(
             f"{cell.task} {cell.model} {cell.label}: search: every learning rate failed"
@@ -78,7 +86,7 @@ def chosen_rate(cell: Cell, results: Path) -> float | None:
 
 
 def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
-    """What the cell's trials at one rate came to; None while one of them is still to run."""
+    """The mean score of the cell's trials at one rate; None while one of them has not run."""
     scores = []
     for trial in cell.trials([rate]):
         if state_of(trial, results) in ("missing", "stale", "interrupted"):
@@ -107,7 +115,7 @@ def plan(matrix: Matrix, results: Path) -> list[Planned]:
 
 
 def predicted_steps(spec: RunSpec) -> int:
-    """Optimizer steps from the spec and, where it takes all of train, the official row count."""
+    """Optimizer steps of the spec. A spec that trains on all rows is counted by the official row count."""
     dataset = tasks.base.load(spec.task).dataset
     size = dataset.sizes["train"] - (0 if dataset.shots else spec.dev_examples)
     return spec.steps(min(size, spec.train_examples or size))

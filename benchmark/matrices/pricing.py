@@ -1,6 +1,6 @@
-"""What a matrix would cost, before anything runs: steps, data and weights that are not here yet, peak memory.
+"""`hift-bench plan`: the cost of a matrix before it runs: steps, missing data and weights, peak memory.
 
-Only local folders are looked at: no network, no torch, nothing is downloaded or built.
+It reads local folders only. It imports no torch, and downloads and builds nothing.
 """
 
 import json
@@ -21,7 +21,7 @@ from tasks.dataset import COMMIT, Origin
 
 
 class Need(NamedTuple):
-    """What a cell cannot run without. `variant`: the data's source, or the model's revision."""
+    """A dataset or weights that a cell needs. `variant`: the source of the data, or the model's revision."""
 
     kind: Literal["data", "weights"]
     name: str
@@ -35,10 +35,10 @@ def needs(cell: Cell) -> tuple[Need, Need]:
 
 
 def absent(planned: Iterable[Planned]) -> dict[Need, str]:
-    """What the runs still to do need and is not on this machine -> why, each looked for once."""
+    """What the runs still to do need and this machine lacks, each with the reason."""
     wanted = dict.fromkeys(n for p in planned if p.state not in SETTLED for n in needs(p.cell))
-    found = {n: _no_data(n) if n.kind == "data" else _no_weights(n) for n in wanted}
-    return {need: why for need, why in found.items() if why}
+    reasons = {n: _no_data(n) if n.kind == "data" else _no_weights(n) for n in wanted}
+    return {need: why for need, why in reasons.items() if why}
 
 
 def rows(
@@ -47,8 +47,10 @@ def rows(
     peaks: Mapping[Place, Forecast] | None = None,
     budget: int | None = None,
 ) -> list[dict[str, Any]]:
-    """A table row per run. `missing` is what `absent` found, `peaks` what `forecast.of` did, if it was asked;
-    `fits` says whether the peak is within `budget` bytes."""
+    """A table row per run, from the results of `absent` and, if peaks are wanted, `forecast.of`.
+
+    The column `fits` says whether the peak is within `budget` bytes.
+    """
     return [
         {
             "run_id": p.run_id,
@@ -70,7 +72,7 @@ def summary(
     peaks: Mapping[Place, Forecast] | None = None,
     budget: int | None = None,
 ) -> Iterator[str]:
-    """Lines for the person: how much there is, how much is left, what is not here and what will not fit."""
+    """Lines below the table: runs and steps in all and left, what is missing, what will not fit."""
     left = [p for p in planned if p.state not in SETTLED]
     cells = len(set(map(place, planned)))
     trials = sum(p.trial for p in planned)
@@ -89,7 +91,7 @@ def summary(
 
 
 def _unpinned(needed: Iterable[Need]) -> Iterator[str]:
-    """What is read from the Hub at a branch, which may stand at another commit in the next run."""
+    """Datasets and models that are read from the Hub at a branch, whose commit may change between runs."""
     readers: dict[str, list[str]] = {}
     for need in needed:
         if need.kind == "data" and need.variant == "hub":
@@ -105,7 +107,7 @@ def _unpinned(needed: Iterable[Need]) -> Iterator[str]:
 
 
 def _moves(need: Need) -> bool:
-    """Whether the model comes from the Hub, and not at a commit."""
+    """Whether the model comes from the Hub without a pinned commit."""
     entry = registry.MODELS.get(need.name)
     on_hub = entry.startswith("hub:") if entry else not Path(need.name).is_dir()
     return on_hub and not COMMIT.fullmatch(need.variant or "")
@@ -122,7 +124,7 @@ def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:
 
 
 def _no_data(need: Need) -> str | None:
-    """Why the task's data cannot be read here; None where it can (a twin is made when it is needed)."""
+    """Why the task's data cannot be read here; None if it can be. A twin is built when it is needed."""
     task = tasks.base.load(need.name)
     if need.variant != "hub":
         try:
@@ -138,7 +140,7 @@ def _no_data(need: Need) -> str | None:
 
 
 def _datasets_cache() -> Path:
-    """Where the library `datasets` keeps what it has read, by its own variables."""
+    """The cache folder of the library `datasets`, by its own environment variables."""
     from huggingface_hub import constants
 
     default = Path(constants.HF_HOME) / "datasets"
@@ -146,8 +148,11 @@ def _datasets_cache() -> Path:
 
 
 def _prepared(root: Path, origin: Origin) -> Iterator[Path]:
-    """<root>/<owner>___<name>/<config>/<version>/<commit> of the dataset. A commit is only compared where
-    one is pinned: the folder of a branch is named by the commit that the branch stood at."""
+    """<root>/<owner>___<name>/<config>/<version>/<commit> of the dataset.
+
+    The commit is compared only if it is pinned: the folder of a branch has the name of the commit that the
+    branch pointed to.
+    """
     owner, _, name = origin.id.rpartition("/")
     wanted = f"{owner}___{name}".lstrip("_")
     commit = origin.revision if origin.pinned else "*"
@@ -157,12 +162,12 @@ def _prepared(root: Path, origin: Origin) -> Iterator[Path]:
 
 
 def _plain(name: str) -> str:
-    """`datasets` puts a name into snake_case; this is the same for both spellings."""
+    """A form of the name that is equal for both spellings: `datasets` converts names to snake_case."""
     return name.replace("_", "").lower()
 
 
 def _no_weights(need: Need) -> str | None:
-    """Why the model cannot be loaded here; None where it can (a twin is made when it is needed)."""
+    """Why the model cannot be loaded here; None if it can be. A twin is built when it is needed."""
     if registry.MODELS.get(need.name, "").startswith("twin:"):
         return None
     try:
@@ -177,7 +182,7 @@ def _no_weights(need: Need) -> str | None:
 
 
 def _cached_weights(source: registry.Source) -> bool:
-    """Whether the configuration and every file of the weights lie in the Hub's cache."""
+    """Whether the Hub's cache holds the configuration and every file of the weights."""
 
     def cached(name: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache

@@ -1,7 +1,7 @@
-"""Scores made again from stored predictions and references: no model, no data, nothing trained.
+"""`hift-bench rescore`: scores computed again from stored predictions and references, without model or data.
 
-For a metric that was put right since. A metric's version changes with its meaning, so an old and a new score
-of one version that differ show a defect.
+It is for records older than a correction of their metric. A metric's version changes with its meaning, so two
+different scores of one version show a defect.
 """
 
 import dataclasses
@@ -23,19 +23,22 @@ from tasks.metrics import standard_error
 
 @dataclass(frozen=True)
 class Rescored:
-    """One run's scores as recorded and as computed now; `path` is its record's, `stored` its predictions'.
-    `kept` are the predictions with the examples' scores of now."""
+    """One run's scores, `old` as recorded and `new` as computed now.
+
+    `path` is the file of the record, `predictions_path` that of the predictions. `predictions` hold the
+    scores of the examples as computed now.
+    """
 
     record: RunRecord
     path: Path
     old: Scores
     new: Scores
-    stored: Path
-    kept: Predictions
+    predictions_path: Path
+    predictions: Predictions
 
     @property
     def changed(self) -> bool:
-        """Whether a score on record, or what the record says of it, is another now."""
+        """Whether a score, or the record's description of it, differs now."""
         described = ("metric", "metric_version", "higher_is_better")
         return any(row["differs"] for row in self.rows()) or any(
             getattr(self.old, name) != getattr(self.new, name) for name in described
@@ -43,13 +46,15 @@ class Rescored:
 
     @property
     def older(self) -> bool:
-        """Whether the record was written before there were scores of examples."""
+        """Whether the record was written before records had standard errors."""
         return self.old.stderr is None and self.new.stderr is not None
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for the main score, one per score and one for the main score's standard error: what it
-        was, what it is, and the main metric's version. A standard error that an older record lacks is no
-        difference."""
+        """One row for the main score, one per score and one for the main score's standard error: old, new and
+        the main metric's version.
+
+        A standard error that an older record lacks is no difference.
+        """
         before, now = (
             {"main": side.main, **side.all, "stderr": side.stderr} for side in (self.old, self.new)
         )
@@ -68,10 +73,9 @@ class Rescored:
 
 
 def rescore(matrix: Matrix, results: Path) -> list[Rescored]:
-    """Every successful run of the matrix on record, learning-rate trials included, scored again; a trial that
-    went by the loss has no predictions to score.
+    """Score every successful run of the matrix again, trials included; trials by loss have no predictions.
 
-    Raises UserError naming the file for predictions that are missing or not those of the record.
+    Raises UserError naming the file if predictions are missing or not those of the record.
     """
     planned = planning.plan(matrix, results)
     return [
@@ -82,35 +86,37 @@ def rescore(matrix: Matrix, results: Path) -> list[Rescored]:
 
 
 def write(rescored: list[Rescored]) -> int:
-    """Put the new scores into the records that they change or complete, each file atomically; returns how
-    many records."""
-    changed = [found for found in rescored if found.changed or found.older]
-    for found in changed:
-        predictions.write(found.stored, found.kept)
-        record.write(dataclasses.replace(found.record, scores=found.new), found.path)
+    """Write the new scores into the records that they change or complete, each file atomically.
+
+    Returns the number of records written.
+    """
+    changed = [run for run in rescored if run.changed or run.older]
+    for run in changed:
+        predictions.write(run.predictions_path, run.predictions)
+        record.write(dataclasses.replace(run.record, scores=run.new), run.path)
     return len(changed)
 
 
 def _again(spec: RunSpec, results: Path) -> Rescored:
     folder = planning.folder_of(spec, results)
     path = folder / f"{spec.run_id}.json"
-    found = record.load(path)
-    old = found.scores
-    if old is None or found.predictions is None:
+    recorded = record.load(path)
+    old = recorded.scores
+    if old is None or recorded.predictions is None:
         raise UserError(f"{path}: scores and predictions: missing in a successful record")
-    stored = folder / found.predictions
-    kept = predictions.read(stored)
-    if len(kept.predictions) != old.n:
-        count = len(kept.predictions)
-        raise UserError(f"{stored}: has {count} predictions, not the {old.n} of {path}")
+    predictions_path = folder / recorded.predictions
+    stored = predictions.read(predictions_path)
+    if len(stored.predictions) != old.n:
+        count = len(stored.predictions)
+        raise UserError(f"{predictions_path}: has {count} predictions, not the {old.n} of {path}")
     task = tasks.base.load(spec.task)
     adapter = tasks.base.adapter(task)
     try:
-        scores = adapter.score(kept.predictions, kept.references)
-        of_examples = adapter.per_example(kept.predictions, kept.references)
+        scores = adapter.score(stored.predictions, stored.references)
+        of_examples = adapter.per_example(stored.predictions, stored.references)
     except (ValueError, TypeError, LookupError) as error:  # not what the metric reads
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{stored}: cannot be scored: {reason}") from error
+        raise UserError(f"{predictions_path}: cannot be scored: {reason}") from error
     new = dataclasses.replace(
         old,
         main=scores[task.main_key],
@@ -120,11 +126,12 @@ def _again(spec: RunSpec, results: Path) -> Rescored:
         all=scores,
         stderr=standard_error(of_examples),
     )
-    return Rescored(found, path, old, new, stored, dataclasses.replace(kept, scores=of_examples))
+    rescored = dataclasses.replace(stored, scores=of_examples)
+    return Rescored(recorded, path, old, new, predictions_path, rescored)
 
 
 def _same(old: float | None, new: float | None) -> bool:
-    """Equal but for the last digits, which another version of a library may round differently."""
+    """Equal up to the last digits, which another version of a library may round differently."""
     if old is None or new is None:
         return old is new
     return math.isclose(old, new, rel_tol=1e-12, abs_tol=1e-12)

@@ -1,6 +1,6 @@
-"""A learning-rate search: what a matrix says of it, which rates it tries and which of them it takes.
+"""A learning-rate search: its entry in a matrix, the rates that it tries and the rate that it chooses.
 
-Pure arithmetic: what the trials of a rate came to is asked of a function, the runner's, which reads records.
+Arithmetic alone: `planning` reads the records of the trials and passes their outcomes.
 """
 
 import math
@@ -21,10 +21,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Search(Strict):
     """One trial per rate and seed, scored on `examples` rows held out of train.
 
-    `extend`: as many further rates, each beyond the best while that is the lowest or highest tried, at the
-    grid's own factor. `by`: the task's main score, or the loss, which costs a forward pass where the score
-    needs generated text. `choose`: the best rate (the first listed on a tie), or the lowest within one
-    standard error of it, since a lower rate stands more steps.
+    `extend`: the largest number of rates to add. While the best rate is the lowest or highest tried, the next
+    one beyond it is tried too, at the factor of the grid. `by`: the task's main score, or the loss, which
+    needs no generated text. `choose`: the best rate (on a tie the first listed), or the lowest whose mean is
+    within one standard error of the best, because a lower rate stays stable in longer runs.
     """
 
     lr: Annotated[tuple[Rate, ...], Field(min_length=2)]
@@ -45,17 +45,19 @@ class Search(Strict):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the trials of one rate came to: the mean over the search's seeds, higher is better, with its
-    standard error where it is known. `mean` is None where a trial failed."""
+    """The trials of one rate: their mean over the search's seeds, as a score where higher is better.
+
+    `mean` is None if a trial failed, `error` (the standard error of the mean) if a trial has none.
+    """
 
     mean: float | None
     error: float | None = None
 
 
 def outcome(values: Sequence[float | None], errors: Sequence[float | None]) -> Outcome:
-    """Of one rate's trials, a value (None: failed) and the standard error of it each.
+    """The mean over trials of one rate from each trial's value (None if it failed) and standard error.
 
-    The error is that of the mean, of trials whose held-out rows are drawn anew.
+    The errors are taken as independent, since each seed draws other held-out rows.
     """
     if any(value is None for value in values):
         return Outcome(None)
@@ -65,26 +67,28 @@ def outcome(values: Sequence[float | None], errors: Sequence[float | None]) -> O
 
 
 def outcome_of(scores: Sequence[Scores | None]) -> Outcome:
-    """Of the scores of one rate's trials, None where a trial has none; a metric that is better lower changes
-    its sign."""
+    """The mean over trials of one rate from their scores (None if a trial failed).
+
+    The sign of a metric where lower is better is changed.
+    """
     signed = [None if s is None else s.main if s.higher_is_better else -s.main for s in scores]
     return outcome(signed, [None if s is None else s.stderr for s in scores])
 
 
-def tried(search: Search, came_to: Callable[[float], Outcome | None]) -> list[float]:
-    """The rates to try: those listed, then, as far as their trials have run, those beyond an edge.
+def tried(search: Search, outcome_at: Callable[[float], Outcome | None]) -> list[float]:
+    """The rates to try: those of the grid, then those added beyond its edge.
 
-    `came_to` says None while a rate's trials are still to run.
+    `outcome_at` returns None while a trial of the rate has not run.
     """
     rates = list(search.lr)
     for _ in range(search.extend):
-        found = [came_to(rate) for rate in rates]
+        outcomes = [outcome_at(rate) for rate in rates]
         means = {
             rate: outcome.mean
-            for rate, outcome in zip(rates, found, strict=True)
+            for rate, outcome in zip(rates, outcomes, strict=True)
             if outcome is not None and outcome.mean is not None
         }
-        if any(outcome is None for outcome in found) or not means:
+        if any(outcome is None for outcome in outcomes) or not means:
             break
         best = max(means, key=lambda rate: means[rate])
         beyond = _beyond(best, sorted(rates))
@@ -94,20 +98,20 @@ def tried(search: Search, came_to: Callable[[float], Outcome | None]) -> list[fl
     return rates
 
 
-def chosen(search: Search, found: dict[float, Outcome]) -> float | None:
-    """The rate that the search takes; None where every rate failed."""
-    means = {rate: o.mean for rate, o in found.items() if o.mean is not None}
+def chosen(search: Search, outcomes: dict[float, Outcome]) -> float | None:
+    """The rate that the search chooses; None if every rate failed."""
+    means = {rate: o.mean for rate, o in outcomes.items() if o.mean is not None}
     if not means:
         return None
     best = max(means, key=lambda rate: means[rate])  # the first of equals
     if search.choose == "best":
         return best
-    least = means[best] - (found[best].error or 0.0)
+    least = means[best] - (outcomes[best].error or 0.0)
     return min(rate for rate, mean in means.items() if mean >= least)
 
 
 def _beyond(best: float, rates: Sequence[float]) -> float | None:
-    """The next rate outside of `rates` (ascending) where `best` is at an edge, by the factor there."""
+    """The next rate beyond `rates` (ascending), by the factor there, if `best` is the first or last."""
     if best == rates[0]:
         return float(f"{rates[0] ** 2 / rates[1]:.3g}")
     if best == rates[-1]:
