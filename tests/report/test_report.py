@@ -282,7 +282,7 @@ def test_a_crash_leaves_the_old_report(tmp_path, monkeypatch):
     def crash(*_):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(page.report_tables, "write_csv", crash)
+    monkeypatch.setattr(page.tables, "write_csv", crash)
     with pytest.raises(RuntimeError):
         write(tmp_path, specs[:3], made_up_records(specs[:3]))
     assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
