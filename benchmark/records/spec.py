@@ -108,7 +108,7 @@ class RunSpec(Strict):
         if self.lr is None:
             fields = type(self).model_fields
             for name in sorted(TRAINING):
-                if getattr(self, name) != fields[name].default:
+                if getattr(self, name) != fields[name].get_default(call_default_factory=True):
                     raise ValueError(f"lr: missing, so nothing trains and {name} has no use")
         elif (self.epochs is None) == (self.max_steps is None):
             raise ValueError("give either epochs or max_steps, not both and not neither")
