@@ -1,4 +1,4 @@
-"""The contracts: a spec, what ran asks for; a record, what came of it; and their files.
+"""The contracts: RunSpec (the settings of a run), RunRecord (its results), and the files that hold them.
 
-Standard library and pydantic alone; every room may import it.
+Uses the standard library and pydantic only; every room may import it.
 """

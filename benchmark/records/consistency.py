@@ -1,6 +1,6 @@
-"""Whether runs that are compared were made alike: what a matrix holds equal, and every difference from that.
+"""Whether runs that are compared had equal settings, data, versions and machines, and where they differ.
 
-No torch, no mlflow, no files.
+This file imports no torch and no mlflow, and reads no files.
 """
 
 import json
@@ -18,7 +18,7 @@ _SAME_MACHINE = {"torch", "transformers", "device", "cpu", "threads"}
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A field that should be equal within `scope` and is not: each value with its runs."""
+    """A field that should be equal within `scope` and is not. `values` pairs each value with its run ids."""
 
     field: str
     scope: str
@@ -26,7 +26,7 @@ class Difference:
 
 
 def differences(records: Iterable[RunRecord]) -> list[Difference]:
-    """Everything that should be equal between runs that are compared, and is not."""
+    """Every field that should be equal between the runs of `records`, and is not."""
     seen: dict[tuple[str, str], dict[str, list[str]]] = {}
     for record in records:
         for name, scope, value in _should_agree(record):
@@ -40,10 +40,10 @@ def differences(records: Iterable[RunRecord]) -> list[Difference]:
 
 
 def _should_agree(record: RunRecord) -> Iterator[tuple[str, str, Any]]:
-    """(field, scope, value): within a scope the field must have one value.
+    """Triples of field, scope and value. All records of a scope must have the same value of the field.
 
-    A matrix may set a field per task on purpose (2,000 sentences here, 1,000 there), so spec
-    fields are compared between the runs of a task; `settings` shows what differs between tasks.
+    A matrix may give each task its own settings, such as the number of training examples. So spec fields are
+    compared only between runs of the same task; `settings` shows how they differ between tasks.
     """
     task, model, label, seed = (record.spec[k] for k in ("task", "model", "label", "seed"))
     for name, value in resolved(record).items():
@@ -69,31 +69,32 @@ def _should_agree(record: RunRecord) -> Iterator[tuple[str, str, Any]]:
 
 
 def resolved(record: RunRecord) -> dict[str, Any]:
-    """The record's spec, with the default of every field that is younger than the record, and without the
-    fields of a training that it did not have."""
+    """The record's spec, completed by the default of each field that the spec lacks.
+
+    Without `lr` nothing trained, so the fields that only training uses are left out.
+    """
     defaults = {k: f.default for k, f in RunSpec.model_fields.items() if not f.is_required()}
     unused = TRAINING if record.spec.get("lr") is None else ()
-    whole = defaults | {"options": {}} | record.spec
-    return {name: value for name, value in whole.items() if name not in unused}
+    complete = defaults | {"options": {}} | record.spec
+    return {name: value for name, value in complete.items() if name not in unused}
 
 
 def settings(records: Iterable[RunRecord]) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Resolved spec field -> value -> the tasks that have it, for all that a matrix holds equal."""
-    found: dict[str, dict[str, set[str]]] = {}
+    """For each spec field that is not tuned for each cell: its values, each with the tasks that use it."""
+    tasks_of: dict[str, dict[str, set[str]]] = {}
     for record in records:
         for name, value in resolved(record).items():
             if name not in _NAMES_THE_CELL | _TUNED_PER_CELL:
-                found.setdefault(name, {}).setdefault(as_text(value), set()).add(
-                    record.spec["task"]
-                )
+                tasks = tasks_of.setdefault(name, {}).setdefault(as_text(value), set())
+                tasks.add(record.spec["task"])
     return {
         name: {value: tuple(sorted(tasks)) for value, tasks in values.items()}
-        for name, values in found.items()
+        for name, values in tasks_of.items()
     }
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, with dotted names."""
+    """A nested mapping as one flat dict; the key of a nested value joins the names with dots."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -104,5 +105,5 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """A value as a reader expects it: text bare, all else as JSON with sorted keys."""
+    """A string as it is, any other value as JSON with sorted keys."""
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

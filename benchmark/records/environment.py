@@ -1,4 +1,4 @@
-"""What a run ran on: machine, library versions, and the commit of this project, as plain JSON values."""
+"""The environment of a run as JSON values: machine, library versions, and the commit of this project."""
 
 import functools
 import importlib.metadata
@@ -18,8 +18,10 @@ DEVICES, NVIDIA = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
 def environment(more: Iterable[str] = ()) -> dict[str, Any]:
-    """Versions, processor, threads and device of this process (imports torch). `more`: packages whose version
-    counts beside PACKAGES, such as the one that a model came from."""
+    """Library versions, processor, threads and device of this process. Imports torch.
+
+    `more` names packages to record besides PACKAGES, such as the one that holds the model's weights.
+    """
     import torch
 
     cuda = torch.cuda.is_available()
@@ -39,27 +41,28 @@ def environment(more: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def accelerators() -> list[str]:
-    """What the system shows of accelerators, found in milliseconds and without torch: the names that NVIDIA's
-    driver gives its GPUs, device files of other kinds, and the variable that hides GPUs where it is set.
+    """The accelerators that the operating system shows, read in milliseconds and without torch.
 
-    Not whether torch can use them: that needs torch. It is here to be compared with itself.
+    The list has the GPU names of NVIDIA's driver, the device files of accelerators, and
+    CUDA_VISIBLE_DEVICES where it is set. It does not say whether torch can use them; `same` compares it with
+    the list in a record.
     """
-    found = []
+    names = []
     for file in sorted(NVIDIA.glob("*/information")):
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+        names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
     for pattern in ("nvidia[0-9]*", "kfd", "dxg"):
-        found += sorted(str(file) for file in DEVICES.glob(pattern))
+        names += sorted(str(file) for file in DEVICES.glob(pattern))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return found if visible is None else [*found, f"CUDA_VISIBLE_DEVICES={visible}"]
+    return names if visible is None else [*names, f"CUDA_VISIBLE_DEVICES={visible}"]
 
 
 def same(recorded: dict[str, Any]) -> bool:
-    """Whether `recorded`, a record's environment, is this machine's in what can make a run unsupported: the
-    accelerators, and the versions of the packages that it names. Imports no torch.
+    """Whether an unsupported run would be unsupported here again: `recorded` (the environment in its record)
+    has this machine's accelerators, and its package versions are those installed. Imports no torch.
 
-    A record that does not name its accelerators (an older one) is of another machine. What this cannot see
-    is a driver that broke or was mended, and a change of this project's code.
+    False for an older record without accelerators. A changed driver and a change of this project's code are
+    not detected.
     """
     packages = recorded.get("packages", {})
     return recorded.get("accelerators") == accelerators() and packages == _versions(packages)
@@ -67,28 +70,31 @@ def same(recorded: dict[str, Any]) -> bool:
 
 def _versions(names: Iterable[str]) -> dict[str, str | None]:
     """The installed version of each package, None for one that is not installed."""
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def process_started() -> float:
-    """When this process began, in seconds since the epoch, the interpreter's own start included."""
+    """When the operating system started this process, in seconds since the epoch."""
     import psutil
 
     return psutil.Process().create_time()
 
 
 def cpu_kind() -> str:
-    """What decides which kernels run and so how they round: vendor, family, model, instruction set."""
+    """Vendor, family, model and instruction set of the processor. Kernels and their rounding depend on them.
+
+    Imports torch.
+    """
     import torch
 
-    found = [_cpuinfo(key) for key in ("vendor_id", "cpu family", "model")]
-    return " ".join([*filter(None, found), torch.backends.cpu.get_cpu_capability()])
+    names = [_cpuinfo(key) for key in ("vendor_id", "cpu family", "model")]
+    return " ".join([*filter(None, names), torch.backends.cpu.get_cpu_capability()])
 
 
 def _cpuinfo(key: str) -> str | None:
@@ -103,11 +109,12 @@ def _cpuinfo(key: str) -> str | None:
 
 @functools.cache
 def code() -> dict[str, Any]:
-    """This project's version, and where it is a git checkout its commit and whether it has changes.
+    """The version of this project, its git commit, and whether the checkout has changes (`dirty`).
 
-    Files under results/ and reports/ are what runs write, so they do not make the code dirty.
+    Commit and `dirty` are None outside a git checkout. Changes under results/ and reports/ do not count,
+    because runs write there.
     """
-    found: dict[str, Any] = {
+    state: dict[str, Any] = {
         "version": importlib.metadata.version("hift-benchmark"),
         "git_sha": None,
         "dirty": None,
@@ -115,12 +122,12 @@ def code() -> dict[str, Any]:
     sha = _git("rev-parse", "HEAD")
     if sha is not None and _git("rev-parse", "--show-toplevel") == str(ROOT):
         changed = _git("status", "--porcelain", "--", ".", ":!results", ":!reports")
-        found |= {"git_sha": sha, "dirty": bool(changed)}
-    return found
+        state |= {"git_sha": sha, "dirty": bool(changed)}
+    return state
 
 
 def _git(*arguments: str) -> str | None:
-    """Output of a git command in this project's folder; None where git or a repository is missing."""
+    """Output of a git command in this project's folder; None where git fails or is not installed."""
     try:
         done = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20

@@ -22,25 +22,28 @@ def read(kind: type[Kept], path: Path, version: int) -> Kept:
         raise UserError(f"{path}: unreadable record: {error}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: unreadable record: not a JSON object")
-    found = data.get("schema_version")
-    if found != version:
+    data_version = data.get("schema_version")
+    if data_version != version:
         raise UserError(
-            f"{path}: schema_version: {found!r} is not {version}, the one this version reads"
+            f"{path}: schema_version: {data_version!r} is not {version}, the one this version reads"
         )
     return typing.cast(Kept, build(kind, data, path))
 
 
-def _no_number(name: str) -> typing.NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+def _refuse_constant(name: str) -> typing.NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
-parse = json.JSONDecoder(parse_constant=_no_number).decode
-"""A JSON text's value. ValueError for what is none, NaN and infinity included."""
+parse = json.JSONDecoder(parse_constant=_refuse_constant).decode
+"""The value of a JSON text. Raises ValueError for text that is not JSON, and for NaN and infinity."""
 
 
 def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:
-    """`data`, as read from the JSON file `path`, as an instance of `kind` (a dataclass, union, literal, dict
-    or plain type). Raises UserError naming the key `where` it is none."""
+    """`data`, a value of the JSON file `path`, converted to the type `kind`.
+
+    `kind` is a dataclass, a union, Literal, list, dict or plain type. `where` is the dotted key of the value
+    in the file. Raises UserError naming file and key where the value does not have the type.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return data

@@ -1,4 +1,4 @@
-"""The predictions of a run: JSON lines in a file that its record names. Standard library alone."""
+"""The predictions of a run, a file of JSON lines that its record names. Standard library only."""
 
 import json
 from collections.abc import Sequence
@@ -13,8 +13,10 @@ from benchmark.records.jsonfile import parse
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The lines as columns: a hash per example, prediction, reference, and the main score of each example
-    (`metrics.per_example`), None where the file has none."""
+    """A file's columns, one value an example: hash of the example, prediction, reference, and score.
+
+    `scores` are the main score of each example (`metrics.per_example`), None where the metric has none.
+    """
 
     ids: list[str]
     predictions: list[Any]
@@ -22,18 +24,18 @@ class Predictions:
     scores: list[float] | None
 
 
-def write(path: Path, kept: Predictions) -> None:
-    """One line per example, atomically: id, prediction, reference, and score where there is one."""
-    columns = {"id": kept.ids, "prediction": kept.predictions, "reference": kept.references}
-    if kept.scores is not None:
-        columns["score"] = kept.scores
+def write(path: Path, table: Predictions) -> None:
+    """Write one line per example, atomically: id, prediction, reference, and score unless it is None."""
+    columns = {"id": table.ids, "prediction": table.predictions, "reference": table.references}
+    if table.scores is not None:
+        columns["score"] = table.scores
     rows = zip(*columns.values(), strict=True)
     lines = (json.dumps(dict(zip(columns, row, strict=True)), allow_nan=False) for row in rows)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def read(path: Path) -> Predictions:
-    """What `write` wrote. Raises UserError naming the file, and the line that is none of it."""
+    """Read a file that `write` wrote. Raises UserError naming the file and the first malformed line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -55,11 +57,10 @@ def read(path: Path) -> Predictions:
 
 
 def _values(lines: Sequence[str]) -> list[Any]:
-    """The JSON value of each line, None for a line that is none."""
+    """The JSON value of each line, None for a line that is not JSON."""
     try:
-        rows = parse(
-            f"[{','.join(lines)}]"
-        )  # at once: a third of the time that they take one by one
+        # one call for all lines takes a third of the time of one call a line
+        rows = parse(f"[{','.join(lines)}]")
         if len(rows) == len(lines):
             return rows
     except ValueError:
@@ -79,7 +80,7 @@ def _is_whole(row: Any) -> bool:
 
 
 def _checked(scores: list[Any], path: Path) -> list[float] | None:
-    """The column of scores, None where no line has one. Raises UserError naming the line of a wrong one."""
+    """The scores as floats, None where no line has one. Raises UserError naming the line of a bad score."""
     kinds = set(map(type, scores))
     if kinds <= {int, float}:
         return list(map(float, scores)) if scores else None
@@ -87,7 +88,7 @@ def _checked(scores: list[Any], path: Path) -> list[float] | None:
         return None
     for number, score in enumerate(scores, start=1):
         if (score is None) != (scores[0] is None):
-            raise UserError(f"{path}: line {number}: some lines have a score, and others none")
+            raise UserError(f"{path}: line {number}: some lines have a score and others do not")
         if score is not None and type(score) not in (int, float):
-            raise UserError(f"{path}: line {number}: score: {score!r} is no number")
-    raise AssertionError("one of the scores is wrong")
+            raise UserError(f"{path}: line {number}: score: {score!r} is not a number")
+    raise AssertionError("no bad score found")

@@ -1,8 +1,8 @@
-"""RunRecord: what one run was and what came of it; the truth that MLflow, reports and tables only view.
+"""RunRecord: the settings and results of one run. MLflow, reports and tables are made from records alone.
 
-Owns the versioned schema, the atomic write and the strict load. Standard library alone, so a record can
-be read anywhere. Beside a record `<run_id>.json` lie two files it names: the per-step curve (CSV) and the
-predictions (JSON lines, `predictions.py`), both relative to the record's folder.
+This file owns the versioned schema, the atomic write and the strict load. It uses the standard library only,
+so a record can be read anywhere. A record `<run_id>.json` names two files by paths relative to its folder:
+the values of each step (`curve`, CSV) and the predictions (JSON lines, `predictions.py`).
 """
 
 import csv
@@ -28,9 +28,12 @@ STATUSES: tuple[str, ...] = typing.get_args(Status)
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """UTC, ISO 8601. `fixed_s`: seconds of the process outside training and evaluation (start, model and
-    data load, records). `resumed`: a killed process had done the training and maybe some of the evaluation;
-    all but `train.seconds` is of the last process."""
+    """`started` and `finished` are UTC in ISO 8601; `*_s` are seconds.
+
+    `fixed_s`: time of the process outside training and evaluation (start, loading model and data, writing
+    records). `resumed`: an earlier process did the training and was killed before the record was written;
+    then every time but `train.seconds` is of the last process.
+    """
 
     started: str
     finished: str
@@ -41,11 +44,11 @@ class Times:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """`main` is `all[metric]`, else ValueError; both are as the metric defines them, fractions or points.
+    """The scores of a run on `n` examples, in the unit of each metric (a fraction or percentage points).
 
-    `stderr`: the standard error of `main` over the `n` examples, as if they were drawn at random; it knows
-    nothing of the spread over seeds. None where the metric has no score per example (`metrics.per_example`),
-    and in older records.
+    `main` must equal `all[metric]`, else ValueError. `stderr` is the standard error of `main` over the
+    examples; it does not include the spread over seeds. It is None in older records and where the metric
+    has no score for each example (`metrics.per_example`).
     """
 
     main: float
@@ -68,11 +71,14 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """`steps` are optimizer steps; `tokens` counts attended (unpadded) input tokens; times in ms per
-    optimizer step, steps on which memory or operations were counted left out. `flops`: floating-point
-    operations of matrix products and attention. `group_tokens`: the mean tokens of each group's steps.
-    `others`: the share of the machine's processors, 0 to 1, that other work took during training; None in
-    older records."""
+    """What training took.
+
+    `steps` are optimizer steps. `tokens` are input tokens without padding. `step_ms_*` are milliseconds per
+    optimizer step, without the steps on which memory or operations were counted. `flops` are floating-point
+    operations of matrix products and attention. `group_tokens` has the mean tokens of a step for each group.
+    `others` is the share (0 to 1) of the machine's processor time that other processes used during training;
+    None in older records.
+    """
 
     steps: int
     examples: int
@@ -88,10 +94,10 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A look at the model during training, after `step` optimizer steps; what training had cost by then.
+    """An evaluation during training, after `step` optimizer steps, and what training had cost by then.
 
-    `dev_loss` and `dev_score` are of the rows held out of train, `score` of the evaluation split: the task's
-    main score each, None where the run did not ask for it.
+    `dev_loss` and `dev_score` are the loss and main score on rows held out of the training set; `score` is
+    the main score on the evaluation split. Each is None where the run did not compute it.
     """
 
     step: int
@@ -106,10 +112,10 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Params:
-    """Parameter counts as measured from the gradients each step produced, not as configured.
+    """Numbers of parameters, measured: a parameter counts as trained in a step where it has a gradient.
 
-    ratio_peak and ratio_mean are trainable parameters per step over `total`. `groups` is 1 where the
-    optimizer has no groups.
+    `ratio_peak` and `ratio_mean` are the largest and the mean share of `total` that a step trains. `groups`
+    is 1 where the optimizer has no groups.
     """
 
     total: int
@@ -122,11 +128,13 @@ class Params:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes. The training phase's peak: on a CUDA device the allocator's, on a CPU counted tensor bytes
-    (`kind`), with the optimizer state that HiFT keeps on the host in `host_state`, not in the peak.
-    `eval_peak`: the evaluation's own, which is the run's where nothing trains. `load_peak`: that of moving
-    the model to the device and building the optimizer, before training; None where nothing trains, and in
-    records made before it was measured."""
+    """Memory in bytes; peaks are of the training phase unless said otherwise.
+
+    `kind` says how the peak was measured: by the allocator on a CUDA device, by counting tensor bytes on a
+    CPU. Optimizer state that HiFT moves to the host is in `host_state` and not in the peak. `eval_peak` is
+    the peak of the evaluation. `load_peak` is the peak while the model moves to the device and the optimizer
+    is built; None where nothing trains and in older records.
+    """
 
     kind: Literal["cuda", "counted_cpu_tensors"]
     device: str
@@ -144,14 +152,17 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """What the device had to hold for the run to train: the larger of loading and training."""
+        """Bytes that the device needs for the run: the larger of the peaks of loading and of training."""
         return max(self.peak_allocated, self.load_peak or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Shares of the scored examples: `exact` of those whose input stands among the rows that train, `group`
-    of those whose source does (the column `dataset.group_by` of the task, where it has one)."""
+    """Shares (0 to 1) of the scored examples that also occur in the training set.
+
+    `exact`: the same input text occurs there. `group`: the same source does, such as the passage of a
+    question (the task's column `dataset.group_by`).
+    """
 
     exact: float
     group: float
@@ -159,16 +170,19 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What went in. `*_revision`: the commit on the Hub, a package's or twin's version, None for a folder.
-    `model_fingerprint` hashes the weights as loaded; `dataset_fingerprint` the rows drawn.
+    """The model and the data of a run.
 
-    `read_*`: rows of the splits in the source. `examples_*`: examples used of them, for training (or as
-    demonstrations) and for the score. `examples_truncated`: those whose text was cut. `left_out`: rows of
-    both splits that are no examples by the task's `without`. `set_aside`: rows of train that neither train
-    nor are held out, as they share text with held-out ones. `long_*`: rows that max_length does not hold,
-    left out of training or their prompts cut from the left. `overlap_*`: what the evaluation split's examples
-    and the held-out ones share with those used for training. `demonstrations_mean`: how many fit before a
-    prompt. `initialised`: weights that no checkpoint held, new and random (None: not recorded).
+    `*_revision`: the commit on the Hub, or the version of a package or twin; None for a folder.
+    `*_fingerprint`: hashes of the weights as loaded, and of the sampled rows.
+    `read_*`: number of rows of the split in the source.
+    `examples_*`: number of examples used, for training (or as demonstrations) and for the score.
+    `examples_truncated`: number of examples whose text was cut.
+    `left_out`: rows of both splits that the task's `without` excludes.
+    `set_aside`: rows of train used for nothing, because they share text with rows held out.
+    `long_*`: examples longer than max_length, dropped from training or with their prompt cut from the left.
+    `overlap_*`: what the examples scored (`eval`) or held out (`dev`) share with the training examples.
+    `demonstrations_mean`: mean number of demonstrations that fit before a prompt.
+    `initialised`: names of weights that the checkpoint lacks, initialised at random; None in older records.
     """
 
     model: str
@@ -217,17 +231,17 @@ class RunRecord:
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> str:
-        """Stable text (sorted keys, two-space indent). ValueError on NaN or infinity: use None."""
+        """JSON with sorted keys and an indent of two spaces. Raises ValueError for NaN and infinity."""
         return (
             json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False) + "\n"
         )
 
 
 def write(record: RunRecord, path: Path) -> RunRecord:
-    """Write `record` atomically and return the record that stands at `path` after it.
+    """Write `record` atomically. Returns the record that is at `path` afterwards.
 
-    That is the old one where it is a success of the same spec and `record` is none: a finished run loses
-    nothing by what happens to it later. Whatever a different spec had left is moved aside, never lost.
+    A successful record is not replaced by an unsuccessful one of the same spec; then the old record stays and
+    is returned. A record of a different spec, and an unreadable file, are first copied into `superseded/`.
     """
     if path.exists():
         try:
@@ -243,25 +257,25 @@ def write(record: RunRecord, path: Path) -> RunRecord:
 
 
 def _move_aside(path: Path) -> None:
-    """Copy the record into `superseded/` beside it, under a name that no other has."""
+    """Copy the record into the folder `superseded/` beside it, under a name that is not yet in use."""
     aside = free(path.parent / "superseded" / path.name)
     write_text(aside, path.read_text(encoding="utf-8"))
 
 
 def load(path: Path) -> RunRecord:
-    """Read one record strictly. Raises UserError naming the file and the key for anything off schema."""
+    """Read one record. Raises UserError naming the file and the key where it does not match the schema."""
     return jsonfile.read(RunRecord, path, SCHEMA_VERSION)
 
 
 def load_all(folder: Path) -> list[RunRecord]:
-    """Every record directly in `folder`, by file name. Raises UserError on the first unreadable one."""
+    """The records directly in `folder`, sorted by file name. Raises UserError for one that is unreadable."""
     return [load(path) for path in sorted(folder.glob("*.json"))]
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """The per-step curve as columns: step, seconds, loss, lr, group, trainable_ratio, tokens, flops, step_ms.
+    """A curve file as lists, one value a step, by column name (`measure.training.CURVE_COLUMNS`).
 
-    Empty cells (a step time left out because memory or operations were counted on it) are NaN.
+    An empty cell is NaN, such as the time of a step on which memory or operations were counted.
     """
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -270,7 +284,7 @@ def read_curve(path: Path) -> dict[str, list[float]]:
 
 
 def curve_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """The CSV that `read_curve` reads."""
+    """`rows` as CSV text with a header, which `read_curve` reads."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

@@ -1,7 +1,7 @@
-"""RunSpec: everything that decides one run's outcome, strict and frozen, with the hash that names it.
+"""RunSpec: every setting that decides the outcome of one run, frozen and strictly checked, and its hash.
 
-Where results lie and which machine runs them is not in it. No torch, lightning or mlflow here, so `plan`
-stays fast.
+The results folder and the machine are not part of it. This file imports no torch, lightning or mlflow, so
+that `hift-bench plan` starts fast.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from benchmark.files import file_stem
 Positive = Annotated[int, Field(ge=1)]
 OptimizerOption = int | float | bool | tuple[float | None, ...]
 SAMPLING = 2
-"""Version of how rows are drawn, held out and put in order (benchmark/data). It is part of every hash, so no
-run in an older order counts as done."""
+"""Version of the code that samples, holds out and orders rows (benchmark/data). It is part of every hash, so
+a run that used an older version does not count as done."""
 TRAINING = frozenset(
     {
         *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
@@ -34,30 +34,30 @@ TRAINING = frozenset(
         *("select", "eval_every"),
     }
 )
-"""Fields of RunSpec that a run which trains nothing has no use for."""
+"""Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key, NaN, infinity and `true` where a number belongs are errors."""
+    """A frozen model. Unknown keys, NaN, infinity, and booleans in fields that are not boolean are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        given = value if isinstance(value, list | tuple) else (value,)
-        if any(isinstance(item, bool) for item in given):
-            declared = cls.model_fields[str(info.field_name)].annotation
-            if declared is not bool:
-                raise ValueError(f"{value!r} is not what belongs here")
+    def _no_boolean_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        items = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(item, bool) for item in items):
+            annotation = cls.model_fields[str(info.field_name)].annotation
+            if annotation is not bool:
+                raise ValueError(f"{value!r}: a boolean is not allowed here")
         return value
 
 
 class RunSpec(Strict):
-    """One training run and its evaluation; without `lr` the evaluation of the model as it is.
+    """One training run and its evaluation. Without `lr` nothing trains: the model is evaluated as loaded.
 
-    Fields may be added with a default; a default never changes and no field changes its meaning, because
-    the hash leaves out what equals its default: so records stay valid when the schema grows.
+    A new field must have a default. No default and no meaning of a field ever changes. The hash leaves out
+    fields that equal their default, so existing records stay valid when fields are added.
     """
 
     matrix: str
@@ -109,32 +109,32 @@ class RunSpec(Strict):
             fields = type(self).model_fields
             for name in sorted(TRAINING):
                 if getattr(self, name) != fields[name].get_default(call_default_factory=True):
-                    raise ValueError(f"lr: missing, so nothing trains and {name} has no use")
+                    raise ValueError(f"lr: missing, so nothing trains and {name} is not used")
         elif (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("give either epochs or max_steps, not both and not neither")
+            raise ValueError("give exactly one of epochs and max_steps")
         elif self.demonstrations:
-            raise ValueError("demonstrations: stand before prompts of a model that is not trained")
+            raise ValueError("demonstrations: only for evaluation without training (no lr)")
         if self.is_trial and (not self.dev_examples or self.lr is None):
-            raise ValueError(
-                f"score_on: {self.score_on} needs dev_examples and an lr, which it is the trial of"
-            )
+            raise ValueError(f"score_on: {self.score_on} requires dev_examples and lr")
         if self.select != "last" and not self.dev_examples:
             raise ValueError(
-                f"select: {self.select} needs dev_examples, a slice held out of train to select on"
+                f"select: {self.select} requires dev_examples (rows held out of the training set)"
             )
         try:
             optimizers.check_options(self.optimizer, self.optimizer_options)
         except UserError as error:
             raise ValueError(f"optimizer_options: {error}") from None
         if self.fused and self.optimizer not in optimizers.FUSED:
-            has = ", ".join(optimizers.FUSED)
-            raise ValueError(f"fused: torch has it for {has}, not for {self.optimizer}")
+            have = ", ".join(optimizers.FUSED)
+            raise ValueError(f"fused: torch has a fused kernel for {have}, not for {self.optimizer}")
         return self
 
     @property
     def hash(self) -> str:
-        """12 hex digits over SAMPLING and every field that differs from its default, less the names of the
-        cell."""
+        """The first 12 hex digits of the SHA-256 of SAMPLING and every field that differs from its default.
+
+        `matrix` and `label` only name the run, so they are left out.
+        """
         content = self.model_dump(exclude={"matrix", "label"}, exclude_defaults=True)
         content["sampling"] = SAMPLING
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -142,20 +142,22 @@ class RunSpec(Strict):
 
     @property
     def is_trial(self) -> bool:
-        """A learning-rate trial: scored on the held-out slice of train, never in a table."""
+        """Whether this is a learning-rate trial: scored on rows held out of train, never shown in a table."""
         return self.score_on != "eval"
 
     @property
     def run_id(self) -> str:
-        """The name of the cell and seed (a file name); a trial's carries its rate as well."""
+        """A file name made of task, model, label and seed, and for a trial its learning rate."""
         parts = [self.task, self.model, self.label, f"s{self.seed}"]
         if self.is_trial:
             parts.append(f"lr{self.lr:g}")
         return file_stem(*parts)
 
     def steps(self, train_size: int) -> int:
-        """Optimizer steps of this run on `train_size` training examples, 0 without `lr`; a partial
-        accumulation window at the end of an epoch is a step of its own, as Lightning counts."""
+        """Number of optimizer steps on `train_size` training examples; 0 without `lr`.
+
+        Incomplete gradient accumulation at the end of an epoch counts as a step, as in Lightning.
+        """
         if self.lr is None:
             return 0
         if self.max_steps is not None:

@@ -87,7 +87,11 @@ MATRIX = {
         "[1]",
         "m.yaml: defaults.lr: [1]: input should be a valid number",
     ),
-    "true for a number": ("1.0e-3", "true", "m.yaml: defaults.lr: True is not what belongs here"),
+    "true for a number": (
+        "1.0e-3",
+        "true",
+        "m.yaml: defaults.lr: True: a boolean is not allowed here",
+    ),
     "nan": ("1.0e-3", ".nan", "m.yaml: defaults.lr: nan: input should be a finite number"),
     "half a step": ("steps: 2", "steps: 2.5", "m.yaml: defaults.max_steps: 2.5: input should be"),
     "negative rate": ("1.0e-3", "-1.0e-3", "m.yaml: defaults.lr: -0.001: input should be greater"),
@@ -96,12 +100,12 @@ MATRIX = {
     "epochs and steps": (
         "steps: 2",
         "steps: 2, epochs: 1",
-        "m.yaml: defaults.epochs: give either epochs",
+        "m.yaml: defaults.epochs: give exactly one of epochs and max_steps",
     ),
     "neither": (
         "max_steps: 2, ",
         "",
-        "m.yaml: strategies.full.epochs: give either epochs or max_steps",
+        "m.yaml: strategies.full.epochs: give exactly one of epochs and max_steps",
     ),
     "no source": ("data: twin, ", "", "m.yaml: strategies.full.data: Field required"),
     "rate and search": (
@@ -166,7 +170,7 @@ MATRIX = {
     "best of nothing": (
         "lr:",
         "select: best, lr:",
-        "m.yaml: defaults.select: best needs dev_examples",
+        "m.yaml: defaults.select: best requires dev_examples",
     ),
     "strange name": ("tasks:", "name: a/b\ntasks:", "m.yaml: name: 'a/b' is not a name of letters"),
     "tasks as text": ("[glue/sst2]", "glue/sst2", "m.yaml: tasks: 'glue/sst2' is not a table"),

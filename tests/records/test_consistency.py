@@ -1,4 +1,4 @@
-"""What differs between runs that are compared, and what a matrix holds equal."""
+"""Differences between runs that are compared, and the settings of a matrix."""
 
 import dataclasses
 
@@ -43,16 +43,16 @@ def test_each_difference_is_found_and_names_its_runs(change, field, scope):
         old = getattr(other, name)
         new = old | values if isinstance(old, dict) else dataclasses.replace(old, **values)
         other = dataclasses.replace(other, **{name: new})
-    (found,) = consistency.differences([one, other])
-    assert (found.field, found.scope) == (field, scope)
-    assert [runs for _, runs in found.values] == [(one.run_id,), (other.run_id,)]
+    (difference,) = consistency.differences([one, other])
+    assert (difference.field, difference.scope) == (field, scope)
+    assert [runs for _, runs in difference.values] == [(one.run_id,), (other.run_id,)]
 
 
 def test_learning_rates_may_differ_between_cells_and_not_between_seeds():
     rates = [(0, 1e-4), (1, 3e-4)]
     records = [make_record(make_spec(seed=seed, lr=lr)) for seed, lr in rates]
-    (found,) = consistency.differences(records)
-    assert (found.field, found.scope) == ("lr", "glue/sst2, minilm, full")
+    (difference,) = consistency.differences(records)
+    assert (difference.field, difference.scope) == ("lr", "glue/sst2, minilm, full")
 
 
 def test_a_record_older_than_a_field_counts_as_having_its_default():

@@ -1,4 +1,4 @@
-"""No downgrade: what ends a process after its record, or the runner, takes nothing from a finished run."""
+"""No downgrade: a success stays on record when its process, or the runner, is ended after it was written."""
 
 import json
 import shlex
@@ -28,7 +28,7 @@ ENDINGS = {
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """Run real processes that write a record of the status given (or none), then do `ending`."""
+    """Make runs start a script that writes a record with `status` (None: no record), then runs `ending`."""
 
     def use(ending, status="success"):
         script = tmp_path / "child.py"
@@ -65,15 +65,17 @@ def test_the_record_of_a_run_that_failed_and_then_crashed_stays_too(go, child, r
 
 
 @pytest.mark.parametrize(
-    ("ending", "said"), [("os._exit(1)", "exit 1"), ("os._exit(0)", "without a record")]
+    ("ending", "message"), [("os._exit(1)", "exit 1"), ("os._exit(0)", "without a record")]
 )
-def test_the_record_of_an_earlier_try_says_nothing_of_this_one(go, child, results, ending, said):
+def test_the_record_of_an_earlier_try_is_not_taken_for_this_one(
+    go, child, results, ending, message
+):
     child("", status="diverged")
     go(ONE_CELL)
     child(ending, status=None)
     outcome, watch = go(ONE_CELL)
-    kept = record.load(results / f"{RUN}.json")
-    assert kept.status == "failed" and said in kept.error
+    latest = record.load(results / f"{RUN}.json")
+    assert latest.status == "failed" and message in latest.error
     assert outcome.failed == 1 and watch.of("finish") == [(RUN, "failed")]
 
 

@@ -1,4 +1,4 @@
-"""What a record says of the machine, as far as it decides whether a run can work there."""
+"""The part of a record's environment that decides whether an unsupported run is tried again."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from benchmark.records import environment
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine of our own, bare; returns the folders its driver shows GPUs in."""
+    """A machine without accelerators; returns the folder whose `gpus` and `dev` stand for /proc and /dev."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(environment, "DEVICES", tmp_path / "dev")
     monkeypatch.setattr(environment, "NVIDIA", tmp_path / "gpus")

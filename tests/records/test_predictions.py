@@ -1,4 +1,4 @@
-"""Files of predictions: what is written is what is read, and nothing else passes."""
+"""Prediction files: reading returns what was written, and malformed files are refused."""
 
 import dataclasses
 import json
@@ -16,9 +16,9 @@ SCORED = predictions.Predictions(
 
 @pytest.mark.parametrize("scores", [SCORED.scores, None])
 def test_predictions_read_back_as_written(tmp_path, scores):
-    path, kept = tmp_path / "p.jsonl", dataclasses.replace(SCORED, scores=scores)
-    predictions.write(path, kept)
-    assert predictions.read(path) == kept
+    path, table = tmp_path / "p.jsonl", dataclasses.replace(SCORED, scores=scores)
+    predictions.write(path, table)
+    assert predictions.read(path) == table
     assert [set(json.loads(line)) for line in path.read_text().splitlines()] == 2 * [
         {"id", "prediction", "reference"} | ({"score"} if scores else set())
     ]
@@ -30,20 +30,20 @@ def test_no_predictions_at_all_read_back_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
-        ('"score": 0.25', '"score": true', "line 2: score: True is no number"),
+        ('"score": 0.25', '"score": true', "line 2: score: True is not a number"),
         ('"score": 0.25', '"score": NaN', "line 2 has no id, prediction and reference"),
-        (', "score": 0.25', "", "line 2: some lines have a score, and others none"),
+        (', "score": 0.25', "", "line 2: some lines have a score and others do not"),
         ('"id": "b", ', "", "line 2 has no id, prediction and reference"),
         ('{"id": "b"', '["id"', "line 2 has no id"),
     ],
 )
-def test_predictions_are_read_strictly(tmp_path, old, new, said):
+def test_predictions_are_read_strictly(tmp_path, old, new, message):
     path = tmp_path / "p.jsonl"
     predictions.write(path, SCORED)
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    with pytest.raises(UserError, match=re.escape(f"{path}: {said}")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: {message}")):
         predictions.read(path)

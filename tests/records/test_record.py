@@ -1,4 +1,4 @@
-"""RunRecord: what is written is what is read, nothing off schema passes, and no write loses anything."""
+"""RunRecord: reading returns what was written, the schema is strict, and no write loses a record."""
 
 import dataclasses
 import json
@@ -56,7 +56,7 @@ def change(data, dotted, value):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("statuss", "success", r"statuss: unknown key \(did you mean \"status\"\?\)"),
         ("train.stepz", 3, r"train\.stepz: unknown key \(did you mean \"steps\"\?\)"),
@@ -81,11 +81,11 @@ def change(data, dotted, value):
         ("schema_version", ..., "schema_version: None is not 1"),
     ],
 )
-def test_off_schema_is_refused_by_file_and_key(path, key, value, said):
+def test_off_schema_is_refused_by_file_and_key(path, key, value, message):
     data = json.loads(make_record().to_json())
     change(data, key, value)
     files.write_text(path, json.dumps(data))
-    with pytest.raises(UserError, match=f"^{path}: {said}"):
+    with pytest.raises(UserError, match=f"^{path}: {message}"):
         record.load(path)
 
 
@@ -110,17 +110,18 @@ def test_a_float_may_be_written_without_a_point_and_optional_parts_as_null(path)
 
 
 def test_an_older_record_lacks_what_was_added_since(path):
-    """Every field that has a default, a list's too, may be missing; it reads as that default."""
-    made = make_record()
-    data = json.loads(made.to_json())
-    for place, part in ((data, made), (data["train"], made.train), (data["inputs"], made.inputs)):
+    """A field with a default (also a default factory) may be missing; it then reads as the default."""
+    whole = make_record()
+    data = json.loads(whole.to_json())
+    parts = ((data, whole), (data["train"], whole.train), (data["inputs"], whole.inputs))
+    for values, part in parts:
         for item in dataclasses.fields(part):
             default = (item.default, item.default_factory) != (dataclasses.MISSING,) * 2
-            if default and place[item.name] in (None, 0, 0.0, [], {}):
-                del place[item.name]
+            if default and values[item.name] in (None, 0, 0.0, [], {}):
+                del values[item.name]
     assert "evaluations" not in data and "group_tokens" not in data["train"]
     files.write_text(path, json.dumps(data))
-    assert record.load(path) == made
+    assert record.load(path) == whole
 
 
 @pytest.mark.parametrize("dies_in", ["fsync", "replace"])
@@ -153,13 +154,13 @@ def test_a_process_killed_between_write_and_replace_leaves_the_old_record(path):
 
 
 def test_a_record_of_another_spec_is_moved_aside_however_often(path):
-    made = [make_record(make_spec(lr=lr)) for lr in (1e-5, 2e-5, 3e-5, 4e-5)]
-    for one in made:
+    records = [make_record(make_spec(lr=lr)) for lr in (1e-5, 2e-5, 3e-5, 4e-5)]
+    for one in records:
         record.write(one, path)
-    assert record.load(path) == made[-1]
+    assert record.load(path) == records[-1]
     aside = path.parent / "superseded"
-    assert [record.load(p) for p in sorted(aside.iterdir(), key=os.path.getmtime)] == made[:-1]
-    assert record.load_all(path.parent) == [made[-1]], "superseded records are in no table"
+    assert [record.load(p) for p in sorted(aside.iterdir(), key=os.path.getmtime)] == records[:-1]
+    assert record.load_all(path.parent) == [records[-1]], "superseded records are in no table"
 
 
 def test_the_same_spec_run_again_replaces_its_record(path):

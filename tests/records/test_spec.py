@@ -1,4 +1,4 @@
-"""RunSpec: a hash that stays, numbers as YAML writes them, refusals, and run ids that are file names."""
+"""RunSpec: the hash is stable, numbers are coerced, bad values are refused, run ids are file names."""
 
 import re
 
@@ -14,7 +14,7 @@ WRITTEN_OUT = {"optimizer": "adamw", "batch_size": 16, "accumulate": 1, "clip": 
 
 
 def test_the_hash_of_these_specs_never_changes():
-    """Records name their spec by it; a change here turns every committed record stale."""
+    """Records hold the hash of their spec; if the hash changes, no committed record counts as done."""
     assert make_spec().hash == "dc668ea001e2"
     everything = make_spec(
         strategy="hift",
