@@ -1,4 +1,4 @@
-"""What a training step holds and computes: live bytes, optimizer state, operations, time.
+"""Measures a training step: live bytes, optimizer state, floating-point operations and time.
 
-Below `run` and `memory`, which both measure with it.
+The rooms `run` and `memory` import it.
 """

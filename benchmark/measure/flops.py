@@ -1,7 +1,7 @@
-"""Flops: counts the floating-point operations of matrix products and attention, op by op, as they run.
+"""Flops: counts the floating-point operations of matrix products and attention while they run.
 
-torch's own formulas (torch.utils.flop_counter); what is done element by element is not counted. A backward
-pass that stops early, as below HiFT's active group, costs what it does.
+The formulas are torch's (torch.utils.flop_counter). Elementwise operations are not counted. Only executed
+operations count, so a backward pass that ends at HiFT's active group costs less than a full one.
 """
 
 from typing import Any
@@ -27,14 +27,14 @@ def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **
 
 _FORMULAS = {
     **flop_registry,
-    # torch 2.13 has formulas for the attention kernels of CUDA alone
+    # torch 2.13 has formulas only for the attention kernels of CUDA
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
 }
 
 
 class Flops(TorchDispatchMode):
-    """`total` operations while the mode is on; a multiplication and an addition are two."""
+    """Context manager; `total` is the number of operations so far. A multiply-add counts as two."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
-"""LiveBytes: counts the bytes of tensor storages that are alive, op by op, where no allocator keeps count.
+"""LiveBytes: counts the bytes of live tensor storages after each operation.
 
-On a CPU torch has no `max_memory_allocated`; this mode sees each storage once when an operation first
-returns it and again when it is freed. It costs about 10 µs an operation, so it is put around chosen steps.
+It replaces `torch.cuda.max_memory_allocated`, which has no counterpart on a CPU. A storage is added when an
+operation first returns it, and subtracted when it is freed. Each operation takes about 10 µs longer, so only
+selected steps are counted.
 """
 
 import weakref
@@ -14,10 +15,11 @@ from torch.utils._pytree import tree_iter
 
 
 class LiveBytes(TorchDispatchMode):
-    """Live and peak bytes of `resident` tensors and of all storages made while the mode is on.
+    """Context manager; `live` and `peak` are bytes of `resident` and of storages created while it is active.
 
-    `base` bytes are added as they are; `counted_elsewhere` are the tensors they stand for. A storage
-    counts once, at its full size, however many tensors view it; what is made on the meta device takes none.
+    `base` is a number of bytes added to both, for the tensors in `counted_elsewhere`, which then count
+    nothing themselves. A storage counts once and at its full size, however many tensors view it. Tensors on
+    the meta device count nothing.
     """
 
     def __init__(

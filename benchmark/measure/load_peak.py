@@ -1,6 +1,7 @@
-"""LoadPeak: what a device holds at most while a model moves there and its optimizer is built.
+"""LoadPeak: the peak bytes of a device while a model moves to it and its optimizer is built.
 
-Training peaks begin after that, so a model that arrives in a wider type than it trains in shows here alone.
+The training peak is measured after that. So a model that is loaded in a wider dtype than it trains in shows
+in this peak only.
 """
 
 from typing import Any
@@ -12,10 +13,10 @@ from benchmark.measure.optimizer_state import state_bytes
 
 
 class LoadPeak:
-    """Context manager around the move and the optimizer; `bytes` afterwards is the peak on `device`.
+    """Context manager around the move and the building of the optimizer; afterwards `bytes` is the peak.
 
-    The allocator's on a CUDA device. On a CPU, to which nothing moves: the weights and buffers that `model`
-    has at the start, and what operations make of them (LiveBytes).
+    On a CUDA device it is the allocator's peak. On a CPU, where nothing moves, it counts the weights and
+    buffers of `model` and the storages that operations create (LiveBytes).
     """
 
     def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
@@ -32,11 +33,13 @@ class LoadPeak:
         return self
 
     def built(self, optimizer: torch.optim.Optimizer) -> None:
-        """Count what the optimizer holds by now. On a CPU no operation shows a master weight that was made
-        before and is on the device from now on."""
+        """Add the state of `optimizer`; call it once, when the optimizer is built.
+
+        On a CPU LiveBytes misses master weights that were created before this context.
+        """
         if self._counter is not None:
-            held = sum(state_bytes(optimizer)["device"].values())
-            self.bytes = sum(tensor.nbytes for tensor in _weights(self._model)) + held
+            state = sum(state_bytes(optimizer)["device"].values())
+            self.bytes = sum(tensor.nbytes for tensor in _weights(self._model)) + state
 
     def __exit__(self, *error: Any) -> None:
         if self._counter is None:

@@ -1,4 +1,4 @@
-"""How busy the machine is beside this process: what makes a step time untrue."""
+"""The load that other processes put on the machine. Step times measured under such load are not shown."""
 
 import time
 
@@ -6,13 +6,13 @@ import psutil
 
 
 class Others:
-    """What other processes, and a hypervisor's other guests, take of the processors from its making on."""
+    """Processor time that other processes and virtual machines use, measured from construction on."""
 
     def __init__(self) -> None:
         self._start = _seconds()
 
     def share(self) -> float:
-        """From 0 to 1, the mean since the start, of all processors; 0 within the first moment."""
+        """Mean share (0 to 1) of all processors' time since construction; 0 within the first 0.1 s."""
         before, now = self._start, _seconds()
         wall, busy, own = (b - a for a, b in zip(before, now, strict=True))
         if wall < 0.1:
@@ -21,8 +21,8 @@ class Others:
 
 
 def _seconds() -> tuple[float, float, float]:
-    """By the clock, by all processors together when not idle, and by this process."""
-    of_all = psutil.cpu_times()
-    idle = of_all.idle + getattr(of_all, "iowait", 0.0)
-    guest = getattr(of_all, "guest", 0.0) + getattr(of_all, "guest_nice", 0.0)  # counted in user
-    return time.monotonic(), sum(of_all) - idle - guest, time.process_time()
+    """Three clocks in seconds: wall time, busy time of all processors, processor time of this process."""
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # part of `user`
+    return time.monotonic(), sum(times) - idle - guest, time.process_time()

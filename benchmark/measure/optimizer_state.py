@@ -1,27 +1,29 @@
-"""What an optimizer holds in memory and which group it updates, asked alike of block-wise ones and others."""
+"""The memory and the active group of any optimizer: the engine's, which has groups, or one of torch.optim."""
 
 import torch
 
 
 def active_group(optimizer: torch.optim.Optimizer) -> int:
-    """Index of the group that trains now; 0 for an optimizer without groups."""
+    """Index of the group that the next step updates; 0 for an optimizer without groups."""
     return int(getattr(getattr(optimizer, "active", None), "index", 0))
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Every tensor that the optimizer holds on the device beside weights and gradients."""
+    """Every tensor of the optimizer on the device: its state and master weights."""
     if hasattr(optimizer, "device_tensors"):
-        held: list[torch.Tensor] = optimizer.device_tensors()
-        return held
+        tensors: list[torch.Tensor] = optimizer.device_tensors()
+        return tensors
     values = (v for state in optimizer.state.values() for v in state.values())
     return [v for v in values if isinstance(v, torch.Tensor)]
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, int]]:
-    """Bytes of optimizer state and master weights, on the device and parked on the host: as a block-wise
-    optimizer says itself, all on the device for any other."""
+    """Bytes of optimizer state and of master weights, on the device and on the host.
+
+    An optimizer of the engine reports both. The state of any other optimizer counts as on the device.
+    """
     if hasattr(optimizer, "state_bytes"):
-        said: dict[str, dict[str, int]] = optimizer.state_bytes()
-        return said
+        reported: dict[str, dict[str, int]] = optimizer.state_bytes()
+        return reported
     state = sum(tensor.nbytes for tensor in state_tensors(optimizer))
     return {"device": {"optimizer_state": state, "master": 0}, "host": {}}

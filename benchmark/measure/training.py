@@ -1,9 +1,9 @@
-"""Measure: what a training run costs, observed from outside: time, memory, and which parameters trained.
+"""Measure: a Lightning callback that measures time, memory, operations and trained parameters of a run.
 
-A Lightning callback that knows no strategy. Parameter counts come from the gradients that each step
-produced. On a CUDA device the peak is the allocator's; on a CPU tensor bytes are counted (LiveBytes) on the
-steps whose batch is the largest yet for the active group. Operations are counted once for each group and
-shape of batch. Steps on which something was counted are left out of the step times.
+It works the same for every strategy. A parameter counts as trained in a step where it has a gradient. On a
+CUDA device the allocator reports the peak. On a CPU tensor bytes are counted (LiveBytes), on steps whose
+batch is the largest so far for the active group. Operations are counted once for each group and batch shape.
+Steps on which bytes or operations were counted are left out of the step times, because counting slows them.
 """
 
 import contextlib
@@ -30,17 +30,17 @@ CURVE_COLUMNS = (
     *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),
 )
 COUNTED_VISITS = 2
-"""Steps per group that are counted, with all their micro-batches, however small these are: the first makes
-the optimizer state, the second has it from the start."""
+"""The bytes of a group's first steps are counted whatever the size of the batch: the first step creates the
+optimizer state, and the second one starts with it."""
 
 
 class Diverged(RuntimeError):
-    """The loss is not a number any more."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass
 class _Step:
-    """What one optimizer step has shown so far; it spans `accumulate` micro-batches."""
+    """The measurements of the current optimizer step, which spans `accumulate` micro-batches."""
 
     started: float
     losses: list[torch.Tensor]
@@ -53,9 +53,9 @@ class _Step:
 
 
 class Measure(lightning.Callback):
-    """Fills `curve` (rows of CURVE_COLUMNS) and, after fit, `train()`, `params()` and `memory()`.
+    """Fills `curve` (rows of CURVE_COLUMNS); after fit, `train()`, `params()` and `memory()` return results.
 
-    `report` gets each row as it comes (for progress bars and live tracking).
+    `report` is called with each row once its step is done (for progress bars and live tracking).
     """
 
     def __init__(self, report: Callable[[dict[str, Any]], None] | None = None) -> None:
@@ -84,7 +84,7 @@ class Measure(lightning.Callback):
         self._ever_numel = 0
 
     def observe(self, model: torch.nn.Module, device: torch.device) -> None:
-        """Note what is there before any step; all that is needed where none comes."""
+        """Count the parameters (numbers and bytes) of `model`. A run that trains nothing calls only this."""
         self._cuda = device.type == "cuda"
         self.device = device
         self._total = sum(p.numel() for p in model.parameters())
@@ -93,7 +93,7 @@ class Measure(lightning.Callback):
     def setup(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
     ) -> None:
-        """The model is still on the host; from here to `on_fit_start` Lightning moves it to the device and
+        """Start LoadPeak. Between this hook and `on_fit_start` Lightning moves the model to the device and
         builds the optimizer."""
         loading = LoadPeak(module, trainer.strategy.root_device)
         self._loading = self._counters.enter_context(loading)
@@ -140,12 +140,13 @@ class Measure(lightning.Callback):
         step.flops += self._flops[self._key]
         step.losses.append(outputs["loss"].detach())
         if trainer.global_step == self._global_step:
-            return  # in the middle of an accumulation window
-        loss = float(torch.stack(step.losses).mean())  # waits for the device, so the time is honest
-        # Lightning divides a micro-batch's loss by the window's length before the backward pass
+            return  # gradients are still accumulating
+        # float() waits for the device, so the time below includes its work
+        loss = float(torch.stack(step.losses).mean())
+        # Lightning divides the loss of a micro-batch by accumulate_grad_batches before the backward pass
         loss *= trainer.accumulate_grad_batches
         now = time.perf_counter()
-        self._see_state(trainer.optimizers[0])
+        self._update_state_peaks(trainer.optimizers[0])
         row = dict(
             zip(
                 CURVE_COLUMNS,
@@ -194,7 +195,7 @@ class Measure(lightning.Callback):
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time and memory of what happens inside, such as scoring in the middle of training."""
+        """Context whose time and memory are not measured, such as an evaluation during training."""
         began = time.perf_counter()
         self._read_allocator()
         yield
@@ -206,7 +207,7 @@ class Measure(lightning.Callback):
         if self._cuda:
             live = torch.cuda.max_memory_allocated(self.device)
             reserved = torch.cuda.max_memory_reserved(self.device)
-            self._see_peak(live)
+            self._update_peak(live)
             self._reserved = max(self._reserved or 0, reserved)
 
     def on_exception(
@@ -233,7 +234,7 @@ class Measure(lightning.Callback):
         )
 
     def so_far(self) -> dict[str, Any]:
-        """What training has cost by now, as the fields of `record.Evaluation` name it."""
+        """The cost of training so far, by field name of `record.Evaluation`."""
         return {
             "step": self.curve[-1]["step"],
             "seconds": self.curve[-1]["seconds"],
@@ -243,10 +244,10 @@ class Measure(lightning.Callback):
         }
 
     def _group_tokens(self) -> list[float]:
-        seen: dict[int, list[int]] = {}
+        tokens: dict[int, list[int]] = {}
         for row in self.curve:
-            seen.setdefault(row["group"], []).append(row["tokens"])
-        return [round(statistics.fmean(seen[group]), 2) for group in sorted(seen)]
+            tokens.setdefault(row["group"], []).append(row["tokens"])
+        return [round(statistics.fmean(tokens[group]), 2) for group in sorted(tokens)]
 
     def params(self) -> Params:
         ratios = [row["trainable_ratio"] for row in self.curve] or [0.0]
@@ -276,10 +277,12 @@ class Measure(lightning.Callback):
         )
 
     def _count_operations(self, group: int, batch: Mapping[str, torch.Tensor]) -> None:
-        """Put a counter around this micro-batch unless one of its group and shape was counted before."""
+        """Count the operations of this micro-batch, unless its group and shape were counted before."""
         assert self._step is not None
         shapes = [(name, tuple(tensor.shape)) for name, tensor in sorted(batch.items())]
-        answers = batch.get("answer_lengths")  # logits are made for the longest answer alone
+        answers = batch.get(
+            "answer_lengths"
+        )  # the longest answer decides how many logits are computed
         key = (group, *shapes, None if answers is None else int(answers.max()))
         if key not in self._flops:
             self._step.counted = True
@@ -293,7 +296,7 @@ class Measure(lightning.Callback):
         module: lightning.LightningModule,
         batch: Mapping[str, torch.Tensor],
     ) -> None:
-        """Put a counter around this micro-batch if it may set a new peak for the active group."""
+        """Count the bytes of this micro-batch if it may set a new peak for the active group."""
         group, size = active_group(optimizer), batch["input_ids"].numel()
         if self._visits[group] > COUNTED_VISITS and size <= self._largest.get(group, 0):
             return
@@ -309,38 +312,39 @@ class Measure(lightning.Callback):
             base=state["optimizer_state"] + state["master"],
         )
         self._counters.enter_context(counter)
-        self._counters.callback(lambda: self._see_peak(counter.peak))
+        self._counters.callback(lambda: self._update_peak(counter.peak))
 
-    def _see_peak(self, found: int) -> None:
-        self._peaks["live"] = max(self._peaks["live"], found)
+    def _update_peak(self, size: int) -> None:
+        self._peaks["live"] = max(self._peaks["live"], size)
 
-    def _see_state(self, optimizer: torch.optim.Optimizer) -> None:
-        now = state_bytes(optimizer)
-        seen = {
-            "optimizer_state": now["device"]["optimizer_state"],
-            "master": now["device"]["master"],
-            "host_state": sum(now["host"].values()),
+    def _update_state_peaks(self, optimizer: torch.optim.Optimizer) -> None:
+        state = state_bytes(optimizer)
+        sizes = {
+            "optimizer_state": state["device"]["optimizer_state"],
+            "master": state["device"]["master"],
+            "host_state": sum(state["host"].values()),
         }
-        for name, size in seen.items():
+        for name, size in sizes.items():
             self._peaks[name] = max(self._peaks[name], size)
 
 
 def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
-    """How many examples a batch holds; `counts` are the inputs of each where it has several."""
+    """Number of examples in a batch. Where an example has several inputs (rows), `counts` has one number an
+    example."""
     return len(batch.get("counts", batch["input_ids"]))
 
 
 def host_rss_peak() -> int:
-    """Peak resident bytes of this process so far, the libraries' included.
+    """Peak resident set size of this process so far, in bytes, libraries included.
 
-    A run that the warm server forked starts with the server's memory as resident, shared until one of the two
-    writes to it, and never had the server's earlier peaks; library code counts where the run itself used it.
+    In a run forked from the warm server it includes the server's resident memory at the time of the fork, which
+    the two share until one of them writes to it. Earlier peaks of the server do not count.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether torch, on a device or on a CPU, or Python could not get the memory it asked for."""
+    """Whether `error` says that torch (on a device or CPU) or Python could not allocate memory."""
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)

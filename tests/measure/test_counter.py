@@ -61,13 +61,13 @@ def test_in_place_makes_nothing_new():
 
 def test_dtypes_count_their_own_size():
     with LiveBytes([]) as counter:
-        kept = [torch.zeros(KB, dtype=t) for t in (torch.float64, torch.bfloat16, torch.int8)]
+        tensors = [torch.zeros(KB, dtype=t) for t in (torch.float64, torch.bfloat16, torch.int8)]
         assert counter.live == 2048 + 512 + 256
-        del kept
+        del tensors
 
 
 def test_saved_activations_and_gradients_of_a_small_graph():
-    """y = exp(x w) summed: exp saves its result, mul its factors, which are leaves."""
+    """The sum of exp(x w): exp saves its result; mul saves its two factors, which are leaves."""
     x, w = torch.zeros(KB), torch.zeros(KB, requires_grad=True)
     with LiveBytes([x, w]) as counter:
         loss = (x * w).exp().sum()
@@ -83,7 +83,7 @@ def test_saved_activations_and_gradients_of_a_small_graph():
 
 
 def test_a_graph_through_frozen_weights_keeps_no_more_than_a_trained_one():
-    """Linear layers of one size: the lowest trained layer decides how far down activations are kept."""
+    """Activations are saved down to the lowest trained layer; all linear layers have the same size."""
 
     def peak(trained):
         layers = [torch.nn.Linear(64, 64, bias=False) for _ in range(6)]
@@ -96,7 +96,7 @@ def test_a_graph_through_frozen_weights_keeps_no_more_than_a_trained_one():
 
     top, all_of_them = peak({5}), peak(set(range(6)))
     assert top < peak({0}) < all_of_them
-    # five more layers keep an activation of 32 × 64 each and a gradient of 64 × 64 at the end
+    # each of the five other layers saves at least an activation of 32 × 64
     assert all_of_them - top >= 5 * 32 * 64 * 4
 
 
@@ -108,12 +108,12 @@ def test_what_is_counted_elsewhere_stands_in_the_base_alone():
 
 
 def test_a_new_tensor_in_the_place_of_one_counted_elsewhere_counts():
-    """Freed state leaves its address to what comes next; the allocator gives it back at once."""
+    """The allocator may reuse the address of freed state at once for a new tensor."""
     with LiveBytes([], counted_elsewhere=[state := torch.zeros(KB)]) as counter:
         del state
-        made = [torch.zeros(KB) for _ in range(50)]
+        tensors = [torch.zeros(KB) for _ in range(50)]
         assert counter.live == 50 * 1024
-        del made
+        del tensors
 
 
 def test_freeing_after_the_mode_is_off_does_no_harm():
@@ -124,7 +124,7 @@ def test_freeing_after_the_mode_is_off_does_no_harm():
 
 
 def test_full_training_step_equals_the_closed_form():
-    """AdamW over one matrix: weight, gradient and two moments at the least, and moments stay."""
+    """AdamW on one matrix: the peak has at least weight, gradient and two moments; the moments stay."""
     weight = torch.nn.Parameter(torch.zeros(64, 64))
     optimizer = torch.optim.AdamW([weight], foreach=False)
     size = weight.nbytes
@@ -138,7 +138,7 @@ def test_full_training_step_equals_the_closed_form():
 
 @pytest.mark.gpu
 def test_equals_torchs_own_counter_on_a_gpu():
-    """Sizes in whole allocator blocks of 512 bytes, so that both count the same."""
+    """Every size is a multiple of the allocator's block of 512 bytes, so that both count the same."""
     device = torch.device("cuda")
     layers = [torch.nn.Linear(256, 256) for _ in range(4)]
     model = torch.nn.Sequential(*[m for layer in layers for m in (layer, torch.nn.GELU())]).to(
@@ -165,18 +165,18 @@ def test_state_and_masters_that_a_step_writes_in_place_count_once(master):
     optimizer = HiFT(model, "adamw", lr=1e-3, group_size="all", master=master, **low)
     parameters = list(model.parameters())
     dtype = parameters[0].dtype
-    for _ in range(2):  # the second step finds its state made
+    for _ in range(2):  # the first step creates the state
         model(torch.ones(2, 16, dtype=dtype)).sum().backward()
-        held = state_bytes(optimizer)["device"]
+        state = state_bytes(optimizer)["device"]
         counter = LiveBytes(
             [*parameters, *(p.grad for p in parameters)],
             counted_elsewhere=state_tensors(optimizer),
-            base=held["optimizer_state"] + held["master"],
+            base=state["optimizer_state"] + state["master"],
         )
         with counter:
             optimizer.step()
         optimizer.zero_grad()
     plan = make_plan(find_units(model), group_size="all")
     ledger = Ledger.of(model, plan, weight_size=dtype.itemsize, master=master)
-    after = ledger.at(2)  # once zero_grad has let the gradients go
+    after = ledger.at(2)  # the gradients are gone after zero_grad
     assert counter.live == after.device - after.gradients

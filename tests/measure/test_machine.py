@@ -1,4 +1,4 @@
-"""What other work takes of the processors: processes with a known load, beside this one."""
+"""The load of other processes, measured beside a process whose processor time is known."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from benchmark.measure.machine import Others
 SPIN = "import time\nwhile True: pass"
 
 
-def test_what_another_process_burns_is_seen_and_what_this_one_burns_is_not():
+def test_the_load_of_another_process_counts_and_that_of_this_one_does_not():
     others = Others()
     end = time.monotonic() + 0.5
     while time.monotonic() < end:
@@ -23,13 +23,13 @@ def test_what_another_process_burns_is_seen_and_what_this_one_burns_is_not():
         others = Others()
         before = sum(process.cpu_times()[:2])
         time.sleep(1.0)
-        burnt = sum(process.cpu_times()[:2]) - before
+        child_time = sum(process.cpu_times()[:2]) - before
         loud = others.share()
         child.kill()
     assert 0 <= quiet <= 1 and 0 < loud <= 1
-    # the kernel counts in hundredths of a second, and something else may run as well
-    assert loud >= burnt / psutil.cpu_count() - 0.1
+    # the kernel's clock has steps of 0.01 s; other processes can only add to the share
+    assert loud >= child_time / psutil.cpu_count() - 0.1
 
 
-def test_the_first_moment_has_no_share():
+def test_the_share_is_zero_right_after_construction():
     assert Others().share() == pytest.approx(0.0)

@@ -1,4 +1,4 @@
-"""What Measure sees of runs whose cost is known by hand: ratios, memory, tokens and times."""
+"""Measure on runs whose cost is computed by hand: ratios, memory, tokens and times."""
 
 import math
 
@@ -25,7 +25,7 @@ CONSTANT = {"sentence": ["the film is good"] * 40, "label": [1, 0] * 20}
 
 @pytest.fixture
 def run(mirror, tmp_path):
-    """Train on rows of one length, so that every batch costs the same; returns record and curve."""
+    """A function that trains on equal rows, so that all batches cost the same; returns record and curve."""
     mirror(train=CONSTANT, validation=CONSTANT)
 
     def run(strategy="full", options=None, **fields):
@@ -39,16 +39,16 @@ def run(mirror, tmp_path):
 
 @pytest.fixture(scope="module")
 def sizes():
-    """Parameters of the tiny BERT by unit, bottom to top, counted from their names."""
+    """Number of parameters of each unit of the tiny BERT, bottom to top, selected by name."""
     model = registry.load_model(
         registry.source("tiny-bert"), "sequence_classification", 0, num_labels=2
     )
-    counted = [
+    sizes = [
         sum(p.numel() for n, p in model.named_parameters() if any(part in n for part in parts))
         for parts in ((u,) if isinstance(u, str) else u for u in UNITS)
     ]
-    assert sum(counted) == sum(p.numel() for p in model.parameters())
-    return counted
+    assert sum(sizes) == sum(p.numel() for p in model.parameters())
+    return sizes
 
 
 def test_full_trains_everything_at_every_step(run, sizes):
@@ -117,7 +117,7 @@ def test_memory_of_hift_is_that_of_its_largest_group(run, sizes):
     size, largest = 4 * sum(sizes), 4 * max(sizes)
     assert hift.gradients == largest
     assert 0 <= hift.optimizer_state - 2 * largest < 1000
-    # what waits on the host when the largest group has its turn, or the others have theirs
+    # the host holds the state of all groups but the active one; most when the smallest is active
     smallest = 4 * min(sizes)
     assert 0 <= hift.host_state - 2 * (size - smallest) < 1000
     # the paper: 4 P against P + 3 P_max, activations apart
@@ -125,12 +125,12 @@ def test_memory_of_hift_is_that_of_its_largest_group(run, sizes):
 
 
 def test_the_peak_holds_the_whole_step_under_accumulation(run):
-    """Batches are all alike, so more of them before a step must not hide the step's own memory."""
+    """All batches are equal, so no later micro-batch is larger; the optimizer step must still be counted."""
     at_once, in_four = run()[0].memory, run(accumulate=4)[0].memory
     assert in_four.peak_allocated >= sum(
         (in_four.parameters, in_four.gradients, in_four.optimizer_state)
     )
-    # from the second micro-batch on gradients are there during forward and backward
+    # from the second micro-batch on, gradients exist during forward and backward
     assert in_four.peak_allocated >= at_once.peak_allocated
 
 
@@ -152,7 +152,7 @@ def test_counted_steps_have_no_time_and_the_others_do(run):
     assert sum(timed) / 1000 < record.train.seconds
 
 
-def test_what_other_work_took_is_on_record(run):
+def test_the_load_of_other_processes_is_recorded(run):
     share = run()[0].train.others
     assert 0 <= share <= 1
 
@@ -161,7 +161,7 @@ def test_examples_and_tokens_are_counted_with_every_micro_batch(run):
     tokenizer = registry.load_tokenizer(registry.source("tiny-bert"))
     length = len(tokenizer(CONSTANT["sentence"][0])["input_ids"])
     record, curve = run(accumulate=3, batch_size=6, epochs=2, max_steps=None)
-    # 40 rows: six batches of 6 and one of 4, in windows of 3, 3 and 1
+    # 40 rows: six batches of 6 and one of 4, accumulated as 3, 3 and 1
     assert curve["step"] == [1, 2, 3, 4, 5, 6]
     assert (record.train.steps, record.train.examples) == (6, 80)
     assert record.train.tokens == 80 * length
@@ -178,8 +178,8 @@ def test_on_a_gpu_the_allocators_peak_is_recorded(run):
 
 
 def test_operations_and_tokens_of_each_step_are_counted(run):
-    """Rows are all alike: a step of full fine-tuning costs the same each time, one of HiFT less the higher
-    its group lies."""
+    """All rows are equal. So all steps of full fine-tuning cost the same; a step of HiFT costs less the
+    higher its group is."""
     tokenizer = registry.load_tokenizer(registry.source("tiny-bert"))
     length = len(tokenizer(CONSTANT["sentence"][0])["input_ids"])
     (full, full_curve), (hift, hift_curve) = run(), run("hift", max_steps=12)
@@ -189,7 +189,7 @@ def test_operations_and_tokens_of_each_step_are_counted(run):
     assert full.train.flops == sum(full_curve["flops"])
     first, second = hift_curve["flops"][:6], hift_curve["flops"][6:]
     assert first == second
-    assert first[1:] == sorted(first[1:], reverse=True)  # the embeddings, first, are no product
+    assert first[1:] == sorted(first[1:], reverse=True)  # the embeddings need no matrix product
     assert max(first) < full_curve["flops"][0] < 3 * first[-1]
 
 
@@ -199,6 +199,7 @@ def test_the_tokens_of_a_group_are_those_of_its_own_steps(mirror, run):
     mirror("mixed", train=rows, validation=CONSTANT)
     record, curve = run("hift", epochs=2, max_steps=None)
     for group in range(6):
-        seen = [n for n, g in zip(curve["tokens"], curve["group"], strict=True) if g == group]
-        assert record.train.group_tokens[group] == pytest.approx(sum(seen) / len(seen), abs=0.01)
+        tokens = [n for n, g in zip(curve["tokens"], curve["group"], strict=True) if g == group]
+        mean = sum(tokens) / len(tokens)
+        assert record.train.group_tokens[group] == pytest.approx(mean, abs=0.01)
     assert len(set(record.train.group_tokens)) > 1
