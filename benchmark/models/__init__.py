@@ -1,4 +1,4 @@
-"""Names of models, their sources, weights and shapes.
+"""Model names: where each model is loaded from, its weights, and its shape.
 
-Imports the twin, for its tiny models.
+Imports `twin`, which builds the tiny models.
 """

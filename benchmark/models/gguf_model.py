@@ -1,7 +1,7 @@
-"""A GGUF file -> a folder with config.json, fp32 safetensors and tokenizer, as the Auto classes load it.
+"""Converts a GGUF file to a folder with config.json, fp32 safetensors and tokenizer for transformers.
 
-transformers reads GGUF slowly, gives the model a quantisation that it cannot be saved with, and leaves out
-how its tokenizer splits text. So the file is converted once, and the folder kept in the cache.
+transformers reads GGUF slowly, keeps a quantization config that prevents saving the model, and ignores how
+the file's tokenizer splits text. So each file is converted once and the folder is cached.
 """
 
 from pathlib import Path
@@ -15,15 +15,16 @@ from benchmark.models import weights
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
 
-# Part of the cache path. Raise it whenever what is written below changes.
+# Part of the cache path. Raise it whenever the converted files change.
 VERSION = "v1"
 
 
 def converted(file: Path, version: str) -> Path:
-    """The folder of the model in `file`, which is that of `version` of its package: made the first time
-    (20 s and 1.5 GB of memory for SmolLM2-135M), reused afterwards.
+    """The folder with the converted model of `file`, which comes from `version` of its package.
 
-    Safe for several processes at once; torch's random state is left as it was.
+    The first call converts (20 s and 1.5 GB of memory for SmolLM2-135M), later ones use the cache. Several
+    processes may call it at once. torch's random state does not change. Raises UserError for a file that
+    lacks weights or has an unknown tokenizer.
     """
     target = cache_folder(f"gguf-{VERSION}") / f"{file.stem}-{version}"
     return build_once(target, lambda folder: _convert(file, folder))
@@ -52,17 +53,18 @@ def _convert(file: Path, folder: Path) -> None:
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the quantisation, which the weights no longer have, and the title in place of an address."""
+    """`config` without the quantization, which fp32 weights do not have, and without the model's title, which
+    transformers stores where an address belongs."""
     return {
         k: v for k, v in config.items() if k not in ("quantization_config", "_model_name_or_path")
     }
 
 
 def _splitting(file: Path) -> "PreTokenizer":
-    """How the tokenizer splits a text before its merges: the file has only a name for it,
-    `tokenizer.ggml.pre`, and transformers takes GPT-2's way for all.
+    """The pre-tokenizer, which splits a text before the merges. transformers uses GPT-2's for every file.
 
-    Source: llama.cpp, src/llama-vocab.cpp, the regular expressions of LLAMA_VOCAB_PRE_TYPE_*.
+    The file has only its name (`tokenizer.ggml.pre`). The meaning of the names is taken from llama.cpp,
+    src/llama-vocab.cpp (the regular expressions of LLAMA_VOCAB_PRE_TYPE_*). Raises UserError for other names.
     """
     from gguf import GGUFReader
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence

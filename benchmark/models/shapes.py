@@ -1,8 +1,8 @@
 """Models by shape: transformers configs that need no network, built on the meta device without weights.
 
-The six models of the HiFT paper with the heads its tables have (RoBERTa: two-label classification, the
-others: causal LM), GPT-2 medium of its E2E table, SmolLM2, and the GPT-2 shape that `hift-bench speed` times.
-Add one: one entry in SHAPES.
+SHAPES has the six models of the HiFT paper's memory tables with their heads (RoBERTa: classification with two
+labels, the others: causal LM), GPT-2 medium from its E2E table, SmolLM2, and the GPT-2 shape that
+`hift-bench speed` times. To add a shape, add one entry.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shape:
-    """A transformers model class, its config class and what differs from that config's defaults."""
+    """A transformers model class, its config class, and the config values that differ from its defaults."""
 
     model: str
     config: str
@@ -70,9 +70,10 @@ SHAPES = {
 
 
 def config(name: str) -> "tuple[str, PretrainedConfig]":
-    """(model class, config) of an entry of SHAPES, a local folder or a Hub id (its config.json alone).
+    """The class name and config of an entry of SHAPES, a local folder or a Hub id.
 
-    Raises UserError for a name that is none of them, or a config that names no architecture.
+    Only config.json is read. Raises UserError for any other name, and for a config that names no
+    architecture of transformers.
     """
     import transformers
     from huggingface_hub.errors import StrictDataclassError
@@ -83,25 +84,25 @@ def config(name: str) -> "tuple[str, PretrainedConfig]":
     if not Path(name).is_dir() and name.count("/") != 1:
         raise UserError(f"model {name!r}: no such shape, folder or Hub id{nearest(name, SHAPES)}")
     try:
-        found = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        loaded = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"model {name}: {str(error).strip().splitlines()[0]}") from None
     except StrictDataclassError as error:  # its last line says which value is wrong
         raise UserError(
             f"model {name}: config.json: {str(error).split(': ')[-1].strip()}"
         ) from None
-    architectures = getattr(found, "architectures", None) or []
+    architectures = getattr(loaded, "architectures", None) or []
     if not architectures or not hasattr(transformers, architectures[0]):
         raise UserError(f"model {name}: config.json names no architecture of transformers")
-    return architectures[0], found
+    return architectures[0], loaded
 
 
 def build(name: str, device: str = "meta") -> "PreTrainedModel":
-    """The model with random weights on `device`; on "meta" (the default) with none, at once."""
+    """The model with random weights on `device`. On "meta" (the default) it has no weights."""
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
-    model, found = config(name)
+    model_class, values = config(name)
     with torch.device(device):
-        return getattr(transformers, model)(found)
+        return getattr(transformers, model_class)(values)

@@ -1,6 +1,6 @@
-"""Which of a model's weights its checkpoint gave: all but those of a new head, or the model is refused.
+"""Refuses a checkpoint that lacks weights, other than those of a new head.
 
-transformers fills what a checkpoint does not hold with random numbers, and goes on.
+transformers initialises missing weights at random and goes on.
 """
 
 import difflib
@@ -14,49 +14,52 @@ if TYPE_CHECKING:
 
 
 def initialised(name: str, model: "PreTrainedModel", loading: Mapping[str, Any]) -> list[str]:
-    """The weights of the model called `name` that are new and random, in alphabetical order.
+    """The names, sorted, of the weights that were initialised at random because the checkpoint lacks them.
 
-    `loading` is what from_pretrained gives for `output_loading_info`. A checkpoint of another class may lack
-    the head, and the pooler, which some classes are saved without; one of any class may have the head for
-    other labels. Raises UserError for any other weight that is missing or has another shape.
+    `loading` is the loading info that from_pretrained returns (`output_loading_info`). The head's weights may
+    be missing where the checkpoint is of another class, and so may the pooler's, which some classes do not
+    save. The head may have another shape (another number of labels). Raises UserError, which names the model
+    by `name`, for any other weight that is missing or has another shape.
     """
-    shapes = {key: (there, here) for key, there, here in loading["mismatched_keys"]}
-    first, every = (
+    shapes = {key: (stored, expected) for key, stored, expected in loading["mismatched_keys"]}
+    unique, every = (
         {key for key, _ in model.named_parameters(remove_duplicate=once)} for once in (True, False)
     )
-    missing = set(loading["missing_keys"]) - (every - first)  # one name of what is tied
+    missing = set(loading["missing_keys"]) - (every - unique)  # one name for tied weights
     same_class = type(model).__name__ in (model.config.architectures or ())
     lost = sorted(key for key in missing if same_class or not _is_new(key, model, pooler=True))
-    strange = sorted(key for key in shapes if not _is_new(key, model))
+    misshapen = sorted(key for key in shapes if not _is_new(key, model))
     if lost:
         raise UserError(
-            f"model {name}: the checkpoint lacks {_some(lost, 'that a new head does not explain')}"
-            f"{_there_is(lost[0], loading['unexpected_keys'])}"
+            f"model {name}: the checkpoint lacks {_some(lost, 'that must be in it')}"
+            f"{_closest(lost[0], loading['unexpected_keys'])}"
         )
-    if strange:
-        there, here = (" × ".join(map(str, shape)) for shape in shapes[strange[0]])
+    if misshapen:
+        stored, expected = (" × ".join(map(str, shape)) for shape in shapes[misshapen[0]])
         raise UserError(
-            f"model {name}: the checkpoint has {_some(strange, 'of another shape than config.json says')} "
-            f"(the first is {there}, not {here})"
+            f"model {name}: the checkpoint has {_some(misshapen, 'of another shape than config.json says')} "
+            f"(the first is {stored}, not {expected})"
         )
     return sorted(missing | set(shapes))
 
 
 def _is_new(key: str, model: "PreTrainedModel", pooler: bool = False) -> bool:
-    """Whether the weight is outside the base model, or with `pooler` one of its pooler."""
+    """Whether the weight `key` belongs to the head (lies outside the base model), or with `pooler` to the
+    pooler."""
     base = next(path for path, module in model.named_modules() if module is model.base_model)
     if not base:
-        return False  # all of the model is its base
+        return False  # the model has no head
     inside = key.startswith(f"{base}.")
     return not inside or (pooler and key.startswith(f"{base}.pooler."))
 
 
 def _some(keys: Sequence[str], which: str, shown: int = 3) -> str:
+    """The number of `keys`, and the first few of them."""
     more = ", …" if len(keys) > shown else ""
     return f"{len(keys)} weight{'s' * (len(keys) > 1)} {which}: {', '.join(keys[:shown])}{more}"
 
 
-def _there_is(key: str, unexpected: Collection[str]) -> str:
-    """The name in the checkpoint that is nearest to the one that is missing."""
+def _closest(key: str, unexpected: Collection[str]) -> str:
+    """The name in the checkpoint that is most similar to the missing `key`."""
     near = difflib.get_close_matches(key, sorted(unexpected), n=1, cutoff=0)
     return f"; it has {near[0]}" if near else ""

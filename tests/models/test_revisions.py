@@ -1,6 +1,6 @@
-"""Revisions: what is read from the Hub is of one commit, the record says which, and plan warns of branches.
+"""Revisions: all files from the Hub are of one commit, which the record names, and plan warns of branches.
 
-Without network: from caches that hold what the Hub would have sent.
+The tests use no network, but caches filled with the files that the Hub would send.
 """
 
 import textwrap
@@ -68,7 +68,7 @@ def test_a_branch_that_moves_while_a_run_loads_does_not_mix_commits(home, tmp_pa
 
 
 def test_a_pinned_dataset_is_not_read_at_another_commit(home):
-    """Offline, datasets takes the latest that is in its cache, and says so in a warning at most."""
+    """Offline, the datasets library silently, or with a warning, loads the latest commit in its cache."""
     pinned = tasks.base.load("glue/sst2").dataset.revision
     cache_dataset(home, "glue/sst2", commit=COMMIT, files=twin_files("glue/sst2"))
     adapter = tasks.base.adapter(tasks.base.load("glue/sst2"))

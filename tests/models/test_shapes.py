@@ -6,8 +6,8 @@ from benchmark.engine import find_units
 from benchmark.errors import UserError
 from benchmark.models import shapes
 
-# total parameters and the largest unit, computed by hand from the published layer shapes; the six
-# reductions average to the abstract's 89.18 %
+# numbers of parameters, in total and of the largest unit, computed by hand from the published shapes of the
+# layers; the mean of the six reductions is the 89.18 % of the paper's abstract
 PUBLISHED = {
     "roberta-base": (124_647_170, 39_000_576),
     "roberta-large": (355_361_794, 52_000_768),

@@ -1,4 +1,4 @@
-"""A checkpoint gives every weight outside a new head, or the model is refused; held against the files."""
+"""A checkpoint must have every weight outside a new head, else it is refused; compared with the files."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def load(folder, head=CLASSIFICATION, **arguments):
 
 
 def rewrite(folder, change):
-    """Put `change(weights by name)` in the place of the folder's weights."""
+    """Replace the folder's weights by `change` of them; weights are dicts by name."""
     save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
 
 
@@ -47,7 +47,7 @@ def without(part):
 
 
 def reloaded(kind, folder):
-    """The model, and what `weights.initialised` says of it."""
+    """The model loaded from `folder`, and `weights.initialised` of it."""
     model, loading = kind.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True
     )
@@ -64,8 +64,8 @@ def test_of_a_base_model_s_checkpoint_the_head_alone_is_new(family, name, tmp_pa
     base = build(family, name).base_model
     base.save_pretrained(tmp_path)
     model, new = reloaded(kind, tmp_path)
-    kept = {id(p) for p in model.base_model.parameters()}
-    assert new == sorted(name for name, p in model.named_parameters() if id(p) not in kept)
+    of_base = {id(p) for p in model.base_model.parameters()}
+    assert new == sorted(name for name, p in model.named_parameters() if id(p) not in of_base)
     state = model.base_model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in base.state_dict().items())
 
@@ -106,24 +106,24 @@ def narrowed(stored):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             misnamed,
-            "lacks 69 weights that a new head does not explain: bert.embeddings.LayerNorm.bias, "
+            "lacks 69 weights that must be in it: bert.embeddings.LayerNorm.bias, "
             "bert.embeddings.LayerNorm.weight, bert.embeddings.position_embeddings.weight, …; "
             "it has model.embeddings.LayerNorm.bias",
         ),
         (
             without("layer.0."),
-            "lacks 16 weights that a new head does not explain: "
+            "lacks 16 weights that must be in it: "
             "bert.encoder.layer.0.attention.output.LayerNorm.bias, "
             "bert.encoder.layer.0.attention.output.LayerNorm.weight, "
             "bert.encoder.layer.0.attention.output.dense.bias, …",
         ),
         (
             without("layer.3.output.dense.bias"),
-            "lacks 1 weight that a new head does not explain: bert.encoder.layer.3.output.dense.bias",
+            "lacks 1 weight that must be in it: bert.encoder.layer.3.output.dense.bias",
         ),
         (
             narrowed,
@@ -133,15 +133,15 @@ def narrowed(stored):
     ],
     ids=["renamed", "no layer 0", "one weight", "narrowed"],
 )
-def test_weights_that_do_not_match_are_refused(local, change, said):
+def test_weights_that_do_not_match_are_refused(local, change, message):
     rewrite(local, change)
     with pytest.raises(UserError) as refused:
         load(local)
-    assert str(refused.value) == f"model {local}: the checkpoint {said}"
+    assert str(refused.value) == f"model {local}: the checkpoint {message}"
 
 
 def test_a_checkpoint_of_the_class_itself_must_hold_its_head(local):
-    """Without it a zero-shot score would be one of random weights."""
+    """A zero-shot score with a missing head would be the score of random weights."""
     load(local).model.save_pretrained(local)
     rewrite(local, without("classifier.weight"))
     with pytest.raises(UserError, match=r"lacks 1 weight .*: classifier\.weight"):
