@@ -1,4 +1,4 @@
-"""Records and live runs as MLflow shows them.
+"""Logs records and running matrices to MLflow.
 
-The only room that knows MLflow.
+No other room imports MLflow.
 """

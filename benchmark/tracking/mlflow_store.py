@@ -1,6 +1,6 @@
-"""Runs in an MLflow store: one parent per cell, below it one child per seed, known again by their tags.
+"""Runs in an MLflow store: a parent run for each cell, with a child run for each seed. Tags identify them.
 
-Everything goes through MlflowClient with the URI given, so a user's own active run is never touched.
+Every call uses an MlflowClient of the store's URI, so an active run of the user is never touched.
 """
 
 import functools
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LONGEST_PARAMETER = 500
-_METRICS_PER_CALL = 1000  # MLflow's own limit for log_batch
+"""Longer parameters, in characters, become an artifact."""
+_METRICS_PER_CALL = 1000  # MLflow's limit for log_batch
 
 
 @dataclass
 class Child:
-    """A run being written. `base` is its start in ms: a step's time is `base` plus its seconds."""
+    """An MLflow run that is being written. `base` is its start in ms since 1970; a step's time is `base` plus
+    the step's seconds. `last_step` is the last step whose metrics were logged."""
 
     id: str
     run_id: str
@@ -42,7 +44,7 @@ class Store:
         self.uri = uri
         self.experiment = experiment
         self.parents: dict[str, str] = {}
-        # before mlflow is imported: its own default retries a dead server for minutes
+        # set before mlflow is imported: by default it retries a dead server for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -55,35 +57,35 @@ class Store:
 
     @functools.cached_property
     def _experiment_id(self) -> str:
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         folder = values.artifact_folder(self.uri)
         location = folder.as_uri() if folder else None
         return str(self.client.create_experiment(self.experiment, artifact_location=location))
 
     def find(self, spec: Mapping[str, Any], run_id: str, spec_hash: str) -> list["Run"]:
-        """The children of this run under this very spec: one, or none."""
+        """The child run with this run id and spec hash, in a list that is empty where there is none."""
         return self._search(
             spec, f"tags.`hift.run_id` = '{run_id}' and tags.`hift.spec_hash` = '{spec_hash}'"
         )
 
     def supersede(self, spec: Mapping[str, Any], run_id: str, spec_hash: str) -> None:
-        """Mark children of this cell and seed under other settings: they stay, but join no mean."""
+        """Tag children with this run id and another spec hash as superseded; they are left out of means."""
         condition = f"tags.`hift.run_id` = '{run_id}' and tags.`hift.spec_hash` != '{spec_hash}'"
         for run in self._search(spec, condition):
             if "hift.superseded" not in run.data.tags:
                 self.client.set_tag(run.info.run_id, "hift.superseded", "true")
 
     def parent(self, spec: Mapping[str, Any], start: int) -> str:
-        """The id of the cell's parent run, made if it is missing. `start` in ms."""
+        """The MLflow id of the cell's parent run, created where it is missing. `start`: ms since 1970."""
         cell = values.cell_key(spec)
         if cell not in self.parents:
             role = "search" if values.is_trial(spec) else "cell"
             condition = f"tags.`hift.cell` = '{cell}' and tags.`hift.role` = '{role}'"
-            found = self._search(spec, condition)
-            if found:
-                self.parents[cell] = found[0].info.run_id
+            matching = self._search(spec, condition)
+            if matching:
+                self.parents[cell] = matching[0].info.run_id
             else:
                 tags = {"hift.matrix": spec["matrix"], "hift.cell": cell, "hift.role": role}
                 created = self.client.create_run(self._experiment_id, start, tags, cell).info
@@ -95,8 +97,8 @@ class Store:
         return self.parents[cell]
 
     def create(self, spec: Mapping[str, Any], run_id: str, spec_hash: str, start: int) -> Child:
-        """A fresh child. An earlier one of the same spec is deleted: its history is of a run that was
-        broken off, or of a record that has since been replaced."""
+        """Create a child run. An earlier child of the same spec is deleted, because its history belongs to an
+        interrupted run or to a record that was replaced since."""
         self.supersede(spec, run_id, spec_hash)
         for run in self.find(spec, run_id, spec_hash):
             self.client.delete_run(run.info.run_id)
@@ -118,19 +120,19 @@ class Store:
         return self.create(record.spec, record.run_id, record.spec_hash, start)
 
     def log_rows(self, child: Child, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Per-step metrics of curve rows, at the time each step ended."""
+        """Log the step metrics of curve rows, each with the time at which the step ended."""
         from mlflow.entities import Metric
 
         metrics = []
         for row in rows:
             step, moment = int(row["step"]), child.base + round(float(row["seconds"]) * 1000)
-            found = values.step_metrics(row)
-            metrics += [Metric(name, value, moment, step) for name, value in found.items()]
+            named = values.step_metrics(row)
+            metrics += [Metric(name, value, moment, step) for name, value in named.items()]
             child.last_step = max(child.last_step, step)
         self._log_metrics(child.id, metrics)
 
     def complete(self, child: Child, record: RunRecord, folder: Path) -> None:
-        """The rest of the curve, the final numbers, the record itself and the status."""
+        """Log the steps not yet logged, the final metrics, the record and the status of a finished run."""
         from mlflow.entities import Metric, RunTag
 
         rest = (row for row in _curve_rows(record, folder) if row["step"] > child.last_step)
@@ -144,24 +146,25 @@ class Store:
         self.client.set_terminated(child.id, values.STATUSES.get(record.status, "FAILED"), end)
 
     def refresh_parent(self, parent: str) -> None:
-        """The parent's metrics: means (and of scores the spread) over its finished children."""
+        """Set the parent's metrics to the means of its finished children; scores also get the standard
+        deviation."""
         from mlflow.entities import Metric
 
         condition = f"tags.`mlflow.parentRunId` = '{parent}'"
         children = self.client.search_runs([self._experiment_id], condition)
         current = [run for run in children if "hift.superseded" not in run.data.tags]
-        good = [run for run in current if run.info.status == "FINISHED"]
-        found: dict[str, float] = {"seeds": len(good)}
-        for name in sorted(
-            {name for run in good for name in values.of_the_whole(run.data.metrics)}
-        ):
-            each = [run.data.metrics[name] for run in good if name in run.data.metrics]
-            found[f"{name}_mean"] = statistics.fmean(each)
+        finished = [run for run in current if run.info.status == "FINISHED"]
+        metrics: dict[str, float] = {"seeds": len(finished)}
+        names = {name for run in finished for name in values.run_metrics(run.data.metrics)}
+        for name in sorted(names):
+            each = [run.data.metrics[name] for run in finished if name in run.data.metrics]
+            metrics[f"{name}_mean"] = statistics.fmean(each)
             if name.startswith("score/") and len(each) > 1:
-                found[f"{name}_std"] = statistics.stdev(each)
+                metrics[f"{name}_std"] = statistics.stdev(each)
         end = max((run.info.end_time or 0 for run in current), default=0)
         old = self.client.get_run(parent)
-        new = {name: value for name, value in found.items() if old.data.metrics.get(name) != value}
+        logged = old.data.metrics
+        new = {name: value for name, value in metrics.items() if logged.get(name) != value}
         self._log_metrics(parent, [Metric(name, value, end, 0) for name, value in new.items()])
         states = {run.info.status for run in current}
         status = next((s for s in ("KILLED", "FAILED", "RUNNING") if s in states), "FINISHED")
@@ -169,8 +172,8 @@ class Store:
             self.client.set_terminated(parent, status, end)
 
     def _search(self, spec: Mapping[str, Any], condition: str) -> list["Run"]:
-        found = self.client.search_runs([self._experiment_id], condition)
-        return [run for run in found if run.data.tags.get("hift.matrix") == spec["matrix"]]
+        runs = self.client.search_runs([self._experiment_id], condition)
+        return [run for run in runs if run.data.tags.get("hift.matrix") == spec["matrix"]]
 
     def _log_parameters(self, run: str, spec: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
@@ -190,7 +193,7 @@ class Store:
 
 
 def _curve_rows(record: RunRecord, folder: Path) -> Iterator[dict[str, float]]:
-    """The rows of the record's curve file; none, and a line on stderr, where it cannot be read."""
+    """The rows of the record's curve file. An unreadable file gives no rows and one line on stderr."""
     if record.curve is None:
         return
     try:

@@ -1,7 +1,7 @@
-"""MLflow as a view on the records: live while a matrix runs, or rebuilt from records by `sync`.
+"""Logs runs to MLflow, live while a matrix runs, or from the records by `sync`.
 
-The first failure of MLflow is said in one line on stderr and ends tracking; training never sees it.
-Nothing appears twice, whatever is resumed, repeated or synced (`mlflow_store` says how).
+The first failure of MLflow prints one line on stderr and ends tracking; the runs go on. Each run appears
+once, however often it is resumed, repeated or synced (`mlflow_store.Store` replaces earlier versions).
 """
 
 import contextlib
@@ -28,14 +28,14 @@ P = ParamSpec("P")
 
 
 def tracking_uri(uri: str | None) -> str:
-    """The store to use: the one given, else MLFLOW_TRACKING_URI as it is now, else a local sqlite."""
+    """The URI of the store: `uri` if it is given, else MLFLOW_TRACKING_URI, else a local sqlite file."""
     return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
 def _guarded(
     method: Callable[Concatenate["Tracker", P], None],
 ) -> Callable[Concatenate["Tracker", P], None]:
-    """`method`, whose first exception is said in one line and turns the tracker off."""
+    """Wrap `method` so that its first exception prints one line and turns the tracker off."""
 
     @functools.wraps(method)
     def guard(tracker: "Tracker", *args: P.args, **kwargs: P.kwargs) -> None:
@@ -48,19 +48,23 @@ def _guarded(
             tracker.broken = True
             lines = str(error).strip().splitlines() or [""]
             reason = f"{type(error).__name__}: {lines[0][:300]}"
-            print(f"hift-bench: MLflow failed, going on without it: {reason}", file=sys.stderr)
+            print(f"hift-bench: MLflow failed, continuing without it: {reason}", file=sys.stderr)
 
     return guard
 
 
 class Tracker:
-    """Context manager. `uri` as in `tracking_uri`, read now; `experiment` is made if it is missing."""
+    """Context manager that logs to `experiment`, which is created where missing. `uri` is as in
+    `tracking_uri`, whose environment variable is read on construction.
+
+    No method raises an exception of MLflow's (see the module). KeyboardInterrupt passes through.
+    """
 
     def __init__(self, uri: str | None, experiment: str) -> None:
         self.broken = False
         self._store = Store(tracking_uri(uri), experiment)
         self._open: Child | None = None
-        self._cell: str | None = None  # the parent whose means are still to be made
+        self._cell: str | None = None  # the parent run whose means are not computed yet
         self._rows: list[Mapping[str, Any]] = []
         self._flushed = time.monotonic()
 
@@ -72,8 +76,8 @@ class Tracker:
 
     @_guarded
     def start(self, spec: RunSpec) -> None:
-        """Open the run of `spec`; what an earlier attempt at the same spec left is replaced."""
-        self._break_off()
+        """Open a run for `spec`. It replaces the run of an earlier attempt at the same spec."""
+        self._kill_open()
         now = round(time.time() * 1000)
         self._open = self._store.create(spec.model_dump(mode="json"), spec.run_id, spec.hash, now)
         self._enter_cell(self._open.parent)
@@ -81,7 +85,7 @@ class Tracker:
 
     @_guarded
     def steps(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Take curve rows as they come; they are sent every 2 seconds or 100 rows."""
+        """Add curve rows to the open run. They are sent in batches, every 2 seconds or 100 rows."""
         self._rows += rows
         waited = time.monotonic() - self._flushed
         if len(self._rows) >= _FLUSH_ROWS or waited > _FLUSH_SECONDS:
@@ -89,10 +93,10 @@ class Tracker:
 
     @_guarded
     def finish(self, record: RunRecord, folder: Path) -> None:
-        """Complete the open run from its record, or log the record where no run of it is open."""
+        """Complete the open run from its record. Where another or no run is open, log the whole record."""
         child = self._open
         if child is None or (child.run_id, child.spec_hash) != (record.run_id, record.spec_hash):
-            self._break_off()
+            self._kill_open()
             child = self._store.create_from(record)
             self._enter_cell(child.parent)
         self._flush()
@@ -101,19 +105,19 @@ class Tracker:
 
     @_guarded
     def report(self, out: Path) -> None:
-        """Put the report's files, pictures too, on every cell this tracker has seen."""
+        """Attach the files of the report folder `out` to every cell that this tracker logged."""
         for cell, parent in self._store.parents.items():
             if not cell.endswith("_search"):
                 self._store.client.log_artifacts(parent, str(out), "report")
 
     @_guarded
     def sync(self, records: Iterable[RunRecord], folder: Path) -> None:
-        """Make MLflow agree with `records`; those logged as they are now are left alone."""
+        """Log `records`, whose files lie in `folder`. A record that is logged with equal content is skipped."""
         parents: list[str] = []
         for record in records:
             self._store.supersede(record.spec, record.run_id, record.spec_hash)
-            known = self._store.find(record.spec, record.run_id, record.spec_hash)
-            if not any(run.data.tags.get("hift.record") == values.digest(record) for run in known):
+            runs = self._store.find(record.spec, record.run_id, record.spec_hash)
+            if not any(run.data.tags.get("hift.record") == values.digest(record) for run in runs):
                 self._store.complete(self._store.create_from(record), record, folder)
             start = values.milliseconds(record.times.started)
             parents.append(self._store.parent(record.spec, start))
@@ -122,17 +126,17 @@ class Tracker:
 
     @_guarded
     def _close(self) -> None:
-        self._break_off()
+        self._kill_open()
         self._enter_cell(None)
 
     def _enter_cell(self, parent: str | None) -> None:
-        """Make the means of the cell that is left: once, when its last seed is done."""
+        """Note the cell whose runs come next. When the cell changes, the last one's means are computed."""
         if self._cell is not None and self._cell != parent:
             self._store.refresh_parent(self._cell)
         self._cell = parent
 
-    def _break_off(self) -> None:
-        """End a run that never got a record: it was stopped (Ctrl-C) or refused."""
+    def _kill_open(self) -> None:
+        """Mark the open run KILLED. It has no record, because it was stopped (Ctrl-C) or refused."""
         if self._open is not None:
             child, now = self._open, round(time.time() * 1000)
             self._flush()
@@ -147,8 +151,8 @@ class Tracker:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without MLflow's and Alembic's INFO lines (a new store writes some fifty)."""
-    import mlflow  # noqa: F401  (importing it sets its loggers up, so it comes first)
+    """Context that hides the INFO lines of MLflow and Alembic (about fifty for a new store)."""
+    import mlflow  # noqa: F401  (the import configures its loggers, so it comes first)
 
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     before = [logger.level for logger in loggers]
@@ -162,16 +166,16 @@ def _quiet() -> Iterator[None]:
 
 
 def dashboard(uri: str | None, port: int = 5000) -> tuple[str, list[str]]:
-    """(address, command) of MLflow's own UI on 127.0.0.1, on a free port where `port` is taken.
+    """Address and command of MLflow's UI on 127.0.0.1 at `port`, or at a free port where that is taken.
 
-    By MLflow's defaults it answers only requests whose Host is local and takes no cross-site ones.
-    Raises UserError for a tracking server, which has its UI already. Sets an environment variable the
-    command inherits: without it MLflow starts six job workers, which outlive a Ctrl-C.
+    By MLflow's defaults the UI refuses requests for another host and cross-site requests. Raises UserError
+    where `uri` is a tracking server, which has a UI already. Sets an environment variable that the command
+    inherits; without it MLflow starts six job workers, which Ctrl-C does not end.
     """
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     uri = tracking_uri(uri)
     if uri.startswith(("http://", "https://")):
-        raise UserError(f"{uri}: a tracking server serves its own dashboard; open that address")
+        raise UserError(f"{uri}: a tracking server has its own dashboard; open that address")
     port = _free_port(port)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -184,4 +188,4 @@ def _free_port(wanted: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise UserError(f"port {wanted}: taken, and no other port on 127.0.0.1 is free")
+    raise UserError(f"port {wanted}: in use, and no other port on 127.0.0.1 is free")

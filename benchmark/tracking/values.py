@@ -1,4 +1,4 @@
-"""What of a spec, a curve row and a record goes to MLflow, and under which name. No mlflow here."""
+"""The parameters, metrics and tags that MLflow gets from specs, curve rows and records. Imports no mlflow."""
 
 import datetime
 import hashlib
@@ -13,7 +13,7 @@ from benchmark.records.consistency import as_text, flatten
 from benchmark.records.record import RunRecord
 
 STATUSES = {"success": "FINISHED", "interrupted": "KILLED"}
-"""MLflow's word for a record's status; FAILED for all others."""
+"""MLflow's status for the status of a record; every other one is FAILED."""
 
 _STEP_METRICS = ("loss", "lr", "group", "trainable_ratio", "step_ms")
 _PEAK_NAMES = {
@@ -23,77 +23,81 @@ _PEAK_NAMES = {
 
 
 def milliseconds(moment: str) -> int:
-    """A record's UTC time (ISO 8601) as MLflow's milliseconds since 1970."""
+    """A time in ISO 8601, as in a record, in milliseconds since 1970."""
     return round(datetime.datetime.fromisoformat(moment).timestamp() * 1000)
 
 
 def digest(record: RunRecord) -> str:
-    """Names the record's content, so that what is logged already is known again."""
+    """A hash of the record's content, by which a record that is logged already is recognised."""
     return hashlib.sha256(record.to_json().encode()).hexdigest()[:16]
 
 
 def is_trial(spec: Mapping[str, Any]) -> bool:
+    """Whether the spec is a learning-rate trial, as `RunSpec.is_trial`."""
     return spec.get("score_on", "eval") != "eval"
 
 
 def cell_key(spec: Mapping[str, Any]) -> str:
-    """The cell's name in the characters of a run id, so it needs no quoting in an MLflow filter."""
+    """The cell's name in the characters of a run id, which need no quoting in an MLflow filter."""
     key = file_stem(*(spec[name] for name in ("task", "model", "label")))
     return f"{key}_search" if is_trial(spec) else key
 
 
 def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
-    """The resolved settings with dotted names, in the characters MLflow allows."""
+    """The spec as a flat dict with dotted names, in the characters that MLflow allows."""
     flat = flatten(spec)
     return {re.sub(r"[^\w\-. :/]", "_", name): as_text(value) for name, value in flat.items()}
 
 
 def step_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """A curve row's metrics, less those it does not have (None, or NaN from a file)."""
-    found = {f"train/{name}": row.get(name) for name in _STEP_METRICS}
-    return {k: float(v) for k, v in found.items() if v is not None and math.isfinite(float(v))}
+    """The metrics of a curve row, without missing ones (None, or NaN in a curve file)."""
+    named = {f"train/{name}": row.get(name) for name in _STEP_METRICS}
+    return {k: float(v) for k, v in named.items() if v is not None and math.isfinite(float(v))}
 
 
 def final_metrics(record: RunRecord) -> dict[str, float]:
-    """Scores and costs. A dev score is never called a score, counted bytes never GPU memory."""
-    found: dict[str, float | None] = {
+    """Scores, times, parameter ratios and memory of a record.
+
+    A trial's scores are named `dev/`, not `score/`, and counted bytes are not named GPU memory.
+    """
+    metrics: dict[str, float | None] = {
         "time/total_s": record.times.total_s,
         "time/fixed_s": record.times.fixed_s,
     }
     if record.scores:
         kind = "dev" if is_trial(record.spec) else "score"
         scores = record.scores.all | {record.scores.metric: record.scores.main}
-        found |= {f"{kind}/{name}": value for name, value in scores.items()}
+        metrics |= {f"{kind}/{name}": value for name, value in scores.items()}
     if record.train:
-        found |= {
+        metrics |= {
             "time/train_s": record.train.seconds,
             "time/step_ms_median": record.train.step_ms_median,
             "time/step_ms_p90": record.train.step_ms_p90,
             "final_loss": record.train.final_loss,
         }
     if record.params:
-        found |= {
+        metrics |= {
             "params/trainable_ratio_peak": record.params.ratio_peak,
             "params/trainable_ratio_mean": record.params.ratio_mean,
             "params/total": record.params.total,
         }
     if record.memory:
-        found |= {
+        metrics |= {
             _PEAK_NAMES[record.memory.kind]: record.memory.peak_allocated,
             "memory/load_peak_bytes": record.memory.load_peak,
             "memory/host_state_bytes": record.memory.host_state,
             "memory/host_rss_peak_bytes": record.memory.host_rss_peak,
         }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def of_the_whole(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Of a run's metrics those of the run as a whole, less the last values of its curve."""
+def run_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a run as a whole, without the step metrics of its curve."""
     return {name: v for name, v in metrics.items() if not name.startswith("train/")}
 
 
 def final_tags(record: RunRecord) -> dict[str, str]:
-    """What came of the run and where it was made; MLflow shows the commit by its own tag."""
+    """Tags: status, error, main metric, sources of data and model, and the code's git commit."""
     tags = {"hift.status": record.status, "hift.record": digest(record)}
     if record.error:
         tags["hift.error"] = " ".join(record.error.split())[:500]
@@ -109,6 +113,6 @@ def final_tags(record: RunRecord) -> dict[str, str]:
 
 
 def artifact_folder(uri: str) -> Path | None:
-    """Where a local sqlite store keeps artifacts: mlartifacts beside the file; None for others."""
+    """The artifact folder of a local sqlite store, `mlartifacts` beside its file; None for other stores."""
     path = uri.removeprefix("sqlite:///")
     return Path(path).resolve().parent / "mlartifacts" if path != uri else None

@@ -1,4 +1,4 @@
-"""An MLflow store of each test's own."""
+"""A separate MLflow store for each test."""
 
 import shutil
 
@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
-    """A store with its tables made once; making them takes seconds."""
+    """A store whose tables are created once for all tests, because creating them takes seconds."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
     return path

@@ -1,4 +1,4 @@
-"""What the tracking tests write into a store, and all that a reader sees of it."""
+"""Helpers that write runs into a store and read everything back."""
 
 from factories import curve_rows, make_record, make_spec, write_run
 from mlflow import MlflowClient
@@ -26,24 +26,24 @@ def track(uri, folder, specs, *, steps=STEPS):
 def runs(uri, role, **tags):
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name("made_up")
-    found = client.search_runs([experiment.experiment_id], f"tags.`hift.role` = '{role}'")
-    return [r for r in found if all(r.data.tags.get(k) == v for k, v in tags.items())]
+    of_role = client.search_runs([experiment.experiment_id], f"tags.`hift.role` = '{role}'")
+    return [r for r in of_role if all(r.data.tags.get(k) == v for k, v in tags.items())]
 
 
 def history(uri, run, name, *, times=True):
-    found = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, name)
-    return [(m.step, m.value, *([m.timestamp] if times else [])) for m in found]
+    points = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, name)
+    return [(m.step, m.value, *([m.timestamp] if times else [])) for m in points]
 
 
 def everything(uri):
-    """All that a reader of the store sees: runs, parameters, tags, whole metric histories."""
-    found = {}
+    """The whole store by run: role, status, times, parameters, tags and metric histories."""
+    content = {}
     for role in ("cell", "run", "search", "trial"):
         for run in runs(uri, role):
             histories = {name: history(uri, run, name) for name in run.data.metrics}
             state = (run.info.status, run.info.start_time, run.info.end_time)
-            found[run.info.run_id] = (role, state, run.data.params, run.data.tags, histories)
-    return found
+            content[run.info.run_id] = (role, state, run.data.params, run.data.tags, histories)
+    return content
 
 
 def three(**fields):

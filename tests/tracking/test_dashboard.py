@@ -1,4 +1,4 @@
-"""The dashboard: on this machine alone, at a free port, over the runs that were tracked."""
+"""The dashboard shows the tracked runs, at a free port, to this machine only."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from benchmark.tracking.tracker import dashboard
 
 
 def test_dashboard_refuses_a_server_and_moves_off_a_taken_port():
-    with pytest.raises(UserError, match="serves its own dashboard"):
+    with pytest.raises(UserError, match="has its own dashboard"):
         dashboard("http://127.0.0.1:5000")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

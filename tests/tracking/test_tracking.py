@@ -1,4 +1,4 @@
-"""MLflow as a view, on a real sqlite store without a server: nothing twice, nothing lost, nothing raised."""
+"""Tracking to a real sqlite store without a server: no run is logged twice, lost, or stopped by an error."""
 
 import dataclasses
 import math
@@ -68,14 +68,14 @@ def test_a_lost_store_is_rebuilt_by_sync(uri, tmp_path, empty_store):
         tracker.sync(records, folder)
     assert everything(rebuilt) == once
 
-    def content(uri):  # all but the ids and the moment of tracking
-        found = []
+    def content(uri):  # everything but MLflow's ids and times
+        content = []
         for role in ("cell", "run"):
             for run in sorted(runs(uri, role), key=lambda run: run.info.run_name):
                 curves = {n: history(uri, run, n, times=False) for n in run.data.metrics}
                 own = {k: v for k, v in run.data.tags.items() if k.startswith("hift.")}
-                found.append((role, run.info.status, run.data.params, own, curves))
-        return found
+                content.append((role, run.info.status, run.data.params, own, curves))
+        return content
 
     assert content(rebuilt) == content(uri)
     child = runs(rebuilt, "run", **{"hift.run_id": records[0].run_id})[0]
@@ -86,7 +86,7 @@ def test_a_lost_store_is_rebuilt_by_sync(uri, tmp_path, empty_store):
     ]
 
 
-def test_an_interrupted_run_is_killed_and_found_again(uri, tmp_path):
+def test_an_interrupted_run_is_killed_and_then_replaced_by_the_next_attempt(uri, tmp_path):
     spec, folder = make_spec(), tmp_path / "r"
     with pytest.raises(KeyboardInterrupt), Tracker(uri, "made_up") as tracker:
         tracker.start(spec)

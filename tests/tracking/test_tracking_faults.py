@@ -1,4 +1,4 @@
-"""A store that is broken, dies, or is someone else's too: the run goes on and nothing is hidden."""
+"""Stores that are broken, die, or also have the user's own runs: the matrix goes on and the error is shown."""
 
 import dataclasses
 import logging
@@ -28,7 +28,7 @@ def test_a_broken_store_warns_once_in_one_line_and_never_raises(uri, tmp_path, c
         tracker.sync([record], folder)
         tracker.report(folder)
     lines = [line for line in capsys.readouterr().err.splitlines() if "hift-bench" in line]
-    assert len(lines) == 1 and "MLflow failed, going on without it" in lines[0]
+    assert len(lines) == 1 and "MLflow failed, continuing without it" in lines[0]
 
 
 def test_a_store_that_dies_in_the_middle_is_left_and_rebuilt_later(uri, tmp_path, monkeypatch):
@@ -57,7 +57,7 @@ def test_an_interrupt_passes_through(uri, monkeypatch):
         Tracker(uri, "made_up").start(make_spec())
 
 
-def test_a_missing_curve_costs_the_curve_alone(uri, tmp_path, capsys):
+def test_a_record_without_its_curve_file_is_still_logged(uri, tmp_path, capsys):
     record = dataclasses.replace(make_record(), curve="curves/gone.csv")
     with Tracker(uri, "made_up") as tracker:
         tracker.sync([record], tmp_path)
