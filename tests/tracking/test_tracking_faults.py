@@ -1,4 +1,4 @@
-"""Stores that are broken, die, or also have the user's own runs: the matrix goes on and the error is shown."""
+"""Stores that are broken, die, or also have the user's own runs: the matrix goes on, the error is shown."""
 
 import dataclasses
 import logging
