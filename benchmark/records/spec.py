@@ -126,7 +126,9 @@ class RunSpec(Strict):
             raise ValueError(f"optimizer_options: {error}") from None
         if self.fused and self.optimizer not in optimizers.FUSED:
             have = ", ".join(optimizers.FUSED)
-            raise ValueError(f"fused: torch has a fused kernel for {have}, not for {self.optimizer}")
+            raise ValueError(
+                f"fused: torch has a fused kernel for {have}, not for {self.optimizer}"
+            )
         return self
 
     @property

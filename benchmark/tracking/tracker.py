@@ -112,7 +112,7 @@ class Tracker:
 
     @_guarded
     def sync(self, records: Iterable[RunRecord], folder: Path) -> None:
-        """Log `records`, whose files lie in `folder`. Records already logged with equal content are skipped."""
+        """Log `records`, whose files lie in `folder`. Records logged with equal content are skipped."""
         parents: list[str] = []
         for record in records:
             self._store.supersede(record.spec, record.run_id, record.spec_hash)
