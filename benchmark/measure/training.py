@@ -337,8 +337,8 @@ def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
 def host_rss_peak() -> int:
     """Peak resident set size of this process so far, in bytes, libraries included.
 
-    In a run forked from the warm server it includes the server's resident memory at the time of the fork, which
-    the two share until one of them writes to it. Earlier peaks of the server do not count.
+    In a run forked from the warm server it includes the server's resident memory at the time of the fork,
+    which the two share until one of them writes to it. Earlier peaks of the server do not count.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
