@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def _own_data_root():
 
 
 def child(main):
-    """A way to start runs (`processes.Start`) that calls `main()`, as a run's process would, in this one."""
+    """A process (`processes.Process`) that calls `main()`, as a run's would, in this one."""
 
     class Child:
         def __init__(self, arguments, log, variables):
@@ -64,8 +65,8 @@ def in_process(monkeypatch):
     def use(main=None):
         if main is None:
             from benchmark.run.recipe import main
-        starter = contextlib.nullcontext(child(main))
-        monkeypatch.setattr(processes, "starter", lambda *_: starter)
+        starter = types.SimpleNamespace(prepare=lambda variables: None, start=child(main))
+        monkeypatch.setattr(processes, "starter", lambda *_: contextlib.nullcontext(starter))
 
     return use
 

@@ -99,12 +99,25 @@ def rows(cells: Iterable[Cell], records: Iterable[RunRecord]) -> list[Row]:
     return [_row(cell, by_id) for cell in cells]
 
 
-def printable(
-    table: Iterable[Row], verdicts: Mapping[tuple[str, str, str], str]
-) -> list[dict[str, Any]]:
-    """The summary as `hift-bench run` and `status` print it: numbers unrounded, memory in MiB.
+Key = tuple[str, str, str]
+"""A row's task, model and label."""
 
-    `verdicts`: by task, model and label what the tests say (`verdicts.words`).
+BRIEF = (
+    *("task", "model", "strategy", "metric", "mean", "std", "majority", "verdict", "lr"),
+    *("ratio_peak", "peak_mib", "step_ms", "problems"),
+)
+"""What of a summary a terminal of 100 columns has room for. The report has all of it."""
+
+
+def printable(
+    table: Iterable[Row],
+    verdicts: Mapping[Key, str],
+    majorities: Mapping[Key, float],
+) -> list[dict[str, Any]]:
+    """The summary as `hift-bench run` and `status` write it to files: numbers unrounded, memory in MiB.
+
+    `verdicts`: what the tests say of a row (`verdicts.words`). `majorities`: the accuracy of naming the most
+    frequent class every time (`verdicts.majorities`).
     """
     return [
         {
@@ -116,6 +129,7 @@ def printable(
             "mean": row.mean,
             "std": row.std,
             "stderr": row.stderr,
+            "majority": majorities.get((row.task, row.model, row.label)),
             "verdict": verdicts.get((row.task, row.model, row.label)),
             "seeds": f"{row.n} of {row.seeds}",
             "lr": row.lr,
@@ -129,6 +143,12 @@ def printable(
         }
         for row in table
     ]
+
+
+def brief(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of `printable` as a terminal shows them: the columns of BRIEF that are not blank in all rows."""
+    shown = [name for name in BRIEF if any(row[name] not in (None, "") for row in table)]
+    return [{name: row[name] for name in shown} for row in table]
 
 
 def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:

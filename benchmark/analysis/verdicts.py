@@ -89,6 +89,16 @@ def words(found: Iterable[Verdict]) -> dict[tuple[str, str, str], str]:
     return said
 
 
+def majorities(found: Iterable[Verdict]) -> dict[tuple[str, str, str], float]:
+    """The accuracy of the most frequent class, by task, model and label of what is held against it."""
+    return {
+        (of.task, of.model, label): of.majority.accuracy
+        for of in found
+        if of.majority is not None
+        for label in of.majority.models
+    }
+
+
 def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verdict:
     row, _ = group[0]
     higher = row.higher_is_better

@@ -1,5 +1,6 @@
 """plan, run, status, report and sync: what is done with a matrix."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,8 +93,13 @@ def run(
         fixed = sorted(outcome.fixed_s)[len(outcome.fixed_s) // 2]
         say(f"fixed cost per run (start, model, data, records, MLflow): {fixed:.1f} s (median)")
     say(f"report:    {written}")
+    for picture in sorted((written.parent / "plots").glob("pareto_*.png")):
+        say(f"picture:   {picture}")
     say(
-        f"dashboard: hift-bench dashboard{f' --tracking-uri {tracking_uri}' if tracking_uri else ''}"
+        f"dashboard: {_command()} dashboard{f' --tracking-uri {tracking_uri}' if tracking_uri else ''}"
+    )
+    say(
+        "           then open http://127.0.0.1:5000, or the address that it prints if that is taken"
     )
     for reason in dict.fromkeys(outcome.refused):
         say(f"hift-bench: {reason}")
@@ -133,6 +139,11 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
         raise typer.Exit(1)
 
 
+def _command() -> str:
+    """hift-bench as this shell would find it: by its path where it is not on the PATH."""
+    return "hift-bench" if shutil.which("hift-bench") else sys.argv[0]
+
+
 def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
     from benchmark.records import record
     from benchmark.report.page import write_report
@@ -157,4 +168,5 @@ def _show_summary(matrix: Any, results: Path, format: Format) -> None:
     records = record.load_all(folder)
     rows = summary.rows(matrix.cells, records)
     found = verdicts.judge(matrix.cells, rows, records, folder)
-    show(summary.printable(rows, verdicts.words(found)), format, title=matrix.name)
+    table = summary.printable(rows, verdicts.words(found), verdicts.majorities(found))
+    show(summary.brief(table) if format is Format.text else table, format, title=matrix.name)

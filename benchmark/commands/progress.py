@@ -35,7 +35,9 @@ class Bars:
     def started(self, spec: RunSpec, steps: int | None) -> None:
         self._number += 1
         of = f"/{self._total}" if self._total else ""
-        self._name = f"[{self._number}{of}] {spec.run_id}"
+        rate = f", trial of lr {spec.lr:g}" if spec.is_trial else ""
+        what = f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}"
+        self._name = f"[{self._number}{of}] {what}"
         self._began = self._said = time.monotonic()
         if self._bars is not None:
             self._task = self._bars.add_task(escape(self._name), total=steps, loss="starting")

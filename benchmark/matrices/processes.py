@@ -27,30 +27,45 @@ class Process(Protocol):
     def wait(self) -> int: ...
 
 
-Start = Callable[[Sequence[str], TextIO, Mapping[str, str]], Process]
-"""A run's process from its arguments, the file for its stderr, and its environment variables."""
+class Starter(Protocol):
+    """A way to start runs."""
+
+    def prepare(self, variables: Mapping[str, str]) -> None:
+        """Begin, without waiting, what a start with these environment variables will need."""
+
+    def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
+        """A run with the command line `arguments`, its stderr in `log`."""
 
 
 @contextlib.contextmanager
-def starter(warm: bool, log: Path, note: Callable[[str], None]) -> Iterator[Start]:
+def starter(warm: bool, log: Path, note: Callable[[str], None]) -> Iterator[Starter]:
     """The way to start runs: `warm` where there is a fork to rely on (Linux), else each by itself.
 
     `log` gets what the server prints; `note` is told when no server can be had.
     """
     if not warm or sys.platform != "linux":
-        yield interpreter
+        yield Interpreters()
         return
     forks = Forks(log, note)
     try:
-        yield forks.start
+        yield forks
     finally:
         forks.close()
 
 
-def interpreter(arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
-    """A run as `python -m benchmark.run.recipe`, which imports everything itself."""
-    command = [sys.executable, "-m", RUN, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=variables)
+class Interpreters:
+    """Runs as `python -m benchmark.run.recipe`, each of which imports everything itself."""
+
+    def prepare(self, variables: Mapping[str, str]) -> None: ...
+
+    def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
+        return subprocess.Popen(
+            [sys.executable, "-m", RUN, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=variables,
+        )
 
 
 class NoFork(Exception):
@@ -58,27 +73,35 @@ class NoFork(Exception):
 
 
 class Forks:
-    """Runs forked from a server, which is started again where it ended or another environment is needed."""
+    """Runs forked from a server, which is started again where it ended or another environment is needed.
+
+    After a server that could not serve, interpreters.
+    """
 
     def __init__(self, log: Path, note: Callable[[str], None]) -> None:
         self._log, self._note = log, note
         self._server: Server | None = None
-        self._refused = False
+        self._instead: Interpreters | None = None
+
+    def prepare(self, variables: Mapping[str, str]) -> None:
+        if self._instead is None:
+            self._serving(variables)
 
     def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
-        """A fork; after a server that could not serve, an interpreter for this and each later run."""
-        if self._refused:
-            return interpreter(arguments, log, variables)
+        if self._instead is None:
+            try:
+                return self._serving(variables).fork(arguments, log)
+            except NoFork as error:
+                self.close()
+                self._instead = Interpreters()
+                self._note(f"no warm server, so runs start slowly: {error}; log: {self._log}")
+        return self._instead.start(arguments, log, variables)
+
+    def _serving(self, variables: Mapping[str, str]) -> "Server":
         if self._server is None or not self._server.serves(variables):
             self.close()
             self._server = Server(variables, self._log)
-        try:
-            return self._server.fork(arguments, log)
-        except NoFork as error:
-            self._refused = True
-            self.close()
-            self._note(f"no warm server, so that each run starts slowly: {error}; log: {self._log}")
-            return interpreter(arguments, log, variables)
+        return self._server
 
     def close(self) -> None:
         if self._server is not None:

@@ -90,10 +90,10 @@ def run(
     try:
         with (
             filelock.FileLock(scratch / "lock", timeout=0),
-            processes.starter(warm, scratch / "warm.log", progress.noted) as start,
+            processes.starter(warm, scratch / "warm.log", progress.noted) as starter,
         ):
             for spec in _to_run(matrix, results, limit, outcome):
-                _run_one(spec, results, scratch, start, tracker, progress, outcome)
+                _run_one(spec, results, scratch, starter, tracker, progress, outcome)
     except filelock.Timeout:
         raise UserError(f"{matrix.path}: another process is running this matrix") from None
     return outcome
@@ -146,7 +146,7 @@ def _run_one(
     spec: RunSpec,
     results: Path,
     scratch: Path,
-    start: processes.Start,
+    starter: processes.Starter,
     tracker: Tracker,
     progress: Progress,
     outcome: Outcome,
@@ -156,8 +156,10 @@ def _run_one(
     path = folder / f"{spec.run_id}.json"
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
     write_text(spec_path, spec.model_dump_json())
+    variables = child.environment_of(spec)
     before = child.identity(path)
     started = time.time()
+    starter.prepare(variables)
     progress.started(spec, planning.predicted_steps(spec))
     tracker.start(spec)
     outcome.ran += 1
@@ -165,7 +167,7 @@ def _run_one(
     with open(log_path, "w", encoding="utf-8") as log:
         try:
             arguments = [str(spec_path), str(folder)]
-            process = start(arguments, log, child.environment_of(spec))
+            process = starter.start(arguments, log, variables)
             said = _listen(process, log, tracker, progress)
             code = process.wait()
         except KeyboardInterrupt:

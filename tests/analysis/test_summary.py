@@ -102,12 +102,22 @@ def test_printable_rows_share_their_keys_and_name_kind_and_source_of_the_numbers
     table = summary.printable(
         summary.rows(make_cells(specs), [make_record(s, peak=3 * 2**20) for s in specs[:3]]),
         {("glue/sst2", "minilm", "full"): "best"},
+        {("glue/sst2", "minilm", "full"): 0.5},
     )
     assert table[0].keys() == table[1].keys()
     assert (table[0]["data"], table[0]["memory"]) == ("twin", "counted_cpu_tensors")
     assert (table[0]["peak_mib"], table[0]["seeds"]) == (3.0, "3 of 3")
     assert (table[0]["verdict"], table[1]["verdict"]) == ("best", None)
+    assert (table[0]["majority"], table[1]["majority"]) == (0.5, None)
     assert table[1]["mean"] is None and table[1]["problems"] == "1 missing: not run yet"
+
+
+def test_a_terminal_is_shown_no_column_that_is_blank():
+    (spec,) = three_seeds()[:1]
+    table = summary.printable(summary.rows(make_cells([spec]), [make_record(spec)]), {}, {})
+    (row,) = summary.brief(table)
+    assert {"task", "strategy", "mean", "peak_mib"} <= row.keys() <= set(summary.BRIEF)
+    assert not {"std", "majority", "verdict", "problems"} & row.keys()
 
 
 def test_lower_is_better_on_the_front_too():

@@ -117,10 +117,11 @@ def test_what_is_for_the_person_goes_to_stderr(cli, here, in_process, untracked)
     code, out, err = cli("run", "m.yaml", "--format", "json")
     assert code == 0 and json.loads(out)
     for said in (
-        "[1/2] " + RUNS[0],
+        "[1/2] glue/sst2 tiny-bert full, seed 0",
         "2 run now, 0 failed",
         "reports/m/index.html",
-        "hift-bench dashboard",
+        "picture:   reports/m/plots/pareto_glue-sst2.png",
+        " dashboard\n           then open http://127.0.0.1:5000",
     ):
         assert said in err
     assert Path("reports/m/index.html").is_file() and ("report", "reports/m") in untracked.told

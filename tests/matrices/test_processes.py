@@ -17,8 +17,8 @@ WITH_RUNS = """\
 import os, pathlib, sys
 from benchmark.matrices import processes
 sys.executable = {executable!r}
-with processes.starter({warm}, pathlib.Path(os.devnull), print) as start, open(os.devnull, "w") as log:
-    for line in start([], log, os.environ).stdout:
+with processes.starter({warm}, pathlib.Path(os.devnull), print) as starter, open(os.devnull, "w") as log:
+    for line in starter.start([], log, os.environ).stdout:
         print(line, flush=True)
 """
 
@@ -28,15 +28,15 @@ def starting(tmp_path):
     """Start one process after another, `variables` in their environment; each run's lines of stdout and exit
     status come back."""
     notes = []
-    with processes.starter(True, tmp_path / "warm.log", notes.append) as start:
+    with processes.starter(True, tmp_path / "warm.log", notes.append) as starter:
 
         def run(*arguments, **variables):
             with open(tmp_path / "log", "a") as log:
-                process = start(arguments, log, os.environ | variables)
+                process = starter.start(arguments, log, os.environ | variables)
                 lines = list(process.stdout)
                 return lines, process.wait()
 
-        run.notes, run.start = notes, start
+        run.notes, run.start = notes, starter.start
         yield run
 
 
@@ -148,8 +148,8 @@ def test_runs_end_with_their_runner(executable, tmp_path, warm):
 
 def test_elsewhere_than_on_linux_there_is_no_server(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "platform", "darwin")
-    with processes.starter(True, tmp_path / "log", print) as start:
-        assert start is processes.interpreter
+    with processes.starter(True, tmp_path / "log", print) as starter:
+        assert isinstance(starter, processes.Interpreters)
 
 
 @pytest.mark.parametrize(("options", "warm"), [([], True), (["--no-warm"], False)])

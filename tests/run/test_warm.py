@@ -114,10 +114,10 @@ def test_a_fork_and_an_interpreter_of_its_own_give_the_same_record(spec, tmp_pat
     for warm in (True, False):
         folder = tmp_path / str(warm)
         with (
-            processes.starter(warm, tmp_path / "warm.log", pytest.fail) as start,
+            processes.starter(warm, tmp_path / "warm.log", pytest.fail) as starter,
             open(tmp_path / "log", "w") as log,
         ):
-            process = start([str(spec_path), str(folder)], log, child.environment_of(spec))
+            process = starter.start([str(spec_path), str(folder)], log, child.environment_of(spec))
             list(process.stdout)
             assert process.wait() == 0, (tmp_path / "log").read_text()
         found.append(untimed(folder, spec))
