@@ -40,7 +40,7 @@ class Answers(Adapter):
         features: dict[str, list[Any]] = {name: [] for name in names}
         for at, row in enumerate(each(rows)):
             encode = functools.partial(self.pair, at=at, tokenizer=tokenizer)
-            fit = prompts.fitted(self, row, encode, needs, tokenizer, max_length)
+            fit = prompts.fitted_by_words(self, row, encode, tokenizer, max_length, needs)
             (pair,) = fit.pairs
             features["input_ids"].append(pair.ids)
             features["answer_lengths"].append(pair.answer)
@@ -61,7 +61,7 @@ class Answers(Adapter):
     def pair(
         self,
         row: Mapping[str, Any],
-        before: str = "",
+        before: str,
         *,
         at: int,
         tokenizer: PreTrainedTokenizerBase,

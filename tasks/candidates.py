@@ -35,7 +35,7 @@ class Candidates(Adapter):
         features: dict[str, list[Any]] = {"labels": self.right(rows)} | {n: [] for n in names}
         for at, row in enumerate(each(rows)):
             encode = functools.partial(self.pairs, at=at, tokenizer=tokenizer)
-            fit = prompts.fitted(self, row, encode, prompts.length, tokenizer, max_length)
+            fit = prompts.fitted_by_words(self, row, encode, tokenizer, max_length)
             features["input_ids"].append([pair.ids for pair in fit.pairs])
             features["answer_lengths"].append([pair.answer for pair in fit.pairs])
             fit.count(features)
@@ -59,7 +59,7 @@ class Candidates(Adapter):
     def pairs(
         self,
         row: Mapping[str, Any],
-        before: str = "",
+        before: str,
         *,
         at: int,
         tokenizer: PreTrainedTokenizerBase,

@@ -1,6 +1,6 @@
 """Prompt-based fine-tuning of a masked LM (LM-BFF, arXiv 2012.15723): the label's word fills the mask."""
 
-import itertools
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,34 +58,43 @@ class Masked(Adapter):
         masks = [tokenizer.mask_token_id] * max(map(len, self.words(tokenizer)))
         names = ("input_ids", *prompts.COUNTED)
         features: dict[str, list[Any]] = {name: [] for name in names}
-
-        def enclosed(ids: list[int]) -> list[int]:
-            return [tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]
-
         for at, row in enumerate(each(rows)):
             parts = self._parts(row, at, tokenizer, masks)
-            whole = enclosed(_joined(parts))
-            ids = enclosed(_joined(self._fitted(parts, masks, max_length)))
-            needs = ids.index(tokenizer.mask_token_id) + len(masks)
-            if needs > max_length:
-                to_mask = prompts.Pair(ids[:needs], len(masks))
-                cut = prompts.from_right(to_mask, ids[:1], lambda p: len(p.ids) <= max_length)
-                ids = whole if cut is None else cut.ids
-            else:
-                ids = ids[:max_length]
-            truncated = len(ids) < len(whole)
-
-            def preceded(before: str, ids: list[int] = ids, at: int = at) -> list[int]:
-                return enclosed(self._tokens(before, tokenizer, at) + ids[1:-1])
-
-            before, shown = prompts.preceding(
-                () if truncated else self.demonstrations,
-                lambda before, ids_of=preceded: len(ids_of(before)) <= max_length,
+            fit = prompts.fitted(
+                functools.partial(self._pair, parts, at=at, tokenizer=tokenizer, masks=len(masks)),
+                max(len(ids) for column, ids in parts if column == self.config.cut),
+                max_length,
+                limit=self.config.limit,
+                special=(tokenizer.cls_token_id,),
+                demonstrations=self.demonstrations,
             )
-            features["input_ids"].append(preceded(before) if shown else ids)
-            for name, value in zip(prompts.COUNTED, (truncated, needs, shown), strict=True):
-                features[name].append(value)
+            (pair,) = fit.pairs
+            features["input_ids"].append(pair.ids)
+            fit.count(features)
         return features | {"labels": self.references(rows)}
+
+    def _pair(
+        self,
+        parts: list[Part],
+        kept: int,
+        before: str,
+        *,
+        at: int,
+        tokenizer: PreTrainedTokenizerBase,
+        masks: int,
+    ) -> list[prompts.Pair]:
+        """The text `before`, then the parts with the column `cut` at most `kept` tokens long, enclosed in the
+        model's special tokens. The answer is the masks.
+
+        What is not read of a long row differs from LM-BFF, which cuts off all that is beyond `max_length` and
+        refuses a row that loses its mask so.
+        """
+        ids = [tokenizer.cls_token_id, *self._tokens(before, tokenizer, at)]
+        for column, tokens in parts:
+            ids += tokens[:kept] if column == self.config.cut else tokens
+        ids.append(tokenizer.sep_token_id)
+        until = ids.index(tokenizer.mask_token_id) + masks
+        return [prompts.Pair(ids, masks, after=len(ids) - until)]
 
     def _parts(
         self,
@@ -114,24 +123,6 @@ class Masked(Adapter):
                 f"{self.config.name}: a text holds {tokenizer.mask_token}, the prompt's mask", at
             )
         return ids
-
-    def _fitted(self, parts: list[Part], masks: list[int], max_length: int) -> list[Part]:
-        """The parts with the column `cut` at most `limit` tokens long; shorter, down to one token, where the
-        masks would be beyond `max_length`, so that all parts fit.
-
-        LM-BFF cuts off what is beyond `max_length` and refuses a row that loses its mask so.
-        """
-        kept = self._cut(parts, self.config.limit)
-        before = list(itertools.takewhile(lambda part: part[0] != "mask", kept))
-        if 1 + len(_joined(before)) + len(masks) <= max_length:
-            return kept
-        (length,) = (len(ids) for column, ids in kept if column == self.config.cut)
-        left = length - (len(_joined(kept)) + 2 - max_length)
-        return self._cut(kept, max(left, 1))
-
-    def _cut(self, parts: list[Part], most: int | None) -> list[Part]:
-        cut = self.config.cut
-        return [(column, ids[:most] if column == cut else ids) for column, ids in parts]
 
     def demonstrated(self, rows: Rows) -> list[str]:
         self.columns_of([self.config.prompt], rows, made=("mask",))
@@ -179,7 +170,3 @@ class Masked(Adapter):
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[int]:
         return self.scores(model, batch).argmax(-1).tolist()
-
-
-def _joined(parts: list[Part]) -> list[int]:
-    return [token for _, ids in parts for token in ids]

@@ -19,11 +19,18 @@ COUNTED = ("truncated", "needs", "shown")
 
 @dataclass(frozen=True)
 class Pair:
-    """Token ids of prompt and answer together, and how many of the last ones are the answer, which is never
-    cut."""
+    """Token ids of a prompt and its answer, which is `answer` tokens long and never cut.
+
+    `after`: tokens behind the answer, where a prompt goes on after its mask.
+    """
 
     ids: list[int]
     answer: int
+    after: int = 0
+
+    def without_end(self, tokens: int) -> "Pair":
+        """The pair less its last `tokens`, which are all `after` the answer."""
+        return Pair(self.ids[: len(self.ids) - tokens], self.answer, self.after - tokens)
 
 
 def pair(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Pair:
@@ -41,18 +48,18 @@ def pair(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Pair:
 
 
 def length(pair: Pair) -> int:
-    """The tokens of both."""
-    return len(pair.ids)
+    """The tokens up to the end of the answer."""
+    return len(pair.ids) - pair.after
 
 
 @dataclass(frozen=True)
 class Fit:
     """What is read of a row: a pair, or one for each candidate.
 
-    `needs`: the least max_length that holds the row, its column `cut` shortened where it has one. Where this
-    is more than there is, tokens of the prompt are cut from the left; where even that does not help, because
-    the answer alone is too long, `truncated` is false and the pairs are of no use. `shown`: how many
-    demonstrations stand before the prompt.
+    `truncated`: some of the row is not read. `needs`: the least max_length that holds the answer and the
+    prompt before it, with the column `cut` shortened. Where this is more than there is, tokens of the prompt
+    are cut from the left. Where the answer alone is too long, nothing helps: `truncated` is false and the
+    pairs are of no use. `shown`: how many demonstrations stand before the prompt.
     """
 
     pairs: list[Pair]
@@ -67,45 +74,81 @@ class Fit:
 
 
 def fitted(
-    adapter: Adapter,
-    row: Mapping[str, Any],
-    encode: Callable[..., list[Pair]],
-    needs: Callable[[Pair], int],
-    tokenizer: PreTrainedTokenizerBase,
+    encode: Callable[[int, str], list[Pair]],
+    pieces: int,
     max_length: int,
+    *,
+    limit: int | None = None,
+    needs: Callable[[Pair], int] = length,
+    special: Container[int],
+    demonstrations: Sequence[str],
 ) -> Fit:
-    """`encode(row)` where it fits, with the last demonstrations that fit before its prompt; otherwise with
-    fewer words of the column `cut`, and if that is not enough with fewer tokens of the prompt.
+    """A row in at most `max_length` tokens.
 
-    `encode` takes the text before the prompt as well; `needs` is the least max_length that holds a pair.
+    `encode(kept, before)` gives the row's pairs: the text `before`, then the prompt with the first `kept` of
+    the `pieces` (words, or tokens) of the column that may be shortened. No more than `limit` of these are
+    read. `needs` is the least max_length that holds a pair up to the end of its answer.
+
+    A row that fits whole has the last demonstrations that fit before it. From another row these are cut until
+    the answer fits: what stands after it; pieces of the column, until all fits, down to one; tokens of the
+    prompt from the left, except `special` ones at its start.
     """
 
     def of_all(pairs: list[Pair]) -> int:
         return max(map(needs, pairs))
 
     def fits(pairs: list[Pair]) -> bool:
-        return of_all(pairs) <= max_length
+        return max(needs(pair) + pair.after for pair in pairs) <= max_length
 
-    column = adapter.config.cut
-    pairs = encode(row)
-    if fits(pairs):
-        before, shown = preceding(adapter.demonstrations, lambda text: fits(encode(row, text)))
-        return Fit(encode(row, before) if shown else pairs, False, of_all(pairs), shown)
-    if column is not None:
-        ends = [match.end() for match in re.finditer(r"\S+", row[column])]
-
-        def first(words: int) -> list[Pair]:
-            return encode({**row, column: row[column][: ends[words - 1]]})
-
-        words = most(len(ends) - 1, lambda n: fits(first(n)))
-        pairs = first(max(words, 1)) if ends else pairs
-        if words:
-            return Fit(pairs, True, of_all(pairs))
-    special = set(tokenizer.all_special_ids)
-    shorter = [from_right(pair, special, lambda p: needs(p) <= max_length) for pair in pairs]
+    kept = pieces if limit is None else min(limit, pieces)
+    pairs = encode(kept, "")
+    if kept == pieces and fits(pairs):
+        before, shown = preceding(demonstrations, lambda text: fits(encode(kept, text)))
+        return Fit(encode(kept, before) if shown else pairs, False, of_all(pairs), shown)
+    if kept and of_all(pairs) > max_length:
+        pairs = encode(max(most(kept - 1, lambda n: fits(encode(n, ""))), 1), "")
+    if of_all(pairs) <= max_length:
+        beyond = (max(needs(pair) + pair.after - max_length, 0) for pair in pairs)
+        cut = [pair.without_end(tokens) for pair, tokens in zip(pairs, beyond, strict=True)]
+        return Fit(cut, True, of_all(pairs))
+    shorter = [
+        from_right(pair.without_end(pair.after), special, lambda p: needs(p) <= max_length)
+        for pair in pairs
+    ]
     left = [pair for pair in shorter if pair is not None]
     whole = len(left) < len(pairs)
     return Fit(pairs if whole else left, not whole, of_all(pairs))
+
+
+def fitted_by_words(
+    adapter: Adapter,
+    row: Mapping[str, Any],
+    encode: Callable[[Mapping[str, Any], str], list[Pair]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    needs: Callable[[Pair], int] = length,
+) -> Fit:
+    """`fitted` by words of the column `cut` of the adapter's task, where it has one.
+
+    `encode(row, before)` gives the pairs of a row.
+    """
+    column = adapter.config.cut
+    text = "" if column is None else str(row[column])
+    ends = [match.end() for match in re.finditer(r"\S+", text)]
+
+    def of_words(words: int, before: str) -> list[Pair]:
+        return encode(
+            row if words == len(ends) else {**row, column: text[: ends[words - 1]]}, before
+        )
+
+    return fitted(
+        of_words,
+        len(ends),
+        max_length,
+        needs=needs,
+        special=set(tokenizer.all_special_ids),
+        demonstrations=adapter.demonstrations,
+    )
 
 
 def from_right(pair: Pair, special: Container[int], fits: Callable[[Pair], bool]) -> Pair | None:
