@@ -1,7 +1,8 @@
 """What a task is: the adapter contract, the loader of task YAMLs, the adapters there are. No torch at import.
 
-A task is one YAML under `tasks/configs/`; its name is the path below that folder (`glue/sst2`). Adapters are
-classed by how a task is scored; `ADAPTERS` names each with the type of its YAML.
+A task is one YAML under `tasks/configs/`; its name is the path below that folder (`glue/sst2`). With
+`include: glue/mnli` it takes over the keys of another. Adapters are classed by how a task is scored;
+`ADAPTERS` names each with the type of its YAML.
 """
 
 import abc
@@ -11,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tasks import config as schemas
-from tasks import metrics, templates
+from tasks import includes, metrics, templates
 from tasks.config import DatasetConfig, TaskConfig
+from tasks.names import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -259,23 +260,48 @@ def names() -> list[str]:
 @functools.cache
 def load(name: str) -> TaskConfig:
     """The task called `name`. Raises TaskError naming the file and key; KeyError for an unknown name."""
-    path = CONFIGS / f"{name}.yaml"
-    if name not in names():
+    known = names()
+    if name not in known:
         raise KeyError(name)
-    return parse(name, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-
-
-def parse(name: str, content: Mapping[str, Any], where: str) -> TaskConfig:
-    """What a task YAML holds, checked. Raises TaskError that begins with `where` and names the key."""
-    kind = content.get("adapter")
-    if kind not in ADAPTERS:
-        raise TaskError(f"{where}: adapter: {kind!r} is not one of {sorted(ADAPTERS)}")
     try:
-        return ADAPTERS[kind][1](name=name, **content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        said = (where, ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))
-        raise TaskError(": ".join(filter(None, said))) from None
+        chain = includes.layers(CONFIGS, name, known)
+    except ValueError as error:
+        raise TaskError(str(error)) from None
+    return parse(name, includes.merged(chain), lambda keys: str(includes.source(chain, keys)))
+
+
+def parse(
+    name: str, content: Mapping[str, Any], where: str | Callable[[Sequence[str | int]], str]
+) -> TaskConfig:
+    """What a task YAML holds, checked.
+
+    Raises TaskError that begins with `where` and names the keys that lead to the fault; `where` may depend
+    on these.
+    """
+    kind = content.get("adapter")
+    keys: Sequence[str | int] = ["adapter"]
+    said = f"{kind!r} is not one of {sorted(ADAPTERS)}"
+    if kind in ADAPTERS:
+        try:
+            return ADAPTERS[kind][1](name=name, **content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            keys, said = first["loc"], first["msg"].removeprefix("Value error, ")
+            if first["type"] == "extra_forbidden":
+                said += _nearest_key(ADAPTERS[kind][1], keys)
+    place = where if isinstance(where, str) else where(keys)
+    raise TaskError(": ".join(filter(None, (place, ".".join(map(str, keys)), said))))
+
+
+def _nearest_key(schema: type[BaseModel], keys: Sequence[str | int]) -> str:
+    """The hint for an unknown key: a key of `schema`, or of the mapping within it that `keys` lead to."""
+    valid = {*schema.model_fields, "include"} - {"name"}
+    for key in keys[:-1]:
+        inner = schema.model_fields[str(key)].annotation if key in schema.model_fields else None
+        if not isinstance(inner, type) or not issubclass(inner, BaseModel):
+            return ""
+        schema, valid = inner, {*inner.model_fields}
+    return nearest(keys[-1], valid)
 
 
 def adapter(config: TaskConfig) -> Adapter:

@@ -6,7 +6,6 @@ loads neither evaluate nor scikit-learn.
 """
 
 import ast
-import difflib
 import functools
 import importlib
 import math
@@ -14,6 +13,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from tasks.names import nearest
 
 _FOLDER = Path(__file__).parent
 
@@ -99,9 +100,7 @@ def version(name: str) -> str:
 def _path(name: str) -> Path:
     names = available()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"available: {', '.join(names)}"
-        raise ValueError(f'no metric "{name}" ({hint})')
+        raise ValueError(f'no metric "{name}"{nearest(name, names)}')
     return _FOLDER / f"{name}.py"
 
 

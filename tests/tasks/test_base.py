@@ -86,6 +86,77 @@ def test_a_wrong_task_is_said_by_file_and_key(configs, changes, said):
     assert str(raised.value).startswith(f"{path}: {said}")
 
 
+def write(folder, **files):
+    """YAMLs of tasks, named with "__" for "/"."""
+    for name, content in files.items():
+        path = folder / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(content))
+
+
+def test_an_included_task_gives_what_the_including_one_does_not_say(configs, tmp_path):
+    """Through two files; mappings are merged to any depth, all else is replaced."""
+    whole = yaml.safe_load(configs().read_text())
+    write(
+        tmp_path,
+        made__middle={"include": "made/up", "version": 7, "dataset": {"sizes": {"train": 5}}},
+        made__top={
+            "include": "made/middle",
+            "labels": ["bad", "fair", "good"],
+            "dataset": {"splits": {"eval": "test"}},
+            "card": {"checked": "anew"},
+        },
+    )
+    whole["version"], whole["labels"] = 7, ["bad", "fair", "good"]
+    whole["dataset"]["sizes"]["train"], whole["dataset"]["splits"]["eval"] = 5, "test"
+    whole["card"]["checked"] = "anew"
+    assert base.load("made/top") == base.parse("made/top", whole, "written out")
+
+
+@pytest.mark.parametrize(
+    ("files", "at", "said"),
+    [
+        (
+            {"top": {"include": "made/upp"}},
+            "top",
+            'include: no task "made/upp" (did you mean "made/up"?)',
+        ),
+        (
+            {"top": {"include": "next"}, "next": {"include": "top"}},
+            "next",
+            'include: no end, as "top" comes again',
+        ),
+        ({"top": {"include": "top"}}, "top", 'include: no end, as "top" comes again'),
+        ({"top": {"include": ["made/up"]}}, "top", "include: no task \"['made/up']\""),
+        (
+            {"top": {"include": "made/up", "lables": []}},
+            "top",
+            'lables: Extra inputs are not permitted (did you mean "labels"?)',
+        ),
+        (
+            {"top": {"include": "next"}, "next": {"include": "made/up", "dataset": {"sise": {}}}},
+            "next",
+            'dataset.sise: Extra inputs are not permitted (did you mean "sizes"?)',
+        ),
+        (
+            {"top": {"include": "next", "dataset": {"shots": None}}}
+            | {"next": {"include": "made/up", "dataset": {"sizes": {"train": "many"}}}},
+            "next",
+            "dataset.sizes.train: Input should be a valid integer",
+        ),
+        ({"top": {"adapter": "masked", "include": "made/up"}}, "top", "prompt: Field required"),
+        ({"top": {"include": "next"}, "next": ["a"]}, "next", "['a'] is no mapping"),
+    ],
+)
+def test_a_fault_in_a_chain_is_said_by_the_file_that_holds_it(configs, tmp_path, files, at, said):
+    configs()
+    write(tmp_path, **files)
+    with pytest.raises(base.TaskError) as raised:
+        base.load("top")
+    assert str(raised.value).startswith(f"{tmp_path / at}.yaml: {said}")
+    assert "\n" not in str(raised.value)
+
+
 def test_sizes_and_splits_for_training_and_evaluation_are_required(configs):
     usual = yaml.safe_load(configs().read_text())["dataset"]
     configs(dataset=usual | {"sizes": {"train": 3}})
