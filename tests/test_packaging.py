@@ -1,6 +1,7 @@
 """What is installed, what a command loads, and the newcomer's Makefile."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import re
@@ -99,6 +100,26 @@ def test_constraints_pin_what_make_installs():
     for text in project["dependencies"] + extras["demo"] + extras["dev"]:
         wanted = Requirement(text)
         assert pins.get(canonicalize_name(wanted.name), "none") in wanted.specifier, text
+
+
+def test_constraints_stand_in_the_order_of_their_names():
+    assert list(constraints()) == sorted(constraints())
+
+
+def test_every_dependency_is_imported_by_the_package():
+    """All but those of the extra dev, which are for the tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    modules: dict[str, set[str]] = {}
+    for module, distributions in importlib.metadata.packages_distributions().items():
+        for name in distributions:
+            modules.setdefault(canonicalize_name(name), set()).add(module)
+    files = [path for name in ("benchmark", "tasks") for path in (ROOT / name).rglob("*.py")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    for wanted in [*project["dependencies"], *(one for extra in extras.values() for one in extra)]:
+        name = canonicalize_name(Requirement(wanted).name)
+        found = modules.get(name, set()) | {name.replace("-", "_")}
+        assert any(re.search(rf"\b{module}\b", text) for module in found), wanted
 
 
 @pytest.mark.parametrize("name", ["Makefile", "pyproject.toml", "constraints.txt", ".ci/run"])

@@ -162,6 +162,16 @@ def _run(setting: Setting) -> dict[str, Any]:
     }
 
 
+def _phases(training: Any, peak: Callable[[], int]) -> dict[str, int]:
+    """One step; after each phase of it, what `peak` says of the bytes since it was asked last."""
+    loss = training.forward()
+    seen = {"forward": peak()}
+    training.backward(loss)
+    seen["backward"] = peak()
+    training.update()
+    return seen | {"step": peak()}
+
+
 def _cuda_step(training: Any) -> dict[str, int]:
     import torch
 
@@ -172,12 +182,7 @@ def _cuda_step(training: Any) -> dict[str, int]:
         return most
 
     peak()
-    loss = training.forward()
-    seen = {"forward": peak()}
-    training.backward(loss)
-    seen["backward"] = peak()
-    training.update()
-    return seen | {"step": peak()}
+    return _phases(training, peak)
 
 
 def _cpu_step(training: Any) -> dict[str, int]:
@@ -196,12 +201,7 @@ def _cpu_step(training: Any) -> dict[str, int]:
         return most
 
     with counter:
-        loss = training.forward()
-        seen = {"forward": peak()}
-        training.backward(loss)
-        seen["backward"] = peak()
-        training.update()
-        return seen | {"step": peak()}
+        return _phases(training, peak)
 
 
 if __name__ == "__main__":

@@ -69,11 +69,6 @@ class Peak:
         return sum(self.kinds.values())
 
     @property
-    def residual(self) -> int:
-        """The paper's residual: the peak less parameters, masters, gradients and state."""
-        return self.total - self.standing
-
-    @property
     def kinds(self) -> dict[str, int]:
         """kind -> bytes, of KINDS."""
         return {kind: getattr(self, kind) for kind in KINDS}

@@ -82,6 +82,8 @@ def _dataclass(kind: Any, data: Any, path: Path, where: str) -> Any:
         raise UserError(f"{path}: {where}: {data!r} is not a table of values")
     hints = _hints(kind)
     prefix = f"{where}." if where else ""
+    retired = getattr(kind, "RETIRED", ())
+    data = {key: value for key, value in data.items() if key not in retired}
     for key in data:
         if key not in hints:
             raise UserError(f"{path}: {prefix}{key}: unknown key{nearest(key, hints)}")

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from benchmark.errors import UserError, nearest
 from benchmark.files import free, write_text
@@ -147,8 +147,10 @@ class Memory:
     host_state: int
     host_rss_peak: int
     eval_peak: int | None
-    predicted: int | None = None
     load_peak: int | None = None
+
+    RETIRED: ClassVar[tuple[str, ...]] = ("predicted",)
+    """Fields of older records that were never filled."""
 
     @property
     def peak(self) -> int:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
+TEMPLATES = Path(__file__).parent / "templates"
+
+
 @dataclass(frozen=True)
 class Picture:
     kind: str
@@ -67,7 +70,9 @@ def write_report(
         tables.write_csv(made / "cells.csv", rows)
         verdicts.write_csv(made / verdicts.CSV, found)
         for template in ("report.md", "index.html"):
-            text = _environment(template).get_template(f"{template}.j2").render(page)
+            jinja = environment(TEMPLATES, html=template.endswith(".html"))
+            jinja.tests["strong"] = lambda cell: isinstance(cell, tables.Strong)
+            text = jinja.get_template(f"{template}.j2").render(page)
             (made / template).write_text(text, encoding="utf-8")
         _move_over(made, out)
     return out / "index.html"
@@ -80,12 +85,12 @@ def escape_markdown(value: object) -> str:
     return re.sub(r"([\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
-def _environment(template: str) -> "Environment":
+def environment(templates: Path, *, html: bool) -> "Environment":
+    """Jinja's, for the folder `templates`: values are escaped for HTML, or else for Markdown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    html = template.endswith(".html")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    return Environment(
+        loader=FileSystemLoader(templates),
         autoescape=html,
         finalize=None if html else escape_markdown,
         undefined=StrictUndefined,
@@ -93,8 +98,6 @@ def _environment(template: str) -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.tests["strong"] = lambda cell: isinstance(cell, tables.Strong)
-    return environment
 
 
 def _page(

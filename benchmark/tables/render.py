@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from benchmark.console import as_csv, as_markdown
 from benchmark.errors import UserError
 from benchmark.files import write_text
-from benchmark.report.page import escape_markdown
+from benchmark.report.page import environment, escape_markdown
 from benchmark.tables import cells, compare, definition, evidence, ledger, simulated, speeds
 from benchmark.tables.definition import (
     LedgerTable,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from benchmark.memory.setting import Setting
 
 Rows = list[dict[str, Any]]
+TEMPLATES = Path(__file__).parent / "templates"
 FORMATS = ("md", "csv", "json", "tex", "html")
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -93,7 +92,7 @@ class Rendered:
             return f"# {title}\n\n{notes}{as_markdown(self.shown)}"
         if format == "tex":
             return _longtable(self)
-        return _environment(html=True).get_template("table.html.j2").render(page=self)
+        return environment(TEMPLATES, html=True).get_template("table.html.j2").render(page=self)
 
 
 def render(
@@ -152,7 +151,7 @@ def write_all(out: Path, results: Path) -> Path:
     picture.memory(out / "memory.png")
     for format in ("md", "html"):
         page = (
-            _environment(html=format == "html")
+            environment(TEMPLATES, html=format == "html")
             .get_template(f"index.{format}.j2")
             .render(tables=made)
         )
@@ -243,16 +242,4 @@ def _longtable(page: Rendered) -> str:
         f"\\caption{{{tex(page.table.title)}}} \\\\\n"
         f"\\toprule\n{head} \\\\\n\\midrule\n\\endhead\n"
         f"{body}\\bottomrule\n\\end{{longtable}}\n"
-    )
-
-
-def _environment(*, html: bool) -> Environment:
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=html,
-        finalize=None if html else escape_markdown,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
     )

@@ -1,8 +1,9 @@
 """Accuracy: the share of predictions that equal their reference."""
 
-import datasets
 import evaluate
 from sklearn.metrics import accuracy_score
+
+from ._info import info
 
 VERSION = "1"
 
@@ -11,13 +12,7 @@ class Accuracy(evaluate.Metric):
     """Predictions and references are class ids."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("int64"), references=datasets.Value("int64")
-            ),
-        )
+        return info(__doc__, "int64", "int64")
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         return {"accuracy": accuracy_score(references, predictions)}

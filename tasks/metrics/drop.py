@@ -14,6 +14,8 @@ import evaluate
 import numpy
 from scipy.optimize import linear_sum_assignment
 
+from ._info import info
+
 VERSION = "1"
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -29,11 +31,7 @@ class Drop(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         spans = datasets.List(datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(predictions=spans, references=datasets.List(spans)),
-        )
+        return info(__doc__, spans, datasets.List(spans))
 
     def _compute(
         self, predictions: list[list[str]], references: list[list[list[str]]]

@@ -12,6 +12,7 @@ import datasets
 import evaluate
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
+from ._info import info
 from ._jackknife import values
 from ._java import meteor, missing, tokenize
 from ._ngrams import Segments, bleu, bleu_sums_and_nist, cider
@@ -23,14 +24,7 @@ class E2E(evaluate.Metric):
     """Predictions are texts, references lists of texts."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("string"),
-                references=datasets.List(datasets.Value("string")),
-            ),
-        )
+        return info(__doc__, "string", datasets.List(datasets.Value("string")))
 
     def unavailable(self) -> dict[str, str]:
         """The scores that cannot be computed here, each with the reason."""

@@ -7,6 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
+from ._info import info
 from ._jackknife import ratio, values
 
 VERSION = "1"
@@ -17,11 +18,7 @@ class EntityF1(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         tags = datasets.List(datasets.Value("string"))
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(predictions=tags, references=tags),
-        )
+        return info(__doc__, tags, tags)
 
     def _compute(
         self, predictions: list[list[str]], references: list[list[str]]

@@ -1,10 +1,10 @@
 """Binary F1 of class 1, as for MRPC and QQP; 0 where nothing is or was to be called positive."""
 
-import datasets
 import evaluate
 import numpy as np
 from sklearn.metrics import f1_score
 
+from ._info import info
 from ._jackknife import ratio, values
 
 VERSION = "1"
@@ -14,13 +14,7 @@ class F1(evaluate.Metric):
     """Predictions and references are class ids, 0 or 1."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("int64"), references=datasets.Value("int64")
-            ),
-        )
+        return info(__doc__, "int64", "int64")
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         if unknown := {*predictions, *references} - {0, 1}:

@@ -10,8 +10,9 @@ the text. Commas, currency signs, units and trailing zeros do not count there.
 import re
 from decimal import Decimal
 
-import datasets
 import evaluate
+
+from ._info import info
 
 VERSION = "2"
 
@@ -42,13 +43,7 @@ class GSM8K(evaluate.Metric):
     """Predictions are generated texts, references solutions ending in "#### number"."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("string"), references=datasets.Value("string")
-            ),
-        )
+        return info(__doc__, "string", "string")
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         scores = self.per_example(predictions, references)

@@ -7,6 +7,7 @@ import evaluate
 import numpy as np
 from sklearn.metrics import f1_score
 
+from ._info import info
 from ._jackknife import ratio, values
 
 VERSION = "1"
@@ -16,17 +17,8 @@ class MultiRC(evaluate.Metric):
     """Predictions are 0 or 1, references dicts of a question's id and the label 0 or 1."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("int64"),
-                references={
-                    "question": datasets.Value("string"),
-                    "label": datasets.Value("int64"),
-                },
-            ),
-        )
+        label = {"question": datasets.Value("string"), "label": datasets.Value("int64")}
+        return info(__doc__, "int64", label)
 
     def _compute(self, predictions: list[int], references: list[dict]) -> dict[str, float]:
         labels = [reference["label"] for reference in references]

@@ -1,10 +1,10 @@
 """Pearson correlation, as for STS-B; 0 where either side is constant, and it is undefined."""
 
-import datasets
 import evaluate
 import numpy as np
 from scipy.stats import pearsonr
 
+from ._info import info
 from ._jackknife import ratio, values
 
 VERSION = "1"
@@ -14,13 +14,7 @@ class Pearson(evaluate.Metric):
     """Predictions and references are numbers."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("float64"), references=datasets.Value("float64")
-            ),
-        )
+        return info(__doc__, "float64", "float64")
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         if len({*predictions}) == 1 or len({*references}) == 1:

@@ -2,10 +2,10 @@
 
 import math
 
-import datasets
 import evaluate
 import numpy as np
 
+from ._info import info
 from ._jackknife import ratio, values
 
 VERSION = "1"
@@ -15,13 +15,7 @@ class Perplexity(evaluate.Metric):
     """Predictions are summed negative log-likelihoods (nats), references the tokens summed over."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("float64"), references=datasets.Value("int64")
-            ),
-        )
+        return info(__doc__, "float64", "int64")
 
     def _compute(self, predictions: list[float], references: list[int]) -> dict[str, float]:
         tokens = sum(references)

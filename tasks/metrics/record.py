@@ -7,6 +7,7 @@ import datasets
 import evaluate
 
 from ._answers import best_match
+from ._info import info
 
 VERSION = "1"
 
@@ -15,14 +16,7 @@ class Record(evaluate.Metric):
     """Predictions are entities as text, references the lists of right ones."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("string"),
-                references=datasets.List(datasets.Value("string")),
-            ),
-        )
+        return info(__doc__, "string", datasets.List(datasets.Value("string")))
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         if [] in references:

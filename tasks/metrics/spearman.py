@@ -1,8 +1,9 @@
 """Spearman rank correlation, ties sharing their mean rank, as for STS-B; 0 where either side is constant."""
 
-import datasets
 import evaluate
 from scipy.stats import spearmanr
+
+from ._info import info
 
 VERSION = "1"
 
@@ -11,13 +12,7 @@ class Spearman(evaluate.Metric):
     """Predictions and references are numbers."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("float64"), references=datasets.Value("float64")
-            ),
-        )
+        return info(__doc__, "float64", "float64")
 
     def _compute(self, predictions: list, references: list) -> dict[str, float]:
         if len({*predictions}) == 1 or len({*references}) == 1:

@@ -8,6 +8,7 @@ import datasets
 import evaluate
 
 from ._answers import best_match
+from ._info import info
 
 VERSION = "1"
 
@@ -16,14 +17,7 @@ class Squad(evaluate.Metric):
     """Predictions are texts, references lists of acceptable texts."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            features=datasets.Features(
-                predictions=datasets.Value("string"),
-                references=datasets.List(datasets.Value("string")),
-            ),
-        )
+        return info(__doc__, "string", datasets.List(datasets.Value("string")))
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         scores = self.per_example(predictions, references)

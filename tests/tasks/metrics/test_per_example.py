@@ -142,10 +142,10 @@ def test_so_is_the_spread_of_the_difference_of_two_systems(name, key):
     assert found == pytest.approx(again.standard_error, rel=0.15)
 
 
-def test_every_metric_of_a_main_score_has_them():
-    """So that no task is without a standard error, and none of these cases is forgotten."""
-    mains = {tuple(base.load(name).main.partition(".")[::2]) for name in base.names()}
-    assert {(module, key or module) for module, key in mains} <= set(CASES)
+@pytest.mark.parametrize("name", sorted({base.load(name).main for name in base.names()}))
+def test_every_metric_of_a_main_score_has_them(name):
+    """So that no task is without a standard error."""
+    assert hasattr(metrics._load(name.partition(".")[0]), "per_example")
 
 
 @pytest.mark.parametrize("name", ["spearman", "f1_macro"])
