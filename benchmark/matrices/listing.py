@@ -8,16 +8,27 @@ import tasks.base
 from benchmark.errors import UserError, nearest
 from benchmark.models.registry import MODELS
 from benchmark.strategies import STRATEGIES, strategy_class
+from benchmark.twin.models import TWINS
 
 MATRICES = Path(__file__).parent
-_DECODERS = "GPT-2, GPT-Neo, OPT, LLaMA"
-FAMILIES = {
-    **dict.fromkeys(("classification", "regression", "choice", "spans"), "all"),
-    "tagging": "all but OPT",
-    "masked": "BERT, RoBERTa",
-    **dict.fromkeys(("candidates", "generation", "response", "language_model"), _DECODERS),
+_HEADS = {
+    **dict.fromkeys(("classification", "regression", "choice"), "sequence_classification"),
+    "spans": "question_answering",
+    "tagging": "token_classification",
+    "masked": "masked_lm",
+    **dict.fromkeys(("candidates", "generation", "response", "language_model"), "causal_lm"),
 }
-"""Adapter -> the families of models that can do its tasks, said without importing torch."""
+"""Adapter -> the head that its tasks train, said without importing torch."""
+
+
+def families(adapter: str) -> str:
+    """The families of models, of those with a twin, that can do the adapter's tasks."""
+    every = {twin.family: _HEADS[adapter] in twin.heads for twin in TWINS.values()}
+    able = [name for name, can in every.items() if can]
+    others = [name for name, can in every.items() if not can]
+    if not others:
+        return "all"
+    return f"all but {others[0]}" if len(others) == 1 else ", ".join(able)
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -42,7 +53,7 @@ def _tasks() -> list[dict[str, Any]]:
                 ),
                 "version": task.version,
                 **task.dataset.sizes,
-                "families": FAMILIES[task.adapter],
+                "families": families(task.adapter),
             }
         )
     return found

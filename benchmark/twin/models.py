@@ -24,9 +24,12 @@ LAYERS, HIDDEN, HEADS, INTERMEDIATE = 4, 64, 2, 128
 
 @dataclass(frozen=True)
 class Twin:
-    """What sets one family apart: its model type, tokenizer, special tokens and names of the sizes."""
+    """What sets one family apart: its name, model type, heads (keys of benchmark.models.registry.HEADS),
+    tokenizer, special tokens and names of the sizes."""
 
+    family: str
     model_type: str
+    heads: tuple[str, ...]
     tokenizer: str  # class name in transformers
     training: str  # how its vocabulary is learnt: wordpiece, bytes or metaspace
     special: tuple[str, ...]  # in id order, pad among them
@@ -41,19 +44,42 @@ _SIZES = {
     "num_attention_heads": HEADS,
     "max_position_embeddings": MAX_LENGTH,
 }
+_ANY = ("sequence_classification", "token_classification", "question_answering")
+_ENCODER, _DECODER = (*_ANY, "masked_lm"), (*_ANY, "causal_lm")
 _GPT_TOKENS = ("<|endoftext|>", "<|pad|>")  # GPT-2 itself has no pad token; a twin needs one
 _GPT_OPTIONS = {"pad_token": "<|pad|>"}
 
+_GPT2 = Twin(
+    "GPT-2",
+    "gpt2",
+    _DECODER,
+    "GPT2Tokenizer",
+    "bytes",
+    _GPT_TOKENS,
+    {
+        "n_layer": LAYERS,
+        "n_embd": HIDDEN,
+        "n_head": HEADS,
+        "n_inner": INTERMEDIATE,
+        "n_positions": MAX_LENGTH,
+    },
+    _GPT_OPTIONS,
+)
+
 TWINS: dict[str, Twin] = {
     "tiny-bert": Twin(
+        "BERT",
         "bert",
+        _ENCODER,
         "BertTokenizer",
         "wordpiece",
         ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
         {**_SIZES, "intermediate_size": INTERMEDIATE},
     ),
     "tiny-roberta": Twin(
+        "RoBERTa",
         "roberta",
+        _ENCODER,
         "RobertaTokenizer",
         "bytes",
         ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
@@ -65,22 +91,13 @@ TWINS: dict[str, Twin] = {
             "type_vocab_size": 1,
         },
     ),
-    "tiny-gpt2": Twin(
-        "gpt2",
-        "GPT2Tokenizer",
-        "bytes",
-        _GPT_TOKENS,
-        {
-            "n_layer": LAYERS,
-            "n_embd": HIDDEN,
-            "n_head": HEADS,
-            "n_inner": INTERMEDIATE,
-            "n_positions": MAX_LENGTH,
-        },
-        _GPT_OPTIONS,
-    ),
+    "tiny-gpt2": _GPT2,
+    # for prompts that MAX_LENGTH cannot hold: this vocabulary spells out most of GSM8K's and Alpaca's words
+    "tiny-gpt2-512": replace(_GPT2, config={**_GPT2.config, "n_positions": 512}, max_length=512),
     "tiny-gpt-neo": Twin(
+        "GPT-Neo",
         "gpt_neo",
+        _DECODER,
         "GPT2Tokenizer",
         "bytes",
         _GPT_TOKENS,
@@ -96,7 +113,9 @@ TWINS: dict[str, Twin] = {
         _GPT_OPTIONS,
     ),
     "tiny-opt": Twin(
+        "OPT",
         "opt",
+        ("sequence_classification", "question_answering", "causal_lm"),
         "GPT2Tokenizer",
         "bytes",
         ("<s>", "<pad>", "</s>", "<unk>"),
@@ -110,7 +129,9 @@ TWINS: dict[str, Twin] = {
         },
     ),
     "tiny-llama": Twin(
+        "LLaMA",
         "llama",
+        _DECODER,
         "LlamaTokenizer",
         "metaspace",
         ("<unk>", "<s>", "</s>", "<pad>"),
@@ -118,12 +139,6 @@ TWINS: dict[str, Twin] = {
         {"pad_token": "<pad>", "add_bos_token": True},
     ),
 }
-# for prompts that MAX_LENGTH cannot hold: this vocabulary spells out most of GSM8K's and Alpaca's words
-TWINS["tiny-gpt2-512"] = replace(
-    TWINS["tiny-gpt2"],
-    config={**TWINS["tiny-gpt2"].config, "n_positions": 512},
-    max_length=512,
-)
 
 
 def build(name: str, root: Path) -> Path:

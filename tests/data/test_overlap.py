@@ -21,9 +21,15 @@ from benchmark.models import registry
 from benchmark.records import jsonfile, record
 from benchmark.records.record import Overlap
 from benchmark.report.page import write_report
+from benchmark.twin import data as twins
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-GROUPED = [n for n in tasks.base.names() if tasks.base.load(n).dataset.group_by]
+GROUPED = [
+    name
+    for name in tasks.base.names()
+    if tasks.base.load(name).dataset.group_by
+    and twins.serve(tasks.base.load(name).dataset.origins.values())
+]
 
 
 def real(dataset):

@@ -1,6 +1,7 @@
 """The simulated peak against the real step: on a CPU byte by byte, on a GPU against torch's allocator."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -11,40 +12,35 @@ from benchmark.errors import UserError
 from benchmark.memory import simulate
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import Training
-from benchmark.strategies import STRATEGIES
+from benchmark.strategies import STRATEGIES, strategy_class
 
-CASES = {
-    "full": {"strategy": "full"},
-    "hift m=1": {},
-    "hift m=2": {"options": {"group_size": 2, "order": "top2down"}},
-    "lora": {"strategy": "lora"},
-    "head": {"strategy": "head"},
+TRAINED = [name for name in STRATEGIES if strategy_class(name).trains]
+CASES = {name: {"strategy": name} for name in TRAINED} | {
+    "hift m=2": {"options": {"group_size": 2, "order": "top2down"}}
 }
-TIED = ("gpt2", "gpt_neo", "opt")
-"""Families whose output head is the token embeddings, so that there is no head apart from the base."""
-
-
-def _setting(family, **more):
-    if family == "gpt_neo" and more.get("strategy") == "lora":  # peft knows no targets for it
-        more["options"] = {"targets": ["q_proj", "v_proj"]}
-    return setting(family, **more)
+OPTIONS = {("lora", "gpt_neo"): {"targets": ["q_proj", "v_proj"]}}  # peft knows none for it
 
 
 def _cases():
     for family in FAMILIES:
         for name in CASES:
-            if name == "head" and family in TIED:
-                continue
             yield family, name, False
-            if name == "hift m=1" or family == "bert":
+            if name == "hift" or family == "bert":
                 yield family, name, True
 
 
 @pytest.mark.parametrize(("family", "name", "checkpointing"), _cases())
 def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
-    case = _setting(family, **CASES[name], checkpointing=checkpointing)
-    found = simulate.peak(case, device="cpu")
-    assert found.total == pytest.approx(max(counted(case).values()), rel=0.02)
+    options = {"options": OPTIONS[name, family]} if (name, family) in OPTIONS else {}
+    case = setting(family, **CASES[name], **options, checkpointing=checkpointing)
+    try:
+        real = max(counted(case).values())
+    except UserError as refused:  # a model whose output head is its embeddings has no head apart
+        with pytest.raises(UserError, match=re.escape(str(refused))):
+            simulate.peak(case, device="cpu")
+        assert name not in ("full", "hift", "lora")
+        return
+    assert simulate.peak(case, device="cpu").total == pytest.approx(real, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +66,10 @@ def test_every_setting_counts_as_in_the_real_step(more):
     assert found.total == pytest.approx(max(counted(case).values()), rel=0.02)
 
 
-def test_the_tests_name_every_strategy_that_trains():
-    named = {case.get("strategy", "hift") for case in CASES.values()}
-    untested = set(STRATEGIES) - named
-    for name in untested:
-        with pytest.raises(UserError, match="trains nothing"):
-            simulate.peak(setting("llama", strategy=name))
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(TRAINED)))
+def test_what_trains_nothing_has_no_peak(name):
+    with pytest.raises(UserError, match="trains nothing"):
+        simulate.peak(setting("llama", strategy=name))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +122,7 @@ def test_grows_with_batch_length_and_m_and_hift_takes_less_than_full():
 
 def test_entries_sum_to_the_total_and_name_the_largest():
     found = simulate.peak(setting("llama"))
-    assert sum(found.kinds.values()) == found.total == found.residual + found.standing
+    assert sum(found.kinds.values()) == found.total >= found.standing
     assert found.kinds[found.largest] == max(found.kinds.values())
     assert found.host > 0 and found.groups == 6 and found.units
 

@@ -1,6 +1,7 @@
 """Answers after a prompt: what is learnt, token by token, against transformers' loss on single sequences."""
 
 import pytest
+import rendering
 import torch
 from conftest import examples, features, task, tokenizer_of
 from transformers import AutoModelForCausalLM, GPT2Config
@@ -8,7 +9,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from benchmark.models import registry
 from tasks import base
 
-NAMES = [n for n in base.names() if base.load(n).adapter in ("generation", "response")]
+NAMES = [n for n in rendering.NAMES if base.load(n).adapter in ("generation", "response")]
 TOKENIZERS = ["GPT-2's own", "tiny-gpt2", "tiny-opt", "tiny-llama"]
 LONG = 1024  # no twin's row is cut
 

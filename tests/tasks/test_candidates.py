@@ -1,6 +1,7 @@
 """Choice by likelihood against a loop without batches, padding or the suite's code."""
 
 import pytest
+import rendering
 import torch
 from conftest import examples, features, task, tokenizer_of
 
@@ -86,7 +87,9 @@ def test_padding_on_either_side_gives_the_same_scores(family):
     torch.testing.assert_close(scores, torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in base.names() if base.load(n).adapter == "candidates"])
+@pytest.mark.parametrize(
+    "name", [n for n in rendering.NAMES if base.load(n).adapter == "candidates"]
+)
 def test_what_is_scored_is_the_candidate_and_nothing_else(gpt2, name):
     adapter = task(name)
     rows = examples(adapter, gpt2, n=4)

@@ -10,6 +10,7 @@ import rendering
 import torch
 from conftest import features
 from factories import make_spec
+from transformers.models.auto import modeling_auto as auto
 
 from benchmark.data import drawing, examples, splits
 from benchmark.errors import Unsupported
@@ -19,19 +20,26 @@ from benchmark.run import recipe
 from benchmark.twin import models as twins
 from tasks import base
 
-NAMES = base.names()
-ENCODERS = ("tiny-bert", "tiny-roberta")
-DECODERS = ("tiny-gpt2", "tiny-gpt-neo", "tiny-opt", "tiny-llama")
-CAN = {
-    "sequence_classification": ENCODERS + DECODERS,
-    "question_answering": ENCODERS + DECODERS,
-    "token_classification": tuple(set(ENCODERS + DECODERS) - {"tiny-opt"}),  # transformers has none
-    "masked_lm": ENCODERS,
-    "causal_lm": DECODERS,
+NAMES = rendering.NAMES
+MODELS = {twin.family: name for name, twin in reversed(twins.TWINS.items())}
+"""The first twin of each family of models."""
+CLASSES = {
+    "sequence_classification": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "question_answering": auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    "token_classification": auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "masked_lm": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "causal_lm": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
 }
-"""The families that have each head."""
-PAIRS = [(name, model) for name in NAMES for model in ENCODERS + DECODERS]
-FITTING = [(name, model) for name, model in PAIRS if model in CAN[rendering.adapter(name).head]]
+
+
+def can(model, head):
+    """Whether transformers has a class of the model's family with this head; a masked LM is no causal one."""
+    kind = twins.TWINS[model].model_type
+    return kind in CLASSES[head] and not (head == "causal_lm" and kind in CLASSES["masked_lm"])
+
+
+PAIRS = [(name, model) for name in NAMES for model in MODELS.values()]
+FITTING = [(name, model) for name, model in PAIRS if can(model, rendering.adapter(name).head)]
 REFUSED = [pair for pair in PAIRS if pair not in FITTING]
 
 
@@ -122,11 +130,15 @@ def test_a_family_that_cannot_is_refused_before_anything_is_loaded(
 
 @pytest.mark.parametrize("row", listing.rows("tasks"), ids=lambda row: row["task"])
 def test_the_families_that_are_listed_are_those_that_can_do_the_task(row):
-    families = {"tiny-bert": "BERT", "tiny-roberta": "RoBERTa", "tiny-gpt2": "GPT-2"}
-    families |= {"tiny-gpt-neo": "GPT-Neo", "tiny-opt": "OPT", "tiny-llama": "LLaMA"}
     first, _, rest = row["families"].partition(" but ")
-    listed = set(families.values()) - {rest} if first == "all" else set(first.split(", "))
-    assert listed == {families[model] for name, model in FITTING if name == row["task"]}
+    listed = set(MODELS) - {rest} if first == "all" else set(first.split(", "))
+    head = base.adapter(base.load(row["task"])).head
+    assert listed == {family for family, model in MODELS.items() if can(model, head)}
+
+
+@pytest.mark.parametrize("name", twins.TWINS)
+def test_a_twin_names_the_heads_of_its_family(name):
+    assert set(twins.TWINS[name].heads) == {head for head in CLASSES if can(name, head)}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,7 +180,7 @@ def test_the_shots_and_as_many_rows_to_select_on_can_be_drawn(name):
     assert {rows[label][i] for i in train} == set(range(classes))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", base.names())
 def test_the_card_says_what_it_was_checked_against_and_revisions_are_pinned(name):
     task = base.load(name)
     assert task.version >= 1 and re.fullmatch(r"[a-z0-9_]+@\S+", task.main_version)

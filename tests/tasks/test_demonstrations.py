@@ -1,12 +1,13 @@
 """Demonstrations before a prompt, against the texts written out as MeZO's code joins them."""
 
 import pytest
+import rendering
 from conftest import examples, task, tokenizer_of
 
 from tasks import base
 
 PROMPTED = [  # what is generated needs room as well: test_generation.py
-    name for name in base.names() if base.load(name).adapter in ("candidates", "masked")
+    name for name in rendering.NAMES if base.load(name).adapter in ("candidates", "masked")
 ]
 
 

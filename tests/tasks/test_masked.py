@@ -1,6 +1,7 @@
 """Masked prompts against a loop over single rows, LM-BFF's formula, and its templates as text."""
 
 import pytest
+import rendering
 import torch
 from conftest import examples, features, task, tokenizer_of
 
@@ -8,7 +9,7 @@ from benchmark.errors import Unsupported
 from benchmark.models import registry
 from tasks import base
 
-FEWSHOT = [name for name in base.names() if base.load(name).adapter == "masked"]
+FEWSHOT = [name for name in rendering.NAMES if base.load(name).adapter == "masked"]
 ONE_OF_EACH = [name for name in FEWSHOT if name.endswith("_k16")]
 
 

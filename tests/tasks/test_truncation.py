@@ -7,7 +7,7 @@ import rendering
 
 from tasks import base
 
-NAMES = base.names()
+NAMES = rendering.NAMES
 CUT = [name for name in NAMES if getattr(base.load(name), "cut", None)]
 BY_WORDS = [name for name in CUT if base.load(name).adapter != "masked"]  # that one cuts tokens
 PAIRS = [name for name in NAMES if len(getattr(base.load(name), "inputs", ())) == 2]

@@ -11,9 +11,11 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from benchmark.errors import UserError
+from benchmark.models import registry
 from benchmark.twin import models
 
-# Vocabularies hold on every machine; a changed one means raising models.VERSION.
+# Vocabularies hold on every machine; a changed one means raising models.VERSION. That of a new twin is pinned
+# once records name it.
 VOCABULARIES = {
     "tiny-bert": "d59d1bbf0825c8e7",
     "tiny-roberta": "e6812fd45d25a734",
@@ -22,24 +24,6 @@ VOCABULARIES = {
     "tiny-gpt-neo": "1863baaa2a958614",
     "tiny-opt": "5b1e222115bcd009",
     "tiny-llama": "0f3b501cc9c8f11b",
-}
-TOKENIZERS = {
-    "tiny-bert": "BertTokenizer",
-    "tiny-roberta": "RobertaTokenizer",
-    "tiny-gpt2": "GPT2Tokenizer",
-    "tiny-gpt2-512": "GPT2Tokenizer",
-    "tiny-gpt-neo": "GPT2Tokenizer",
-    "tiny-opt": "GPT2Tokenizer",
-    "tiny-llama": "LlamaTokenizer",
-}
-HEADS = {
-    "tiny-bert": ["MaskedLM", "QuestionAnswering"],
-    "tiny-roberta": ["MaskedLM", "QuestionAnswering"],
-    "tiny-gpt2": ["CausalLM", "QuestionAnswering"],
-    "tiny-gpt2-512": ["CausalLM", "QuestionAnswering"],
-    "tiny-gpt-neo": ["CausalLM", "QuestionAnswering"],
-    "tiny-opt": ["CausalLM", "QuestionAnswering"],
-    "tiny-llama": ["CausalLM", "QuestionAnswering"],
 }
 TEXTS = ["the acting is not dull", "the plot is bad . Zoë paid $35 for it"]
 
@@ -63,8 +47,8 @@ def folder(request, root):
     return models.build(request.param, root)
 
 
-def test_every_twin_is_covered_here():
-    assert set(TOKENIZERS) == set(HEADS) == set(models.TWINS)
+def test_what_is_pinned_is_a_twin():
+    assert set(VOCABULARIES) <= set(models.TWINS)
 
 
 def test_files_are_the_hub_s(folder):
@@ -74,7 +58,7 @@ def test_files_are_the_hub_s(folder):
 
 def test_tokenizer(folder):
     tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
-    assert type(tokenizer).__name__ == TOKENIZERS[folder.name]
+    assert type(tokenizer).__name__ == models.TWINS[folder.name].tokenizer
     assert len(tokenizer) == config.vocab_size == models.VOCAB_SIZE
     assert tokenizer.pad_token_id is not None
     for role in ("pad", "bos", "eos"):
@@ -82,7 +66,8 @@ def test_tokenizer(folder):
     assert tokenizer.pad_token_id not in (tokenizer.bos_token_id, tokenizer.eos_token_id)
     ids = tokenizer(TEXTS[1])["input_ids"]
     back = tokenizer.decode(ids, skip_special_tokens=True)
-    squeezed = "zoepaid$35forit" if folder.name == "tiny-bert" else "Zoëpaid$35forit"
+    lower = models.TWINS[folder.name].training == "wordpiece"  # as BERT's uncased vocabulary
+    squeezed = "zoepaid$35forit" if lower else "Zoëpaid$35forit"
     assert back.replace(" ", "").endswith(squeezed)
     # words of the corpus are whole tokens, so texts are about as long as they have words
     assert len(tokenizer("the acting is wonderful", add_special_tokens=False)["input_ids"]) <= 8
@@ -91,21 +76,23 @@ def test_tokenizer(folder):
 def test_vocabulary_is_the_version_s(folder):
     vocabulary = sorted(AutoTokenizer.from_pretrained(folder).get_vocab().items())
     digest = hashlib.sha256(repr(vocabulary).encode()).hexdigest()[:16]
-    assert digest == VOCABULARIES[folder.name], "the vocabulary changed: raise models.VERSION"
+    assert digest == VOCABULARIES.get(folder.name, digest), (
+        "the vocabulary changed: raise models.VERSION"
+    )
 
 
 def test_each_head_trains_at_full_length_and_ignores_padding(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right")
     longest = tokenizer(["dull " * 600], truncation=True, return_tensors="pt")
     assert longest["input_ids"].shape == (1, models.TWINS[folder.name].max_length)
-    for head in ["SequenceClassification", *HEADS[folder.name]]:
+    for head in models.TWINS[folder.name].heads:
         torch.manual_seed(0)
-        auto = getattr(transformers, f"AutoModelFor{head}")
+        auto = getattr(transformers, registry.HEADS[head])
         model = auto.from_pretrained(folder).eval()
         with torch.no_grad():
             alone = model(**tokenizer(TEXTS[:1], return_tensors="pt"))[0]
             padded = model(**tokenizer(TEXTS, padding=True, return_tensors="pt"))[0]
-        if head != "SequenceClassification":
+        if head != "sequence_classification":
             padded = padded[:, : alone.shape[1]]
         torch.testing.assert_close(padded[:1], alone, atol=1e-5, rtol=1e-5)
         loss = model(**longest)[0].float().square().mean()
