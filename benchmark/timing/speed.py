@@ -23,7 +23,6 @@ from benchmark.strategies import build, share_options
 from benchmark.strategies.settings import TrainingSettings
 
 Batch = dict[str, torch.Tensor]
-YARDSTICKS = ("forward", "limit", "bare")
 LR = 1e-5
 
 
