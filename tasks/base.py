@@ -252,6 +252,15 @@ def each(rows: Rows) -> "list[dict[str, Any]]":
     return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
+def label_arguments(labels: Sequence[str]) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for a head with these labels, in the order of their indices."""
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+
+
 def names() -> list[str]:
     """Every task's name."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml"))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.base import Adapter, Collate, Rows, TaskError
+from tasks.base import Adapter, Collate, Rows, TaskError, label_arguments
 from tasks.config import ClassificationConfig, RegressionConfig
 
 
@@ -52,12 +52,7 @@ class Classification(_Head):
     config: ClassificationConfig
 
     def model_arguments(self) -> dict[str, Any]:
-        labels = self.config.labels
-        return {
-            "num_labels": len(labels),
-            "id2label": dict(enumerate(labels)),
-            "label2id": {label: index for index, label in enumerate(labels)},
-        }
+        return label_arguments(self.config.labels)
 
     def targets(self, rows: Rows) -> list[int]:
         return self.labels(rows, self.config.label, self.config.labels)

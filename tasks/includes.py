@@ -70,6 +70,7 @@ def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(lower)
     for key, value in upper.items():
         below = lower.get(key)
-        both = isinstance(value, dict) and isinstance(below, dict)
-        found[key] = _over(value, below) if both else value
+        if isinstance(value, dict) and isinstance(below, dict):
+            value = _over(value, below)
+        found[key] = value
     return found

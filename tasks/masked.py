@@ -89,7 +89,7 @@ class Masked(Adapter):
         What is not read of a long row differs from LM-BFF, which cuts off all that is beyond `max_length` and
         refuses a row that loses its mask so.
         """
-        ids = [tokenizer.cls_token_id, *self._tokens(before, tokenizer, at)]
+        ids: list[Any] = [tokenizer.cls_token_id, *self._tokens(before, tokenizer, at)]
         for column, tokens in parts:
             ids += tokens[:kept] if column == self.config.cut else tokens
         ids.append(tokenizer.sep_token_id)

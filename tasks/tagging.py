@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tasks import batches
-from tasks.base import Adapter, Collate, Rows, TaskError
+from tasks.base import Adapter, Collate, Rows, TaskError, label_arguments
 from tasks.config import TaggingConfig
 
 IGNORED = -100
@@ -26,12 +26,7 @@ class Tagging(Adapter):
     head = "token_classification"
 
     def model_arguments(self) -> dict[str, Any]:
-        names = self.config.names
-        return {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: index for index, name in enumerate(names)},
-        }
+        return label_arguments(self.config.names)
 
     def encode(
         self,

@@ -7,10 +7,13 @@ classes load like any checkpoint. What is saved is the base model, so a head of 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError, nearest
 from benchmark.files import build_once
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Part of the cache path and of a record's model revision. Raise it whenever weights or vocabulary
 # change (tests/twin holds the digests).
@@ -163,7 +166,7 @@ def _save(twin: Twin, folder: Path) -> None:
     _random_model(twin, "cpu", **special).save_pretrained(folder)
 
 
-def _random_model(twin: Twin, device: str, **special: int | None):
+def _random_model(twin: Twin, device: str, **special: int | None) -> "PreTrainedModel":
     import torch
     from transformers import AutoConfig, AutoModel
 

@@ -33,3 +33,10 @@ def best_match(prediction: str, answers: list[str]) -> tuple[bool, float]:
 def _f1(predicted: list[str], gold: list[str]) -> float:
     same = (Counter(predicted) & Counter(gold)).total()
     return 2 * same / (len(predicted) + len(gold)) if same else 0.0
+
+
+def best_matches(predictions: list[str], references: list[list[str]]) -> dict[str, list[float]]:
+    """`best_match` of each example, by the name of the score."""
+    matches = [best_match(p, r) for p, r in zip(predictions, references, strict=True)]
+    exact, f1 = zip(*matches, strict=True)
+    return {"exact_match": [float(match) for match in exact], "f1": list(f1)}
