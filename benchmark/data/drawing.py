@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmark.data import overlap
+from benchmark.data.settings import DataSettings
 from benchmark.errors import UserError, nearest
-from benchmark.records.spec import RunSpec
 from tasks.base import TaskConfig
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class _Strata:
 
 
 def draw(
-    spec: RunSpec, rows: "Dataset", evaluation: "Dataset", task: TaskConfig, where: str
+    settings: DataSettings, rows: "Dataset", evaluation: "Dataset", task: TaskConfig, where: str
 ) -> Drawn:
     """What trains and what is held out of the rows of train: as many rows as make `dev_examples` examples
     when they are scored, and `train_examples` of the rows that are left.
@@ -56,42 +56,42 @@ def draw(
     With `shots` both hold equally many rows of each class. `evaluation`: the evaluation split's examples, for
     `held_out: like_eval`. Raises UserError where there are too few rows.
     """
-    order = permutation(len(rows), spec.seed)
+    order = permutation(len(rows), settings.seed)
     if task.dataset.shots is not None:
-        return _few(spec, order, rows, task, where)
+        return _few(settings, order, rows, task, where)
     held_out: list[int] = []
     touched: set[int] = set()
     said = ""
-    if spec.dev_examples:
+    if settings.dev_examples:
         texts = overlap.inputs(rows, task)
         by = task.dataset.group_by
         groups = overlap.groups(overlap.sources(rows, task, where) if by else texts)
         firsts = [texts[group[0]] for group in groups]
-        strata = _strata(spec.dev_examples, firsts, evaluation, task)
-        held_out, touched = _held_out(spec, groups, strata, task, where)
+        strata = _strata(settings.dev_examples, firsts, evaluation, task)
+        held_out, touched = _held_out(settings, groups, strata, task, where)
         if task.dataset.nested:
             touched |= overlap.nested(texts, held_out)
         said = f", {len(groups)} groups by {by}" if by else ""
     rest = [place for place in order if place not in touched]
     set_aside = len(touched) - len(held_out)
-    wanted = len(rest) if spec.train_examples is None else spec.train_examples
+    wanted = len(rest) if settings.train_examples is None else settings.train_examples
     if wanted > len(rest) or not rest:
         if set_aside:
             said += f"; {set_aside} are set aside, as they share text with held-out ones"
         raise UserError(
-            f"{where}: {spec.task}: train_examples {wanted} and dev_examples {spec.dev_examples} are more "
-            f"than the {len(rows)} examples of {task.dataset.splits['train']}{said}"
+            f"{where}: {task.name}: train_examples {wanted} and dev_examples {settings.dev_examples} are "
+            f"more than the {len(rows)} examples of {task.dataset.splits['train']}{said}"
         )
     return Drawn(rest[:wanted], held_out, set_aside)
 
 
 def _held_out(
-    spec: RunSpec, groups: list[list[int]], strata: _Strata, task: TaskConfig, where: str
+    settings: DataSettings, groups: list[list[int]], strata: _Strata, task: TaskConfig, where: str
 ) -> tuple[list[int], set[int]]:
     """The rows held out, and all rows of their groups: of the last group that a stratum takes some rows may
     be more than it wants."""
     left, held_out, touched = [*strata.wanted], list[int](), set[int]()
-    for number in permutation(len(groups), spec.seed):
+    for number in permutation(len(groups), settings.seed):
         group, stratum = groups[number], strata.of_groups[number]
         if stratum is None or not left[stratum]:
             continue
@@ -102,7 +102,7 @@ def _held_out(
     for missing, wanted, span in zip(left, strata.wanted, strata.spans, strict=True):
         if missing:
             raise UserError(
-                f"{where}: {spec.task}: dev_examples {spec.dev_examples} need {wanted} examples{span}; "
+                f"{where}: {task.name}: dev_examples {settings.dev_examples} need {wanted} examples{span}; "
                 f"{task.dataset.splits['train']} has {wanted - missing}"
             )
     return held_out, touched
@@ -132,14 +132,16 @@ def _strata(wanted: int, texts: list[str], evaluation: "Dataset", task: TaskConf
     )
 
 
-def _few(spec: RunSpec, order: list[int], rows: "Dataset", task: TaskConfig, where: str) -> Drawn:
+def _few(
+    settings: DataSettings, order: list[int], rows: "Dataset", task: TaskConfig, where: str
+) -> Drawn:
     """The first rows of each class train, the next are held out, less those whose input trains."""
     dataset = task.dataset
     shots, split = dataset.shots, dataset.splits["train"]
     assert shots is not None
     if shots.per not in rows.column_names:
         hint = nearest(shots.per, rows.column_names)
-        raise UserError(f"{where}: {spec.task}: {split} has no column {shots.per}{hint}")
+        raise UserError(f"{where}: {task.name}: {split} has no column {shots.per}{hint}")
     labels = list(rows[shots.per])
     by_class: dict[Any, list[int]] = {label: [] for label in labels}
     for index in order:
@@ -147,13 +149,13 @@ def _few(spec: RunSpec, order: list[int], rows: "Dataset", task: TaskConfig, whe
     if len(by_class) < math.ceil(dataset.sizes["train"] / shots.count):
         there = ", ".join(map(str, by_class))
         raise UserError(
-            f"{where}: {spec.task}: column {shots.per}: {split} has no class but {there}, "
+            f"{where}: {task.name}: column {shots.per}: {split} has no class but {there}, "
             f"too few for {dataset.sizes['train']} rows of {shots.count} each"
         )
-    held_out, left_over = divmod(spec.dev_examples, len(by_class))
-    if spec.train_examples is not None or left_over:
+    held_out, left_over = divmod(settings.dev_examples, len(by_class))
+    if settings.train_examples is not None or left_over:
         raise UserError(
-            f"{spec.task}: takes {shots.count} rows of each of {len(by_class)} classes: give no "
+            f"{task.name}: takes {shots.count} rows of each of {len(by_class)} classes: give no "
             f"train_examples, and dev_examples as a multiple of {len(by_class)}"
         )
     train = {i for found in by_class.values() for i in found[: shots.count]}
@@ -165,7 +167,7 @@ def _few(spec: RunSpec, order: list[int], rows: "Dataset", task: TaskConfig, whe
         there = min(len(found), shots.count) + len(others)
         if there < shots.count + held_out and label not in shots.all_of:
             raise UserError(
-                f"{where}: {spec.task}: column {shots.per}: class {label} has {there} rows of "
+                f"{where}: {task.name}: column {shots.per}: class {label} has {there} rows of "
                 f"{split}, fewer than the {shots.count + held_out} wanted"
             )
         development.update(others)

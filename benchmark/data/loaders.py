@@ -55,29 +55,34 @@ def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> "DataLoader[Any
     return DataLoader(features, spec.batch_size, sampler=shuffled, collate_fn=collate)
 
 
-def evaluation_order(rows: Rows, batch_size: int) -> list[list[int]]:
-    """Indices of the rows in each batch, longest first, so that padding is least and memory peaks in the
-    first batch."""
-    return _cut(_by_length(rows), batch_size)
+class EvaluationOrder:
+    """The batches in which rows are scored: longest first, so that padding is least and memory peaks in the
+    first batch; of equal lengths in the order of the rows."""
 
+    def __init__(self, rows: Rows, batch_size: int) -> None:
+        self._rows = rows
+        lengths = _lengths(rows)
+        self._order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+        self._batches = _cut(self._order, batch_size)
 
-def evaluation_batches(
-    rows: Rows, collate: Any, batch_size: int, start: int = 0
-) -> "DataLoader[Any]":
-    """The batches of `evaluation_order`, from number `start` on."""
-    batches = evaluation_order(rows, batch_size)[start:]
-    return DataLoader(_features(rows), batch_sampler=batches, collate_fn=collate)
+    def ids(self) -> list[list[str]]:
+        """The hashes of each batch's examples."""
+        return [[self._rows.ids[index] for index in batch] for batch in self._batches]
+
+    def batches(self, collate: Any, start: int = 0) -> "DataLoader[Any]":
+        """The batches from number `start` on."""
+        features = _features(self._rows)
+        return DataLoader(features, batch_sampler=self._batches[start:], collate_fn=collate)
+
+    def in_row_order(self, predictions: list[Any]) -> list[Any]:
+        """Predictions in the order of the batches, put into the order of the rows."""
+        placed = dict(zip(self._order, predictions, strict=True))
+        return [placed[index] for index in range(len(self._order))]
 
 
 def batches_as_drawn(rows: Rows, collate: Any, batch_size: int) -> "DataLoader[Any]":
     """Batches in the order of the rows. That order was drawn at random, so the batches are alike."""
     return DataLoader(_features(rows), batch_size, collate_fn=collate)
-
-
-def row_order(rows: Rows, predictions: list[Any]) -> list[Any]:
-    """Predictions in the order of `evaluation_order`, put back into the order of the rows."""
-    placed = dict(zip(_by_length(rows), predictions, strict=True))
-    return [placed[index] for index in range(len(rows.ids))]
 
 
 def _cut(order: list[int], size: int) -> list[list[int]]:
@@ -89,11 +94,6 @@ def _features(rows: Rows) -> "Dataset":
     assert rows.encoded is not None
     counted = {"truncated", "needs", "shown"} & set(rows.encoded.column_names)
     return rows.encoded.remove_columns(sorted(counted))
-
-
-def _by_length(rows: Rows) -> list[int]:
-    lengths = _lengths(rows)
-    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
 
 def _lengths(rows: Rows) -> list[int]:

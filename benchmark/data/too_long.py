@@ -1,4 +1,4 @@
-"""Rows that `max_length` does not hold: left out, cut or refused by the spec's `too_long`, and counted.
+"""Rows that `max_length` does not hold: left out, cut or refused by `too_long`, and counted.
 
 A task's own way of shortening (a column `cut`, the end of a text to classify) comes first: rows that it fits
 are none of these. Rows that are scored are never left out.
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmark.data.settings import DataSettings
 from benchmark.errors import UserError
-from benchmark.records.spec import RunSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,15 +32,15 @@ class Long:
     needs: Mapping[int, int] = dataclasses.field(default_factory=dict)
     uncut: frozenset[int] = frozenset()
 
-    def left_out(self, spec: RunSpec) -> frozenset[int]:
+    def left_out(self, settings: DataSettings) -> frozenset[int]:
         """The places of the rows that do not train."""
         if not self.training:
             return frozenset()
-        return frozenset(self.needs) if spec.too_long == "drop" else self.uncut
+        return frozenset(self.needs) if settings.too_long == "drop" else self.uncut
 
-    def kept(self, spec: RunSpec) -> Sequence[int]:
+    def kept(self, settings: DataSettings) -> Sequence[int]:
         """The places of the others."""
-        gone = self.left_out(spec)
+        gone = self.left_out(settings)
         return [place for place in range(len(self.numbers)) if place not in gone]
 
     def only(self, places: frozenset[int]) -> "Long":
@@ -85,7 +85,7 @@ def find(rows: Long, encoded: "Dataset", max_length: int) -> Long:
     return dataclasses.replace(rows, needs=needs, uncut=uncut)
 
 
-def counts(found: Sequence[Long], spec: RunSpec) -> Counts:
+def counts(found: Sequence[Long], settings: DataSettings, task: str) -> Counts:
     """How many rows are left out and cut.
 
     Raises UserError where `too_long: error` allows neither, where a row that is scored cannot be cut, and
@@ -93,22 +93,27 @@ def counts(found: Sequence[Long], spec: RunSpec) -> Counts:
     """
     trained = [part for part in found if part.training]
     scored = [part for part in found if not part.training]
-    if spec.too_long == "error":
-        _refuse(found, spec, "do not fit in")
+    if settings.too_long == "error":
+        _refuse(found, settings, task, "do not fit in")
     unreadable = [part.only(part.uncut) for part in scored]
-    _refuse(unreadable, spec, "have an answer that leaves no room for a prompt in")
-    gone = [part.only(part.left_out(spec)) for part in trained]
-    _refuse([part for part in gone if len(part.needs) == len(part.numbers)], spec, "do not fit in")
+    _refuse(unreadable, settings, task, "have an answer that leaves no room for a prompt in")
+    gone = [part.only(part.left_out(settings)) for part in trained]
+    _refuse(
+        [part for part in gone if len(part.needs) == len(part.numbers)],
+        settings,
+        task,
+        "do not fit in",
+    )
     dropped = sum(len(part.needs) for part in gone)
     return Counts(
-        spec.max_length,
+        settings.max_length,
         train_dropped=dropped,
         train_cut=sum(len(part.needs) for part in trained) - dropped,
         eval_cut=sum(len(part.needs) for part in scored),
     )
 
 
-def _refuse(found: Sequence[Long], spec: RunSpec, why: str) -> None:
+def _refuse(found: Sequence[Long], settings: DataSettings, task: str, why: str) -> None:
     """Raise UserError where one of the rows is long."""
     long = [part for part in found if part.needs]
     if not long:
@@ -116,6 +121,6 @@ def _refuse(found: Sequence[Long], spec: RunSpec, why: str) -> None:
     part = max(long, key=lambda part: max(part.needs.values()))
     place = max(part.needs, key=part.needs.__getitem__)
     raise UserError(
-        f"{part.where}: {spec.task}: {' and '.join(map(str, long))} {why} max_length {spec.max_length}; the "
+        f"{part.where}: {task}: {' and '.join(map(str, long))} {why} max_length {settings.max_length}; the "
         f"longest is row {part.numbers[place]} of {part.split}: max_length {part.needs[place]} holds all"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tasks.base
-from benchmark.data import examples
+from benchmark.data import sources
 from benchmark.errors import UserError
 from benchmark.matrices import forecast, planning
 from benchmark.matrices.forecast import Forecast, Place, first_spec, place
@@ -128,7 +128,7 @@ def _no_data(need: Need) -> str | None:
     task = tasks.base.load(need.name)
     if need.variant != "hub":
         try:
-            examples.check(task, str(need.variant))
+            sources.check(task, str(need.variant))
         except UserError as error:
             return str(error)
         return None

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TextIO
 import filelock
 
 import tasks.base
-from benchmark.data import examples
+from benchmark.data import sources
 from benchmark.errors import UserError
 from benchmark.files import write_text
 from benchmark.matrices import child, planning, processes
@@ -66,7 +66,7 @@ def check(matrix: Matrix) -> None:
     ):
         registry.source(name, revision)
     for task, source in dict.fromkeys((cell.task, cell.settings["data"]) for cell in matrix.cells):
-        examples.check(tasks.base.load(task), source)
+        sources.check(tasks.base.load(task), source)
 
 
 def run(

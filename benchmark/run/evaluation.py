@@ -99,11 +99,11 @@ def predictions(
     Goes on after the batches that `kept` has of an earlier start. Only what `adapter.predict` returns is
     held, so memory does not grow with the logits of the split.
     """
-    collate, size = adapter.collator(tokenizer), spec.eval_batch_size
-    ids = [[rows.ids[index] for index in batch] for batch in loaders.evaluation_order(rows, size)]
+    order = loaders.EvaluationOrder(rows, spec.eval_batch_size)
+    ids = order.ids()
     scored = kept.scored(ids)
     peak = _Peak(model.to(device).eval(), device, scored[-1].peak if scored else 0)
-    left = loaders.evaluation_batches(rows, collate, size, start=len(scored))
+    left = order.batches(adapter.collator(tokenizer), start=len(scored))
     for of_batch, batch in zip(ids[len(scored) :], left, strict=True):
         batch = on(device, batch)
         with peak.around(batch):
@@ -111,7 +111,7 @@ def predictions(
         scored.append(Scored(ids=of_batch, predictions=found, peak=peak.bytes))
         kept.add(scored[-1])
     in_order = [prediction for batch in scored for prediction in batch.predictions]
-    return loaders.row_order(rows, in_order), peak.bytes
+    return order.in_row_order(in_order), peak.bytes
 
 
 class _Peak:

@@ -11,8 +11,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,24 @@ import lightning
 
 import tasks.base
 from benchmark import strategies
-from benchmark.data import examples, loaders
+from benchmark.data import examples
+from benchmark.data.examples import Data
 from benchmark.errors import Unsupported, UserError
 from benchmark.files import write_text
-from benchmark.measure.training import CURVE_COLUMNS, Diverged, Measure, out_of_memory
+from benchmark.measure.training import Diverged, out_of_memory
 from benchmark.models import registry
+from benchmark.models.registry import Loaded, Source
 from benchmark.records import environment, predictions
-from benchmark.records.record import Inputs, RunRecord, Times, curve_text, write
+from benchmark.records.record import Inputs, RunRecord, Status, Times, write
 from benchmark.records.spec import RunSpec
-from benchmark.run import compatibility, evaluation
-from benchmark.run.module import PRECISIONS, FineTuning
+from benchmark.run import compatibility
+from benchmark.run.evaluation import Evaluated, evaluate
+from benchmark.run.fit import Fit, Report
 from benchmark.run.parent import end_with
-from benchmark.run.settings import training_settings
+from benchmark.run.settings import data_settings, training_settings
 from benchmark.run.unfinished import Trained, Unfinished
-from benchmark.run.validation import Validation
+from tasks.base import Adapter
 from tasks.metrics import NotFinite
-
-Report = Callable[[dict[str, Any]], None]
 
 
 def run(
@@ -55,139 +55,141 @@ def run(
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
     strategy = strategies.build(spec.strategy, training_settings(spec), spec.options)
-    task = tasks.base.load(spec.task)
-    adapter = tasks.base.adapter(task)
+    adapter = tasks.base.adapter(tasks.base.load(spec.task))
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))
     tokenizer = registry.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
-    rows = examples.load(spec, adapter, tokenizer)
-    if rows.long:
-        report({"event": "note", "note": str(rows.long)})
-    loaded = registry.load(
-        source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
-    )
-    model = loaded.model
-    inputs = Inputs(
-        model=spec.model,
-        model_source=source.kind,
-        model_revision=source.revision,
-        model_fingerprint=registry.fingerprint(model),
-        dataset=task.dataset.title,
-        dataset_source=spec.data,
-        dataset_revision=rows.revision,
-        dataset_fingerprint=rows.fingerprint,
-        task_version=task.version,
-        examples_train=len(rows.train.ids) if strategy.trains else spec.demonstrations,
-        examples_eval=len(rows.evaluation.ids),
-        examples_truncated=rows.truncated,
-        read_train=rows.read["train"],
-        read_eval=rows.read["eval"],
-        left_out=rows.left_out,
-        set_aside=rows.set_aside,
-        long_train_dropped=rows.long.train_dropped,
-        long_train_cut=rows.long.train_cut,
-        long_eval_cut=rows.long.eval_cut,
-        overlap_eval=rows.overlap_eval,
-        overlap_dev=rows.overlap_dev,
-        demonstrations_mean=rows.shown,
-        initialised=loaded.initialised,
-    )
 
-    model = strategy.prepare(model).train()  # from_pretrained leaves it in eval mode: no dropout
-    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-    total_steps = spec.steps(len(rows.train.ids))
-    module = FineTuning(model, adapter, strategy, total_steps)
-    measure = Measure(lambda row: report({"event": "step", "total": total_steps, **row}))
-    validation = Validation(adapter, tokenizer, rows, spec, total_steps, measure)
-    trainer = lightning.Trainer(
-        max_steps=total_steps,
-        max_epochs=-1,
-        accelerator="auto",
-        devices=1,
-        precision=PRECISIONS.get(spec.precision, "32-true"),
-        accumulate_grad_batches=spec.accumulate,
-        gradient_clip_val=spec.clip,
-        callbacks=[measure, validation],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    data = examples.load(data_settings(spec), adapter, tokenizer)
+    if data.long:
+        report({"event": "note", "note": str(data.long)})
+    arguments = adapter.model_arguments()
+    loaded = registry.load(source, adapter.head, tokenizer.pad_token_id, **arguments)
+    inputs = _inputs(spec, adapter, source, data, loaded)
+    model = strategy.prepare(
+        loaded.model
+    ).train()  # from_pretrained leaves it in eval mode: no dropout
+    fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)
 
-    name = f"{spec.run_id}.{spec.hash}"
-    work = Unfinished(scratch and scratch / f"{name}.unfinished", inputs)
-    trained = work.restore(model)
-    resumed = trained is not None
-
-    def record(status: Any, error: str | None = None, **results: Any) -> RunRecord:
-        finished = datetime.datetime.now(datetime.UTC)
-        return RunRecord(
-            run_id=spec.run_id,
-            spec_hash=spec.hash,
-            status=status,
-            error=error,
-            spec=spec.model_dump(mode="json"),
-            times=Times(
-                started=started.isoformat(timespec="milliseconds"),
-                finished=finished.isoformat(timespec="milliseconds"),
-                total_s=round(time.time() - environment.process_started(), 3),
-                resumed=resumed,
-            ),
-            environment=environment.environment(source.packages),
-            code=environment.code(),
-            inputs=inputs,
-            **results,
-        )
-
+    unfinished = Unfinished(scratch and scratch / f"{_name(spec)}.unfinished", inputs)
+    trained = unfinished.restore(model)
+    common = _Common(spec, started, source, inputs, resumed=trained is not None)
     try:
         if trained is None:
-            if strategy.trains:
-                collate = adapter.collator(tokenizer)
-                trainer.fit(module, loaders.training_batches(rows.train, collate, spec))
-            else:
-                measure.observe(model, trainer.strategy.root_device)
-            trained = Trained(
-                train=measure.train(),
-                params=measure.params(),
-                memory=measure.memory(),
-                evaluations=validation.seen,
-                curve=curve_text(measure.curve, CURVE_COLUMNS),
-            )
-            work.keep(trained, model, trainable)
+            trained = fit.train()
+            unfinished.keep(trained, model, fit.trainable)
         report({"event": "evaluating"})
         evaluation_started = time.time()
-        device = trainer.strategy.root_device
-        found = evaluation.evaluate(model, adapter, tokenizer, rows, spec, device=device, kept=work)
+        evaluated = evaluate(
+            model, adapter, tokenizer, data, spec, device=fit.device, kept=unfinished
+        )
         evaluation_s = time.time() - evaluation_started
     except (Diverged, NotFinite) as error:
-        done = record("diverged", str(error))
+        done = common.record("diverged", str(error))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        done = record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
+        done = common.record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
     else:
-        peak = trained.memory.peak_allocated if strategy.trains else found.peak
-        curve = f"curves/{name}.csv" if strategy.trains else None
-        if curve is not None:
-            write_text(folder / curve, trained.curve)
-        stored = f"predictions/{name}.jsonl" if found.predictions is not None else None
-        if found.predictions is not None:
-            predictions.write(folder / f"predictions/{name}.jsonl", found.predictions)
-        done = record(
-            "success",
-            scores=found.scores,
-            train=trained.train,
-            params=trained.params,
-            memory=replace(trained.memory, peak_allocated=peak, eval_peak=found.peak),
-            evaluations=trained.evaluations,
-            curve=curve,
-            predictions=stored,
-        )
-        fixed = done.times.total_s - evaluation_s - (0 if resumed else trained.train.seconds)
-        done = replace(done, times=replace(done.times, fixed_s=round(fixed, 3)))
+        done = _success(common, folder, trained, evaluated, evaluation_s)
     write(done, folder / f"{spec.run_id}.json")
-    work.remove()
+    unfinished.remove()
     return done
+
+
+def _name(spec: RunSpec) -> str:
+    """Of the files of this very spec, beside its record."""
+    return f"{spec.run_id}.{spec.hash}"
+
+
+def _inputs(spec: RunSpec, adapter: Adapter, source: Source, data: Data, loaded: Loaded) -> Inputs:
+    """What the run is made from, before anything is trained."""
+    task = adapter.config
+    return Inputs(
+        model=spec.model,
+        model_source=source.kind,
+        model_revision=source.revision,
+        model_fingerprint=registry.fingerprint(loaded.model),
+        dataset=task.dataset.title,
+        dataset_source=spec.data,
+        dataset_revision=data.revision,
+        dataset_fingerprint=data.fingerprint,
+        task_version=task.version,
+        examples_train=spec.demonstrations if spec.lr is None else len(data.train.ids),
+        examples_eval=len(data.evaluation.ids),
+        examples_truncated=data.truncated,
+        read_train=data.read["train"],
+        read_eval=data.read["eval"],
+        left_out=data.left_out,
+        set_aside=data.set_aside,
+        long_train_dropped=data.long.train_dropped,
+        long_train_cut=data.long.train_cut,
+        long_eval_cut=data.long.eval_cut,
+        overlap_eval=data.overlap_eval,
+        overlap_dev=data.overlap_dev,
+        demonstrations_mean=data.shown,
+        initialised=loaded.initialised,
+    )
+
+
+@dataclass(frozen=True)
+class _Common:
+    """What the record says however the run ends."""
+
+    spec: RunSpec
+    started: datetime.datetime
+    source: Source
+    inputs: Inputs
+    resumed: bool
+
+    def record(self, status: Status, error: str | None = None, **results: Any) -> RunRecord:
+        """The record of a run that ends now."""
+        finished = datetime.datetime.now(datetime.UTC)
+        return RunRecord(
+            run_id=self.spec.run_id,
+            spec_hash=self.spec.hash,
+            status=status,
+            error=error,
+            spec=self.spec.model_dump(mode="json"),
+            times=Times(
+                started=self.started.isoformat(timespec="milliseconds"),
+                finished=finished.isoformat(timespec="milliseconds"),
+                total_s=round(time.time() - environment.process_started(), 3),
+                resumed=self.resumed,
+            ),
+            environment=environment.environment(self.source.packages),
+            code=environment.code(),
+            inputs=self.inputs,
+            **results,
+        )
+
+
+def _success(
+    common: _Common, folder: Path, trained: Trained, evaluated: Evaluated, evaluation_s: float
+) -> RunRecord:
+    """The record of a run that came to its scores; its curve and predictions are written."""
+    name, trains = _name(common.spec), common.spec.lr is not None
+    curve = f"curves/{name}.csv" if trains else None
+    if curve is not None:
+        write_text(folder / curve, trained.curve)
+    stored = f"predictions/{name}.jsonl" if evaluated.predictions is not None else None
+    if stored is not None and evaluated.predictions is not None:
+        predictions.write(folder / stored, evaluated.predictions)
+    memory = replace(trained.memory, eval_peak=evaluated.peak)
+    if not trains and evaluated.peak is not None:
+        memory = replace(memory, peak_allocated=evaluated.peak)
+    done = common.record(
+        "success",
+        scores=evaluated.scores,
+        train=trained.train,
+        params=trained.params,
+        memory=memory,
+        evaluations=trained.evaluations,
+        curve=curve,
+        predictions=stored,
+    )
+    fixed = done.times.total_s - evaluation_s - (0 if common.resumed else trained.train.seconds)
+    return replace(done, times=replace(done.times, fixed_s=round(fixed, 3)))
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
-"""A spec as the rooms below know it: what a strategy needs of it, and nothing else."""
+"""A spec as the rooms below know it: what a strategy needs of it, what the data, and nothing else."""
 
+from benchmark.data.settings import DataSettings
 from benchmark.records.spec import RunSpec
 from benchmark.strategies.settings import TrainingSettings
 
@@ -16,4 +17,19 @@ def training_settings(spec: RunSpec) -> TrainingSettings:
         warmup=spec.warmup,
         precision=spec.precision,
         seed=spec.seed,
+    )
+
+
+def data_settings(spec: RunSpec) -> DataSettings:
+    """Which rows the spec asks for."""
+    return DataSettings(
+        data=spec.data,
+        seed=spec.seed,
+        train_examples=spec.train_examples,
+        eval_examples=spec.eval_examples,
+        dev_examples=spec.dev_examples,
+        max_length=spec.max_length,
+        too_long=spec.too_long,
+        demonstrations=spec.demonstrations,
+        trains=spec.lr is not None,
     )

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from benchmark.data.examples import Data, Rows
-from benchmark.data.loaders import batches_as_drawn, evaluation_batches, row_order
+from benchmark.data.loaders import EvaluationOrder, batches_as_drawn
 from benchmark.measure.training import Measure
 from benchmark.records.record import Evaluation
 from benchmark.records.spec import RunSpec
@@ -98,11 +98,12 @@ class Validation(lightning.Callback):
 
     def _score(self, rows: Rows, module: Any) -> float:
         spec, task = self._spec, self._adapter.config
-        loader = evaluation_batches(rows, self._collate, spec.eval_batch_size)
+        order = EvaluationOrder(rows, spec.eval_batch_size)
+        loader = order.batches(self._collate)
         in_order = predict(
             module.model, self._adapter, loader, self._tokenizer, module.device, spec.precision
         )
-        scores = self._adapter.score(row_order(rows, in_order), rows.references)
+        scores = self._adapter.score(order.in_row_order(in_order), rows.references)
         return scores[task.main_key]
 
     def _keep_if_best(self, look: Evaluation, module: Any) -> None:

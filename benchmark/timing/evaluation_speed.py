@@ -15,8 +15,8 @@ import torch
 
 import tasks.base
 from benchmark.data import examples, loaders
+from benchmark.data.settings import DataSettings
 from benchmark.models import registry
-from benchmark.records.spec import RunSpec
 from benchmark.run.module import predict
 from tasks.batches import inputs
 from tasks.generation import Generation
@@ -78,12 +78,8 @@ def _sides(
     adapter = tasks.base.adapter(tasks.base.load(task))
     source = registry.source(model_name)
     tokenizer = registry.load_tokenizer(source)
-    spec = RunSpec(
-        **{"matrix": "speed", "task": task, "task_version": 1, "model": model_name, "data": "twin"},
-        **{"strategy": "full", "label": "full", "seed": 0, "max_steps": 1, "lr": 1e-5},
-        **{"train_examples": 1, "eval_examples": n_examples, "max_length": 128},
-    )
-    rows = examples.load(spec, adapter, tokenizer).evaluation
+    settings = DataSettings(data="twin", seed=0, train_examples=1, eval_examples=n_examples)
+    rows = examples.load(settings, adapter, tokenizer).evaluation
     torch.manual_seed(0)
     model = registry.load_model(
         source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
@@ -92,8 +88,9 @@ def _sides(
     collate = adapter.collator(tokenizer)
 
     def ours() -> object:
-        batches = loaders.evaluation_batches(rows, collate, batch_size)
-        return loaders.row_order(rows, predict(model, adapter, batches, tokenizer, device))
+        order = loaders.EvaluationOrder(rows, batch_size)
+        found = predict(model, adapter, order.batches(collate), tokenizer, device)
+        return order.in_row_order(found)
 
     if isinstance(adapter, Generation):
         return {
@@ -113,6 +110,7 @@ def _trainer(model: Any, rows: examples.Rows, tokenizer: Any, batch_size: int) -
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
+    assert rows.encoded is not None
     encoded = rows.encoded.remove_columns("truncated")
     trainer = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), eval_dataset=encoded)
     trainer.remove_callback(PrinterCallback)  # stdout is the table's
@@ -122,13 +120,14 @@ def _trainer(model: Any, rows: examples.Rows, tokenizer: Any, batch_size: int) -
 def _generate(
     model: Any, adapter: Generation, rows: examples.Rows, tokenizer: Any, batch_size: int
 ) -> Run:
-    decoding = adapter.config.decoding
+    decoding, encoded = adapter.config.decoding, rows.encoded
+    assert encoded is not None
 
     @torch.inference_mode()
     def generate() -> list[str]:
         texts = []
         for start in range(0, len(rows.ids), batch_size):
-            batch = rows.encoded[start : start + batch_size]
+            batch = encoded[start : start + batch_size]
             pairs = zip(batch["input_ids"], batch["answer_lengths"], strict=True)
             prompts = inputs([ids[:-n] for ids, n in pairs], tokenizer.pad_token_id)
             out = model.generate(

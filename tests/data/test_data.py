@@ -11,9 +11,10 @@ import torch
 from factories import make_spec
 
 import tasks.base
-from benchmark.data import examples, loaders
+from benchmark.data import examples, loaders, sources
 from benchmark.errors import UserError
 from benchmark.models import registry
+from benchmark.run.settings import data_settings
 from benchmark.twin import data as twins
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -44,7 +45,7 @@ def small(mirror):
 def load(tokenizer):
     def load(**fields):
         usual = {"model": "tiny-bert", "max_length": 16}
-        return examples.load(make_spec(**(usual | fields)), ADAPTER, tokenizer)
+        return examples.load(data_settings(make_spec(**(usual | fields))), ADAPTER, tokenizer)
 
     return load
 
@@ -203,11 +204,12 @@ def test_evaluation_is_longest_first_and_is_put_back_into_the_order_of_the_rows(
     load, small, tokenizer
 ):
     rows = load().evaluation
-    loader = loaders.evaluation_batches(rows, ADAPTER.collator(tokenizer), 6)
+    order = loaders.EvaluationOrder(rows, 6)
+    loader = order.batches(ADAPTER.collator(tokenizer))
     masks = [b["attention_mask"] for b in loader]
     lengths = [n for mask in masks for n in mask.sum(1).tolist()]
     assert lengths == sorted(lengths, reverse=True) and [len(m) for m in masks] == [6, 6, 6, 2]
-    tokens = loaders.row_order(rows, flat([by_row(b) for b in loader]))
+    tokens = order.in_row_order(flat([by_row(b) for b in loader]))
     assert tokens == list(rows.encoded["input_ids"])
 
 
@@ -267,12 +269,12 @@ def damage(path, how):
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_check_names_a_damaged_file(small, how, split):
     task = tasks.base.load("glue/sst2")
-    examples.check(task, "mirror")
+    sources.check(task, "mirror")
     file = small / "nyu-mll" / "glue" / "sst2" / f"{split}-00000-of-00001.parquet"
     damage(file, how)
     with pytest.raises(UserError, match=f"^{file}: damaged or cut short"):
-        examples.check(task, "mirror")
-    examples.check(task, "twin")
+        sources.check(task, "mirror")
+    sources.check(task, "twin")
 
 
 def test_check_wants_files_a_dataset_and_a_root(small, monkeypatch):
@@ -280,13 +282,13 @@ def test_check_wants_files_a_dataset_and_a_root(small, monkeypatch):
     for file in small.rglob("*.parquet"):
         file.unlink()
     with pytest.raises(UserError, match=f"^{small}/nyu-mll/glue: no parquet files of config sst2"):
-        examples.check(task, "mirror")
+        sources.check(task, "mirror")
     (small / "nyu-mll" / "glue").rename(small / "nyu-mll" / "other")
     with pytest.raises(UserError, match=f"^{small}: has no dataset nyu-mll/glue.*nyu-mll/other"):
-        examples.check(task, "mirror")
+        sources.check(task, "mirror")
     monkeypatch.delenv("HIFT_DATA_ROOT")
     with pytest.raises(UserError, match="--data-root or HIFT_DATA_ROOT"):
-        examples.check(task, "mirror")
+        sources.check(task, "mirror")
 
 
 @pytest.mark.skipif(
@@ -297,7 +299,7 @@ def test_the_real_data_is_as_the_task_says(name, tokenizer, monkeypatch):
     monkeypatch.setenv("HIFT_DATA_ROOT", str(SHARED))
     task = tasks.base.load(name)
     spec = make_spec(task=name, train_examples=30, eval_examples=20, dev_examples=10)
-    loaded = examples.load(spec, tasks.base.adapter(task), tokenizer)
+    loaded = examples.load(data_settings(spec), tasks.base.adapter(task), tokenizer)
     assert (len(loaded.train.ids), len(loaded.evaluation.ids)) == (30, 20)
     assert set(loaded.train.references) == {0, 1}
     files = sorted((SHARED / task.dataset.id / task.dataset.config).glob("*.parquet"))

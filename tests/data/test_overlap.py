@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import tasks.base
-from benchmark.data import drawing, examples, overlap, splits
+from benchmark.data import drawing, examples, overlap, sources, splits
 from benchmark.errors import UserError
 from benchmark.models import registry
 from benchmark.records import jsonfile, record
 from benchmark.records.record import Overlap
 from benchmark.report.page import write_report
+from benchmark.run.settings import data_settings
 from benchmark.twin import data as twins
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -50,7 +51,7 @@ def of_real(monkeypatch):
     def of_real(name):
         monkeypatch.setenv("HIFT_DATA_ROOT", str(SHARED))
         task = tasks.base.load(name)
-        where, found, _ = examples._read(task, task.dataset, "mirror")
+        where, found, _ = sources.read(task, task.dataset, "mirror")
         return [task, *(splits.part(found, task, role, where).rows for role in ("train", "eval"))]
 
     return of_real
@@ -223,7 +224,7 @@ def test_no_overlap_of_sources_in_any_task_that_has_them(name, tokenizer):
     )
     if adapter.config.adapter == "spans":
         tokenizer = registry.load_tokenizer(registry.source("tiny-bert"))
-    loaded = examples.load(spec, adapter, tokenizer)
+    loaded = examples.load(data_settings(spec), adapter, tokenizer)
     assert len(loaded.development.ids) == len(loaded.development.references) == 6
     assert len(loaded.train.ids) == 12
     assert loaded.overlap_dev == Overlap(exact=0.0, group=0.0)
@@ -236,9 +237,11 @@ def test_overlap_is_counted_in_rows_that_are_the_same_and_in_sources(tokenizer, 
     mirror(config="mnli", train=train, validation_matched=evaluation | {"label": [2, 0, 1, 0]})
     adapter = tasks.base.adapter(tasks.base.load("glue/mnli"))
     spec = make_spec(task="glue/mnli", data="mirror", max_length=16)
-    assert examples.load(spec, adapter, tokenizer).overlap_eval == Overlap(exact=0.25, group=0.5)
+    assert examples.load(data_settings(spec), adapter, tokenizer).overlap_eval == Overlap(
+        exact=0.25, group=0.5
+    )
     spec = make_spec(task="glue/mnli", data="mirror", max_length=16, lr=None, epochs=None)
-    nothing_trains = examples.load(spec, adapter, tokenizer)
+    nothing_trains = examples.load(data_settings(spec), adapter, tokenizer)
     assert nothing_trains.overlap_eval == Overlap(exact=0.0, group=0.0)
 
 
@@ -262,7 +265,7 @@ def test_real_e2e_has_no_overlap_and_an_example_per_group(seed, tokenizer, of_re
     assert len(found.train) + len(found.held_out) == len(train) and found.set_aside == 0
     few = {"train_examples": 20, "dev_examples": 60, "eval_examples": 2, "max_length": 512}
     spec = make_spec(task=task.name, seed=seed, **few)
-    loaded = examples.load(spec, tasks.base.adapter(task), tokenizer)
+    loaded = examples.load(data_settings(spec), tasks.base.adapter(task), tokenizer)
     expected = [[t for s, t in zip(source, text, strict=True) if s == one] for one in scored]
     assert sorted(loaded.development.references) == sorted(expected)
     assert loaded.overlap_dev == Overlap(exact=0.0, group=0.0)

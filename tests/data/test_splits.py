@@ -6,10 +6,11 @@ import pytest
 from factories import make_spec
 
 import tasks.base
-from benchmark.data import drawing, examples, splits
+from benchmark.data import drawing, examples, sources, splits
 from benchmark.errors import UserError
 from benchmark.matrices import planning
 from benchmark.models import registry
+from benchmark.run.settings import data_settings
 from benchmark.twin import data as twins
 
 
@@ -20,7 +21,7 @@ def tokenizer():
 
 def load(name, tokenizer, **fields):
     spec = make_spec(task=name, model="tiny-bert", data="twin", max_length=96, **fields)
-    return examples.load(spec, tasks.base.adapter(tasks.base.load(name)), tokenizer)
+    return examples.load(data_settings(spec), tasks.base.adapter(tasks.base.load(name)), tokenizer)
 
 
 def test_ax_trains_on_mnli_and_is_scored_on_the_diagnostic_set(tokenizer):
@@ -41,7 +42,7 @@ def test_both_datasets_are_named_and_both_are_looked_for(mirror):
     assert (mnli.title, mnli.revisions) == ("nyu-mll/glue/mnli", mnli.revision)
     root = mirror(config="mnli", train={"premise": ["a"], "hypothesis": ["b"], "label": [0]})
     with pytest.raises(UserError, match=f"^{root}: has no dataset pietrolesci/glue_diagnostics"):
-        examples.check(task, "mirror")
+        sources.check(task, "mirror")
 
 
 def columns(labels, **more):
@@ -61,7 +62,7 @@ def loaded(mirror, tokenizer):
             task["dataset"]["sizes"]["train"] = 2 * changes["shots"]["count"]
         adapter = tasks.base.adapter(tasks.base.parse(task.pop("name"), task, "made up"))
         spec = make_spec(model="tiny-bert", data="mirror", max_length=16, **fields)
-        return examples.load(spec, adapter, tokenizer)
+        return examples.load(data_settings(spec), adapter, tokenizer)
 
     return loaded
 
@@ -211,7 +212,7 @@ def test_a_few_shot_task_draws_what_its_card_says(name, monkeypatch):
     shots, classes = task.dataset.shots, len(task.words)
     dev = shots.count * classes
     spec = make_spec(task=name, data="twin", dev_examples=dev, score_on="dev", seed=13, epochs=1)
-    where, found, _ = examples._read(task, task.dataset, "twin")
+    where, found, _ = sources.read(task, task.dataset, "twin")
     part = splits.part(found, task, "train", where)
     drawn = drawing.draw(spec, part.rows, part.rows, task, where)
     train, held_out = drawn.train, drawn.held_out

@@ -6,8 +6,9 @@ import pytest
 from factories import make_spec
 
 import tasks.base
-from benchmark.data import examples, tokenised
+from benchmark.data import examples, sources, tokenised
 from benchmark.models import registry
+from benchmark.run.settings import data_settings
 from tasks.candidates import Candidates
 from tasks.classification import Classification
 
@@ -24,7 +25,9 @@ def cache(tmp_path, monkeypatch):
 def load(spec, tokenizer=None, adapter=None):
     adapter = adapter or tasks.base.adapter(tasks.base.load(spec.task))
     return examples.load(
-        spec, adapter, tokenizer or registry.load_tokenizer(registry.source(spec.model))
+        data_settings(spec),
+        adapter,
+        tokenizer or registry.load_tokenizer(registry.source(spec.model)),
     )
 
 
@@ -140,7 +143,7 @@ def test_several_processes_may_start_the_same_cell(tmp_path):
 
 def test_counts_of_rows_read_and_used():
     found = load(SPEC)
-    tables = examples._read_all(tasks.base.load(SPEC.task), "twin")
+    tables = sources.read_all(tasks.base.load(SPEC.task), "twin")
     sizes = {
         "train": len(tables["train"][1]["train"]),
         "eval": len(tables["eval"][1]["validation"]),

@@ -14,6 +14,7 @@ from benchmark.errors import UserError
 from benchmark.models import registry
 from benchmark.records import record
 from benchmark.report import tables
+from benchmark.run.settings import data_settings
 
 LENGTH = 64
 WHY = "why " * 300
@@ -48,7 +49,7 @@ def e2e_spec(**fields):
 
 def load(spec):
     adapter = tasks.base.adapter(tasks.base.load(spec.task))
-    return examples.load(spec, adapter, tokenizer_of(spec.model))
+    return examples.load(data_settings(spec), adapter, tokenizer_of(spec.model))
 
 
 def tokenizer_of(model="tiny-gpt2"):

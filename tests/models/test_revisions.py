@@ -11,12 +11,13 @@ from factories import make_spec
 from hub_caches import cache_dataset, cache_model
 
 import tasks.base
-from benchmark.data import examples
+from benchmark.data import examples, sources
 from benchmark.errors import UserError
 from benchmark.matrices import matrix, planning, pricing
 from benchmark.models import registry
 from benchmark.records import environment
 from benchmark.run import recipe
+from benchmark.run.settings import data_settings
 
 COMMIT, LATER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 BRANCH_TASK = "superglue/rte"  # its dataset was a script, so it is read from refs/convert/parquet
@@ -24,7 +25,7 @@ BRANCH_TASK = "superglue/rte"  # its dataset was a script, so it is read from re
 
 def twin_files(task):
     dataset = tasks.base.load(task).dataset
-    folder = examples._folder(tasks.base.load(task), dataset, "twin") / dataset.config
+    folder = sources.folder_of(tasks.base.load(task), dataset, "twin") / dataset.config
     return {path.name.split("-")[0]: [str(path)] for path in folder.glob("*.parquet")}
 
 
@@ -74,18 +75,18 @@ def test_a_pinned_dataset_is_not_read_at_another_commit(home):
     adapter = tasks.base.adapter(tasks.base.load("glue/sst2"))
     tokenizer = registry.load_tokenizer(registry.source("tiny-bert"))
     with pytest.raises(UserError, match=f"pinned to commit {pinned}, .* is {COMMIT}"):
-        examples.load(spec_of(task="glue/sst2"), adapter, tokenizer)
+        examples.load(data_settings(spec_of(task="glue/sst2")), adapter, tokenizer)
 
 
 def test_a_folder_of_the_dataset_s_name_is_not_the_hub(home, monkeypatch):
-    root = examples._folder(
+    root = sources.folder_of(
         tasks.base.load("glue/sst2"), tasks.base.load("glue/sst2").dataset, "twin"
     )
     monkeypatch.chdir(root.parent.parent)
     adapter = tasks.base.adapter(tasks.base.load("glue/sst2"))
     tokenizer = registry.load_tokenizer(registry.source("tiny-bert"))
     with pytest.raises(UserError, match="nyu-mll/glue: glue/sst2 cannot be read"):
-        examples.load(spec_of(task="glue/sst2"), adapter, tokenizer)
+        examples.load(data_settings(spec_of(task="glue/sst2")), adapter, tokenizer)
 
 
 # --- versions -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from benchmark.models import registry
 from benchmark.models.precision import AUTOCAST
 from benchmark.run import evaluation, recipe
 from benchmark.run.module import mean_loss, on, predict_batch
+from benchmark.run.settings import data_settings
 from benchmark.run.unfinished import Unfinished
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def loaded(task="glue/sst2", model="tiny-gpt2", device=CPU, **fields):
     adapter = tasks.base.adapter(tasks.base.load(task))
     source = registry.source(model)
     tokenizer = registry.load_tokenizer(source)
-    rows = examples.load(spec, adapter, tokenizer).evaluation
+    rows = examples.load(data_settings(spec), adapter, tokenizer).evaluation
     torch.manual_seed(0)
     model = registry.load_model(
         source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
@@ -41,7 +42,7 @@ def test_the_peak_is_that_of_the_batch_that_takes_most(task):
     spec, model, adapter, tokenizer, rows = loaded(task)
     predictions, peak = evaluate(spec, model, adapter, tokenizer, rows)
     peaks, plain = [], []
-    for batch in loaders.evaluation_batches(rows, adapter.collator(tokenizer), 8):
+    for batch in loaders.EvaluationOrder(rows, 8).batches(adapter.collator(tokenizer)):
         plain += predict_batch(model, adapter, batch, tokenizer, "fp32")
         resident = [*model.parameters(), *model.buffers(), *batch.values()]
         with LiveBytes(resident) as counter:
@@ -49,7 +50,7 @@ def test_the_peak_is_that_of_the_batch_that_takes_most(task):
         peaks.append(counter.peak)
     assert peak == max(peaks) > sum(p.nbytes for p in model.parameters())
     assert min(peaks) < max(peaks)
-    assert predictions == loaders.row_order(rows, plain)
+    assert predictions == loaders.EvaluationOrder(rows, 8).in_row_order(plain)
 
 
 def test_it_does_not_grow_with_the_split():
@@ -78,10 +79,10 @@ def test_it_is_computed_in_the_precision_of_the_training(precision, monkeypatch)
     assert seen == {AUTOCAST.get(precision, torch.float32)}
     monkeypatch.undo()
     expected = []
-    for batch in loaders.evaluation_batches(rows, adapter.collator(tokenizer), 8):
+    for batch in loaders.EvaluationOrder(rows, 8).batches(adapter.collator(tokenizer)):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             expected += model(**batch).logits.argmax(-1).tolist()
-    assert predictions == loaders.row_order(rows, expected)
+    assert predictions == loaders.EvaluationOrder(rows, 8).in_row_order(expected)
 
 
 def test_the_record_has_it_beside_the_trainings(tmp_path):
@@ -97,7 +98,7 @@ def test_on_a_gpu_it_is_the_allocators_less_what_waits_from_training():
     spec, model, adapter, tokenizer, rows = loaded(device=device)
     waiting = torch.empty(2**26, device=device)
     _, peak = evaluate(spec, model, adapter, tokenizer, rows, device)
-    batch = next(iter(loaders.evaluation_batches(rows, adapter.collator(tokenizer), 8)))
+    batch = next(iter(loaders.EvaluationOrder(rows, 8).batches(adapter.collator(tokenizer))))
     del waiting
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -131,7 +132,7 @@ def test_a_trial_by_the_loss_is_scored_by_that_of_held_out_rows_and_generates_no
     monkeypatch.setattr(type(tasks.base.adapter(tasks.base.load(spec.task))), "predict", None)
     done = recipe.run(spec, tmp_path)
     adapter, tokenizer = found["adapter"], registry.load_tokenizer(registry.source(spec.model))
-    rows = examples.load(spec, adapter, tokenizer).development
+    rows = examples.load(data_settings(spec), adapter, tokenizer).development
     collate = adapter.collator(tokenizer)
     with torch.inference_mode():
         loader = loaders.batches_as_drawn(rows, collate, 4)

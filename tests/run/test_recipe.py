@@ -14,10 +14,12 @@ from transformers import AutoModelForSequenceClassification
 import tasks.base
 from benchmark.data import examples, loaders
 from benchmark.errors import Unsupported, UserError
+from benchmark.measure.training import CURVE_COLUMNS
 from benchmark.models import registry
 from benchmark.records import record as records
 from benchmark.run import recipe
 from benchmark.run.module import FineTuning
+from benchmark.run.settings import data_settings
 
 TASK = tasks.base.load("glue/sst2")
 ADAPTER = tasks.base.adapter(TASK)
@@ -45,7 +47,7 @@ def written_out(spec, *, train_mode=True):
     np.random.seed(spec.seed)
     folder = registry.source(spec.model).location
     tokenizer = registry.load_tokenizer(registry.source(spec.model))
-    rows = examples.load(spec, ADAPTER, tokenizer)
+    rows = examples.load(data_settings(spec), ADAPTER, tokenizer)
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     model.train(train_mode)
     named = list(model.named_parameters())
@@ -193,7 +195,7 @@ def test_the_record_on_disk_is_the_one_returned_and_names_its_files(full, folder
     assert (full.run_id, full.spec_hash) == (spec.run_id, spec.hash)
     assert full.spec == spec.model_dump(mode="json")
     with open(folder / full.curve, newline="") as file:
-        assert next(csv.reader(file)) == list(recipe.CURVE_COLUMNS)
+        assert next(csv.reader(file)) == list(CURVE_COLUMNS)
     assert full.times.total_s >= full.train.seconds
     assert full.times.fixed_s == pytest.approx(full.times.total_s - full.train.seconds, abs=5)
     assert full.inputs.examples_train == 44 and full.inputs.examples_eval == 30
@@ -228,7 +230,9 @@ def test_each_step_is_reported_as_it_comes_with_the_total(tmp_path):
 def test_a_trial_is_scored_on_rows_held_out_of_train(tmp_path):
     spec = spec_of(score_on="dev", dev_examples=25)
     record = recipe.run(spec, tmp_path)
-    rows = examples.load(spec, ADAPTER, registry.load_tokenizer(registry.source("tiny-bert")))
+    rows = examples.load(
+        data_settings(spec), ADAPTER, registry.load_tokenizer(registry.source("tiny-bert"))
+    )
     lines = [json.loads(x) for x in (tmp_path / record.predictions).read_text().splitlines()]
     assert [line["id"] for line in lines] == rows.development.ids
     assert record.scores.n == 25 and "held out" in record.scores.split

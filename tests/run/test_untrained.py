@@ -15,6 +15,7 @@ from benchmark.records import consistency
 from benchmark.records import record as records
 from benchmark.records.spec import RunSpec
 from benchmark.run import recipe
+from benchmark.run.settings import data_settings
 
 USUAL = {
     "task": "mezo/sst2",
@@ -60,7 +61,7 @@ def test_predictions_are_those_of_the_untouched_model(tmp_path, demonstrations):
     source = registry.source(spec.model)
     tokenizer = registry.load_tokenizer(source)
     training = spec_of(strategy="full", lr=1e-3, epochs=1, train_examples=16, seed=2)
-    rows = examples.load(training, adapter, tokenizer)
+    rows = examples.load(data_settings(training), adapter, tokenizer)
     assert [line["id"] for line in lines] == rows.evaluation.ids
     train = rows.train.encoded[:demonstrations]
     shown = [
@@ -107,7 +108,9 @@ def test_another_seed_draws_other_demonstrations_and_not_another_split():
     shown, evaluated = [], []
     for seed in (0, 0, 1):
         adapter = tasks.base.adapter(tasks.base.load("mezo/sst2"))
-        rows = examples.load(spec_of(seed=seed, demonstrations=5), adapter, tokenizer)
+        rows = examples.load(
+            data_settings(spec_of(seed=seed, demonstrations=5)), adapter, tokenizer
+        )
         shown.append(adapter.demonstrations)
         evaluated.append(rows.evaluation.ids)
     assert shown[0] == shown[1] != shown[2] and evaluated[0] == evaluated[2]
@@ -118,7 +121,9 @@ def test_the_rows_drawn_have_the_fingerprint_that_a_training_has():
     adapter = tasks.base.adapter(tasks.base.load("mezo/sst2"))
     drawn = {"train_examples": 12, "dev_examples": 5}
     trained = spec_of(**drawn, strategy="full", lr=1e-3, epochs=1)
-    found = [examples.load(s, adapter, tokenizer) for s in (trained, spec_of(**drawn))]
+    found = [
+        examples.load(data_settings(s), adapter, tokenizer) for s in (trained, spec_of(**drawn))
+    ]
     assert found[0].fingerprint == found[1].fingerprint
     assert found[1].train.encoded is None
 

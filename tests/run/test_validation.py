@@ -13,6 +13,7 @@ from benchmark.data import examples
 from benchmark.models import registry
 from benchmark.records import record as records
 from benchmark.run import recipe, validation
+from benchmark.run.settings import data_settings
 
 USUAL = {
     "model": "tiny-bert",
@@ -59,7 +60,7 @@ def looked(tmp_path, monkeypatch):
 def alone(spec, weights, part):
     """Loss and accuracy of the weights on the rows, one example at a time."""
     tokenizer = registry.load_tokenizer(registry.source(spec.model))
-    rows = getattr(examples.load(spec, ADAPTER, tokenizer), part)
+    rows = getattr(examples.load(data_settings(spec), ADAPTER, tokenizer), part)
     model = registry.load_model(
         registry.source(spec.model), ADAPTER.head, 0, **ADAPTER.model_arguments()
     ).eval()

@@ -1,0 +1,19 @@
+"""DataSettings: what decides which rows a run gets, and in which form."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """The fields of RunSpec of the same names. `trains`: rows of train are encoded, not only drawn."""
+
+    data: Literal["hub", "mirror", "twin"]
+    seed: int
+    train_examples: int | None = None
+    eval_examples: int | None = None
+    dev_examples: int = 0
+    max_length: int = 128
+    too_long: Literal["drop", "truncate", "error"] = "drop"
+    demonstrations: int = 0
+    trains: bool = True
