@@ -7,29 +7,29 @@ skipped moves nothing, and calling it once per epoch, per micro-batch or per pro
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from benchmark.engine.contract import Blockwise
 from benchmark.engine.schedule import Rate
 from benchmark.errors import UserError
-
-if TYPE_CHECKING:
-    from benchmark.engine.optimizer import BlockwiseOptimizer
 
 
 class DelayedLR(LRScheduler):
     """Each parameter group's lr = its own initial lr × `rate.factor(steps done)`."""
 
-    optimizer: BlockwiseOptimizer
+    optimizer: Any  # torch's Optimizer, and Blockwise
 
-    def __init__(self, optimizer: BlockwiseOptimizer, rate: Rate) -> None:
+    def __init__(self, optimizer: Optimizer, rate: Rate) -> None:
         self.rate = rate
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
         """The rates for the step that comes next."""
-        factor = self.rate.factor(self.optimizer.position.step)
+        blocks: Blockwise = self.optimizer
+        factor = self.rate.factor(blocks.position.step)
         return [base * factor for base in self.base_lrs]  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,17 +26,15 @@ import enum
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from benchmark.engine.contract import Blockwise
 from benchmark.engine.sharded import is_sharded
 from benchmark.errors import UserError
-
-if TYPE_CHECKING:
-    from benchmark.engine.optimizer import BlockwiseOptimizer
 
 UNSYNCHRONISED = (
     "the groups of this optimizer take turns, so DistributedDataParallel, which fixes what it reduces "
@@ -56,7 +54,7 @@ class Reducer(enum.Enum):
 
 
 def synchronise(
-    optimizer: BlockwiseOptimizer,
+    optimizer: Blockwise,
     model: nn.Module,
     *,
     process_group: dist.ProcessGroup | None = None,
@@ -77,8 +75,9 @@ def synchronise(
     if optimizer.synchroniser is not None:
         optimizer.synchroniser.remove()
     _check_alike(optimizer, inner, process_group)
-    optimizer.synchroniser = Synchroniser(optimizer, inner, process_group)
-    return optimizer.synchroniser
+    synchroniser = Synchroniser(optimizer, inner, process_group)
+    optimizer.synchroniser = synchroniser
+    return synchroniser
 
 
 class Synchroniser:
@@ -86,7 +85,7 @@ class Synchroniser:
 
     def __init__(
         self,
-        optimizer: BlockwiseOptimizer,
+        optimizer: Blockwise,
         model: nn.Module,
         process_group: dist.ProcessGroup | None,
     ) -> None:
@@ -171,7 +170,7 @@ class Synchroniser:
             ddp.require_backward_grad_sync = True if orphaned else Reducer.REPLACED
 
 
-def check_step(optimizer: BlockwiseOptimizer) -> None:
+def check_step(optimizer: Blockwise) -> None:
     """UserError where nobody averaged the gradients of a step, or a DDP that cannot."""
     if optimizer.synchroniser is not None:
         if optimizer.synchroniser.pending:
@@ -212,7 +211,7 @@ def _on_gradient(parameter: nn.Parameter, hook: Any) -> Any:
 
 
 def _check_alike(
-    optimizer: BlockwiseOptimizer, model: nn.Module, process_group: dist.ProcessGroup | None
+    optimizer: Blockwise, model: nn.Module, process_group: dist.ProcessGroup | None
 ) -> None:
     """UserError naming the first thing in which a rank differs from the group's first."""
     mine = {

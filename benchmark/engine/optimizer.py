@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmark.engine import distributed, ownership, saved, sharded
 from benchmark.engine.activations import ActivePath
+from benchmark.engine.contract import Averaging
 from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.groups import Group, check_unit_names
 from benchmark.engine.offload import IdleStore
@@ -91,7 +92,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             always_active=always,
         )
         used = {name for unit in units for name in unit.parameters}
-        self.parameters = {n: p for n, p in trainable.items() if n in used}
+        self.parameters: Mapping[str, nn.Parameter] = {
+            name: parameter for name, parameter in trainable.items() if name in used
+        }
         hyper = hyper_groups(param_groups, self.parameters)
         check_options(cls, hyper, self.parameters, options)
         check_master(master, low_dtype, self.parameters)
@@ -114,7 +117,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         # GradScaler then leaves unscaling to us: the fp32 gradients are the place for it
         self._step_supports_amp_scaling = masters is not None
         self._idle, self._step = idle, 0
-        self.synchroniser: distributed.Synchroniser | None = None  # set by distributed.synchronise
+        self.synchroniser: Averaging | None = None  # set by distributed.synchronise
         self._names = [frozenset(group.parameters) for group in self.plan.groups]
         self._hyper = hyper
         self._wrap(cls, options)
@@ -256,8 +259,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, keyed by parameter name; tensors are live, as torch's are."""
-        layout = self._residents.layout()
-        return saved.pack(self, self._step, self._residents.entries(), layout)
+        return saved.pack(self._definition(), self._step, self._residents.entries())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a `state_dict()`, whatever device or idle mode it came from.
@@ -265,12 +267,27 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         Raises UserError, with nothing changed, for another model, shape, dtype, grouping, order or
         optimizer.
         """
-        step, entries = saved.unpack(self, state_dict, self._residents.layout())
+        host = self._residents.store.host
+        step, entries = saved.unpack(self._definition(), state_dict, self.parameters, host=host)
         self._step = step
         self._residents.replace(entries, self.active.parameters)
         for group, options in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update({k: v for k, v in options.items() if k != "params"})
         self._show(self.active)
+
+    def _definition(self) -> saved.Definition:
+        """What a saved state is held against."""
+        masters = self._residents.masters
+        return saved.Definition(
+            optimizer=type(self._inner).__name__,
+            plan=self.plan,
+            param_groups=[
+                {**{k: v for k, v in group.items() if k != "params"}, "params": list(hyper.names)}
+                for group, hyper in zip(self.param_groups, self._hyper, strict=True)
+            ],
+            layout=self._residents.layout(),
+            masters="none" if masters is None else masters.kind,
+        )
 
 
 class HiFT(BlockwiseOptimizer):

@@ -8,51 +8,65 @@ dtype of what each state is for; one that was saved without is taken to fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from benchmark.engine.offload import Entry
+from benchmark.engine.plan import Plan
 from benchmark.engine.sharded import is_sharded, shard_like
 from benchmark.errors import UserError
-
-if TYPE_CHECKING:
-    from benchmark.engine.optimizer import BlockwiseOptimizer
 
 VERSION = 1
 Layout = Mapping[str, Mapping[str, Any]]  # as Residents.layout gives it
 
 
-def pack(
-    optimizer: BlockwiseOptimizer, step: int, state: Mapping[str, Entry], layout: Layout
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Definition:
+    """What an optimizer is, apart from where it stands; what it saved and what it loads must agree in it.
+
+    optimizer: the class wrapped. param_groups: their options, with names in place of tensors. layout: of what
+    the optimizer updates. masters: none, active or all.
+    """
+
+    optimizer: str
+    plan: Plan
+    param_groups: Sequence[Mapping[str, Any]]
+    layout: Layout
+    masters: str
+
+
+def pack(definition: Definition, step: int, state: Mapping[str, Entry]) -> dict[str, Any]:
     """The state dict; `state` may share tensors with the optimizer."""
-    schedule = optimizer.plan.schedule
+    schedule = definition.plan.schedule
     order = schedule.order if isinstance(schedule.order, str) else list(schedule.order)
     return {
         "version": VERSION,
-        "optimizer": type(optimizer._inner).__name__,
+        "optimizer": definition.optimizer,
         "step": step,
         "schedule": {"order": order, "seed": schedule.seed, "dwell": schedule.dwell},
-        "groups": [list(group.parameters) for group in optimizer.groups],
-        "parameters": dict(layout),
-        "param_groups": [
-            {**{k: v for k, v in g.items() if k != "params"}, "params": list(h.names)}
-            for g, h in zip(optimizer.param_groups, optimizer._hyper, strict=True)
-        ],
+        "groups": [list(group.parameters) for group in definition.plan.groups],
+        "parameters": dict(definition.layout),
+        "param_groups": [dict(group) for group in definition.param_groups],
         "state": {name: dict(entry) for name, entry in state.items() if entry},
     }
 
 
 def unpack(
-    optimizer: BlockwiseOptimizer, state_dict: Mapping[str, Any], layout: Layout
+    definition: Definition,
+    state_dict: Mapping[str, Any],
+    parameters: Mapping[str, torch.Tensor],
+    *,
+    host: bool,
 ) -> tuple[int, dict[str, Entry]]:
-    """(step, entries by name, copied), after checking that they belong to this optimizer."""
+    """(step, entries by name, copied), after checking that they belong to an optimizer of this `definition`
+    over these `parameters`. host: idle state waits in host memory."""
     if state_dict.get("version") != VERSION or "groups" not in state_dict:
         raise UserError("not the state of a block-wise optimizer (no groups, or another version)")
-    mine = pack(optimizer, 0, {}, layout)
-    ours, theirs = optimizer.parameters, {n for g in state_dict["groups"] for n in g}
+    mine, layout = pack(definition, 0, {}), definition.layout
+    ours, theirs = parameters, {n for g in state_dict["groups"] for n in g}
     if strange := sorted((theirs | set(state_dict["state"])) ^ set(ours)):
         where = "is not saved" if strange[0] in ours else "is not in this model"
         raise UserError(f'state of another model: parameter "{strange[0]}" {where}')
@@ -72,12 +86,11 @@ def unpack(
     ]:
         raise UserError("saved with other param_groups: their members must be the same")
     _check_layout(state_dict.get("parameters", layout), layout)
-    masters, host = optimizer._residents.masters, optimizer._residents.store.host
     entries = {name: _copy(name, e, ours[name], host) for name, e in state_dict["state"].items()}
-    if masters is not None and masters.kind == "all":
+    if definition.masters == "all":
         if lost := next((n for n in ours if "master" not in entries.get(n, {})), None):
             raise UserError(f'saved without the master weight of "{lost}"')
-    elif masters is None and any("master" in e for e in entries.values()):
+    elif definition.masters == "none" and any("master" in e for e in entries.values()):
         raise UserError('saved with master weights; build this optimizer with the same "master"')
     return int(state_dict["step"]), entries
 

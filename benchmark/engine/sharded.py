@@ -7,16 +7,14 @@ active group's are communicated, and its MixedPrecisionPolicy takes the place of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from benchmark.engine.contract import Blockwise
 from benchmark.errors import UserError
-
-if TYPE_CHECKING:
-    from benchmark.engine.optimizer import BlockwiseOptimizer
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
@@ -52,7 +50,7 @@ def prepare(
             module._get_fsdp_state()._lazy_init()
 
 
-def full_state_dict(optimizer: BlockwiseOptimizer) -> dict[str, Any]:
+def full_state_dict(optimizer: Blockwise) -> dict[str, Any]:
     """`state_dict()` with each shard gathered into a plain tensor on the CPU, one at a time.
 
     Call it on every rank: rank 0 gets the dict and the others {}. Any optimizer of the same groups
