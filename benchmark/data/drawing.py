@@ -147,9 +147,9 @@ def _few(
     for index in order:
         by_class[labels[index]].append(index)
     if len(by_class) < math.ceil(dataset.sizes["train"] / shots.count):
-        there = ", ".join(map(str, by_class))
+        classes = ", ".join(map(str, by_class))
         raise UserError(
-            f"{where}: {task.name}: column {shots.per}: {split} has no class but {there}, "
+            f"{where}: {task.name}: column {shots.per}: {split} has no class but {classes}, "
             f"too few for {dataset.sizes['train']} rows of {shots.count} each"
         )
     held_out, left_over = divmod(settings.dev_examples, len(by_class))

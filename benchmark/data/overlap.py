@@ -71,9 +71,9 @@ def nested(texts: Sequence[str], held_out: Iterable[int]) -> set[int]:
     for text in held:
         if text:
             by_rarest[min(text.split(), key=lambda word: counts[word])].append(f" {text} ")
-    for place, text in enumerate(words):
-        whole = f" {' '.join(text)} "
-        if any(piece in whole for word in {*text} & by_rarest.keys() for piece in by_rarest[word]):
+    for place, of_text in enumerate(words):
+        whole, rarest = f" {' '.join(of_text)} ", {*of_text} & by_rarest.keys()
+        if any(piece in whole for word in rarest for piece in by_rarest[word]):
             found.add(place)
     return found
 

@@ -72,7 +72,7 @@ def run(golden: Path, *, update: bool, bars: Bars) -> tuple[Tolerance, list[Drif
         for found in records:
             if found.status != "success":
                 raise UserError(f"{found.run_id}: {found.status}: {found.error}")
-        now = {
+        now: dict[str, Any] = {
             "made_on": _kind(records[0]),
             "runs": {r.run_id: _values(r, folder) for r in records},
         }

@@ -164,7 +164,8 @@ def _fill(model: nn.Module) -> None:
     """Put an empty CPU tensor in the place of each of the model's meta tensors; tied ones stay tied."""
     made: dict[torch.Tensor, torch.Tensor] = {}
     for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
+        kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for tensors in kinds:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor not in made:
                     empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)

@@ -38,9 +38,11 @@ def _convert(file: Path, folder: Path) -> None:
     logging.disable_progress_bar()
     place: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
     with torch.random.fork_rng(devices=[]):
-        read, loading = AutoModelForCausalLM.from_pretrained(
+        # annotated as a model; with the loading info it is a pair
+        pair: Any = AutoModelForCausalLM.from_pretrained(
             **place, dtype=torch.float32, output_loading_info=True
         )
+        read, loading = pair
         weights.initialised(file.name, read, loading)
         config = type(read.config).from_dict(_plain(read.config.to_dict()))
         model = type(read)(config)

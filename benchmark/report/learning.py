@@ -37,7 +37,7 @@ def sections(
     """Draw each comparison into made/plots, write made/learning.csv, and say what they show. Nothing is
     written where no run was looked at."""
     colours = plots.styles([row.label for row in rows])
-    found = []
+    found: list[Section] = []
     for of in learning.comparisons(cells, records):
         name = file_stem(f"{of.task}_{of.model}")
         picture = f"plots/learning_{len(found)}_{name}.png"

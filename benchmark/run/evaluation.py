@@ -17,7 +17,7 @@ from benchmark.measure.live_bytes import LiveBytes
 from benchmark.records.predictions import Predictions
 from benchmark.records.record import Scores
 from benchmark.records.spec import RunSpec
-from benchmark.run.module import mean_loss, on, predict_batch
+from benchmark.run.module import mean_loss, on, predict_batch, ready
 from benchmark.run.unfinished import Scored, Unfinished
 from tasks.base import Adapter
 from tasks.metrics import standard_error
@@ -102,7 +102,8 @@ def predictions(
     order = loaders.EvaluationOrder(rows, spec.eval_batch_size)
     ids = order.ids()
     scored = kept.scored(ids)
-    peak = _Peak(model.to(device).eval(), device, scored[-1].peak if scored else 0)
+    ready(model, device)
+    peak = _Peak(model, device, scored[-1].peak if scored else 0)
     left = order.batches(adapter.collator(tokenizer), start=len(scored))
     for of_batch, batch in zip(ids[len(scored) :], left, strict=True):
         batch = on(device, batch)

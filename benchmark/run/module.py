@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -14,7 +14,11 @@ from benchmark.models.precision import autocast
 from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
 
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "fp32": "32-true",
+    "bf16": "bf16-mixed",
+    "fp16": "16-mixed",
+}
 """RunSpec.precision -> Lightning's; what is not here the strategy does itself on a 32-true trainer."""
 
 
@@ -42,6 +46,11 @@ class FineTuning(lightning.LightningModule):
         }
 
 
+def ready(model: torch.nn.Module, device: torch.device) -> None:
+    """Put the model on the device, for evaluation: no dropout."""
+    model.to(device).eval()
+
+
 def predict(
     model: PreTrainedModel,
     adapter: Adapter,
@@ -51,7 +60,7 @@ def predict(
     precision: str = "fp32",
 ) -> list[Any]:
     """Predictions in the loader's order."""
-    model.to(device).eval()
+    ready(model, device)
     predictions: list[Any] = []
     for batch in loader:
         predictions += predict_batch(model, adapter, on(device, batch), tokenizer, precision)
@@ -72,7 +81,7 @@ def mean_loss(
     The error is that of the mean over batches, so the batches must be alike: equally large, in random
     order. None where there are fewer than two. Raises Diverged for a loss that is no number.
     """
-    model.to(device).eval()
+    ready(model, device)
     losses, sizes = [], []
     for batch in loader:
         with autocast(precision, device):

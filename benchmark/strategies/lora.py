@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -34,10 +34,11 @@ class Lora(TuningStrategy):
         from transformers.pytorch_utils import Conv1D
 
         options: LoraOptions = self.options
+        scale: Any = options.alpha  # peft divides it by r; its annotation says int
         config = LoraConfig(
             task_type=_task_type(model),
             r=options.r,
-            lora_alpha=options.alpha,
+            lora_alpha=scale,
             lora_dropout=options.dropout,
             target_modules=list(options.targets) if options.targets else None,
             # GPT-2's projections are transposed; peft finds out by itself, and warns
@@ -46,7 +47,8 @@ class Lora(TuningStrategy):
         try:
             with warnings.catch_warnings():  # peft 0.21 asks transformers by a deprecated name
                 warnings.simplefilter("ignore", FutureWarning)
-                return get_peft_model(model, config)
+                wrapped: Any = get_peft_model(model, config)
+                return wrapped  # no PreTrainedModel, but it passes on all that one has
         except ValueError as error:
             targets = ", ".join(options.targets or ()) or "by default"
             reason = str(error).splitlines()[0]

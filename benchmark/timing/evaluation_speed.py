@@ -17,7 +17,7 @@ import tasks.base
 from benchmark.data import examples, loaders
 from benchmark.data.settings import DataSettings
 from benchmark.models import registry
-from benchmark.run.module import predict
+from benchmark.run.module import predict, ready
 from tasks.batches import inputs
 from tasks.generation import Generation
 
@@ -84,7 +84,7 @@ def _sides(
     model = registry.load_model(
         source, adapter.head, tokenizer.pad_token_id, **adapter.model_arguments()
     )
-    model.to(device).eval()
+    ready(model, device)
     collate = adapter.collator(tokenizer)
 
     def ours() -> object:

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from benchmark.twin.data import tables
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from benchmark.twin.models import Twin
 
 # Fixed, so that adding a twin data set changes no tokenizer. Every printable ASCII character is in
@@ -27,7 +29,7 @@ name year years day days week hour hours time money dollars cost costs pays gave
 made goes went came because so then after before while since until if instead also total half"""
 
 
-def train_tokenizer(twin: "Twin"):
+def train_tokenizer(twin: "Twin") -> "PreTrainedTokenizerBase":
     """Return the twin's tokenizer, an instance of its transformers class, of VOCAB_SIZE tokens."""
     import transformers
 
@@ -39,7 +41,7 @@ def train_tokenizer(twin: "Twin"):
     parts = {"vocab": model["vocab"]}
     if "merges" in model:
         parts["merges"] = [tuple(pair) for pair in model["merges"]]
-    tokenizer = getattr(transformers, twin.tokenizer)(
+    tokenizer: PreTrainedTokenizerBase = getattr(transformers, twin.tokenizer)(
         **parts, model_max_length=twin.max_length, **twin.tokenizer_options
     )
     assert len(tokenizer) == VOCAB_SIZE, (twin.tokenizer, len(tokenizer))
