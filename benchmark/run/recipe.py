@@ -54,23 +54,25 @@ def run(
     started = datetime.datetime.now(datetime.UTC)
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
+    # who takes part; what cannot work together is refused before data or weights are read
     strategy = strategies.build(spec.strategy, training_settings(spec), spec.options)
     adapter = tasks.base.adapter(tasks.base.load(spec.task))
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))
     tokenizer = registry.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
 
+    # the rows, the weights, and the record's note of both
     data = examples.load(data_settings(spec), adapter, tokenizer)
     if data.long:
         report({"event": "note", "note": str(data.long)})
     arguments = adapter.model_arguments()
     loaded = registry.load(source, adapter.head, tokenizer.pad_token_id, **arguments)
     inputs = _inputs(spec, adapter, source, data, loaded)
-    model = strategy.prepare(
-        loaded.model
-    ).train()  # from_pretrained leaves it in eval mode: no dropout
+    # from_pretrained leaves the model in eval mode, without dropout
+    model = strategy.prepare(loaded.model).train()
     fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)
 
+    # train, unless an earlier start of this run has; then predict and score
     unfinished = Unfinished(scratch and scratch / f"{_name(spec)}.unfinished", inputs)
     trained = unfinished.restore(model)
     common = _Common(spec, started, source, inputs, resumed=trained is not None)
