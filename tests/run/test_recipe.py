@@ -58,7 +58,7 @@ def written_out(spec, *, train_mode=True):
     optimizer = torch.optim.AdamW(groups, lr=spec.lr)
     loader = loaders.training_batches(rows.train, ADAPTER.collator(tokenizer), spec)
     total = spec.steps(len(rows.train.ids))
-    losses, rates, tokens, examples = [], [], 0, 0
+    losses, rates, tokens, n_examples = [], [], 0, 0
     while len(losses) < total:
         batches = list(loader)
         for window in windows(batches, spec):
@@ -72,7 +72,7 @@ def written_out(spec, *, train_mode=True):
                 (loss / spec.accumulate).backward()
                 seen.append(loss.item())
                 tokens += int(batch["attention_mask"].sum())
-                examples += len(batch["labels"])
+                n_examples += len(batch["labels"])
             if spec.clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip)
             optimizer.step()
@@ -83,7 +83,7 @@ def written_out(spec, *, train_mode=True):
         "losses": losses,
         "rates": rates,
         "tokens": tokens,
-        "examples": examples,
+        "examples": n_examples,
         "model": model.eval(),
         "rows": rows,
         "tokenizer": tokenizer,
