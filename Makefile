@@ -32,7 +32,7 @@ lint: $(INSTALLED) ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-types: $(INSTALLED) ## mypy on the parts that promise types
+types: $(INSTALLED) ## mypy over everything
 	@$(BIN)/mypy
 
 format: $(INSTALLED) ## let ruff mend rules and format

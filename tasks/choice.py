@@ -16,7 +16,7 @@ class Choice(Candidates):
     """Candidates, references and score are those of `Candidates`; the loss is the cross-entropy over a row's
     candidates. A head of one label scores them, so that every family with a classification head will do."""
 
-    config: ChoiceConfig
+    config: ChoiceConfig  # type: ignore[assignment]  # what it inherits reads `candidates` alone
     head = "sequence_classification"
     prompted = False
 

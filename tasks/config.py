@@ -82,7 +82,7 @@ class TaskConfig(Strict):
         if self.main.partition(".")[0] not in self.metrics:
             raise ValueError(f"main: {self.main} is of none of the metrics: {self.metrics}")
         cut, prompt = (getattr(self, name, None) for name in ("cut", "prompt"))
-        if cut is not None and cut not in templates.columns(prompt):
+        if cut is not None and (prompt is None or cut not in templates.columns(prompt)):
             raise ValueError(f"cut: {cut} is no column of the prompt")
         group_by = self.dataset.group_by
         if group_by is not None and group_by not in self.input_columns:

@@ -127,7 +127,8 @@ class Generation(Answers):
         ]
         inputs = batches.inputs(asked, tokenizer.pad_token_id)
         decoding = self.config.decoding
-        generated = model.generate(
+        generate: Any = model.generate  # to a type checker a module's attribute is a tensor
+        generated = generate(
             **{name: tensor.to(batch["input_ids"].device) for name, tensor in inputs.items()},
             max_new_tokens=int(batch["new_tokens"][0]),
             do_sample=False,

@@ -34,6 +34,9 @@ class Response(Answers):
         return [[total, tokens] for total, tokens in pairs]
 
     def references(self, rows: Rows) -> list[int]:
+        assert isinstance(
+            self.config, ResponseConfig
+        )  # blocks of a text have references of their own
         return [len(text.split()) for text in self.texts(rows, self.config.answer)]
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:

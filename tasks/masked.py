@@ -110,7 +110,8 @@ class Masked(Adapter):
             if column == "mask":
                 parts.append((column, masks))
             elif column is None and len(text) == 1:  # some tokenizers would put a blank before it
-                parts.append((column, [tokenizer.convert_tokens_to_ids(text)]))
+                token: Any = tokenizer.convert_tokens_to_ids(text)  # one, as the text is no list
+                parts.append((column, [token]))
             else:
                 parts.append((column, self._tokens(text, tokenizer, at)))
         return parts

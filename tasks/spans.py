@@ -135,13 +135,13 @@ class Spans(Adapter):
         """The mean of both ends' cross-entropy over a window's own tokens: padding changes nothing."""
         found = model(**read(batch))
         padding = batch["attention_mask"] == 0
-        losses = [
+        start, end = (
             functional.cross_entropy(logits.float().masked_fill(padding, float("-inf")), labels)
             for logits, labels in zip(
                 (found.start_logits, found.end_logits), batch["labels"].unbind(-1), strict=True
             )
-        ]
-        return sum(losses) / 2
+        )
+        return (start + end) / 2
 
     def predict(
         self,

@@ -117,7 +117,7 @@ def _choose(text: str, pairs: str, _: Row) -> str:
     return table[text]
 
 
-def _replace(text: str, pair: str, _: Row) -> str:
+def _replace(text: str, pair: str, _row: Row) -> str:
     old, _, new = pair.partition("=")
     return text.replace(old, new)
 

@@ -62,7 +62,8 @@ def per_example(
     (`_jackknife.py`), whose spread is that of the score too. Keys that have neither, or for which one is not
     finite, are left out. For what `compute` accepts.
     """
-    scores = getattr(_load(name), "per_example", lambda *sides: {})(predictions, references)
+    none: dict[str, list[float]] = {}
+    scores = getattr(_load(name), "per_example", lambda *sides: none)(predictions, references)
     return {key: found for key, found in scores.items() if all(map(math.isfinite, found))}
 
 
@@ -105,7 +106,7 @@ def _path(name: str) -> Path:
 
 
 @functools.cache
-def _load(name: str):
+def _load(name: str) -> Any:
     """The metric as `evaluate` loads it: copied under a lock into its modules cache, then imported."""
     path = _path(name)
     import evaluate

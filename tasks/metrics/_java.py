@@ -27,7 +27,8 @@ def missing() -> str | None:
 
 def _jar(path: str) -> str:
     spec = importlib.util.find_spec("pycocoevalcap")
-    return str(Path(next(iter(spec.submodule_search_locations))) / path)
+    assert spec is not None and spec.submodule_search_locations, "see missing()"
+    return str(Path(spec.submodule_search_locations[0]) / path)
 
 
 def tokenize(texts: list[str]) -> list[list[str]]:
@@ -53,23 +54,25 @@ def meteor(predictions: list[list[str]], references: list[list[list[str]]]) -> f
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
     ) as process:
+        asked, answers = process.stdin, process.stdout
+        assert asked is not None and answers is not None  # both are pipes
 
         def ask() -> None:
             with contextlib.suppress(BrokenPipeError):  # it has stopped: seen below
                 for prediction, texts in zip(predictions, references, strict=True):
                     fields = ["SCORE", *(" ".join(text) for text in (*texts, prediction))]
-                    process.stdin.write(" ||| ".join(fields) + "\n")
-                process.stdin.flush()
+                    asked.write(" ||| ".join(fields) + "\n")
+                asked.flush()
 
         # on a thread of its own: METEOR answers as it goes and stops when nobody reads
         asking = threading.Thread(target=ask)
         asking.start()
-        statistics = [process.stdout.readline().strip() for _ in predictions]
+        statistics = [answers.readline().strip() for _ in predictions]
         asking.join()
         if not all(statistics):
             process.kill()
             raise RuntimeError("METEOR stopped while it was being asked; does Java have 2 GiB?")
-        process.stdin.write(" ||| ".join(["EVAL", *statistics]) + "\n")
-        process.stdin.close()
-        scores = process.stdout.read().split()  # of each prediction, then of the whole
+        asked.write(" ||| ".join(["EVAL", *statistics]) + "\n")
+        asked.close()
+        scores = answers.read().split()  # of each prediction, then of the whole
     return float(scores[-1])
