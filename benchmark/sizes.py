@@ -22,5 +22,5 @@ def parse_bytes(text: str) -> int:
 
 
 def readable(size: int) -> str:
-    """`size` bytes in GiB, or in MiB where they are less than one GiB: "12.34 GiB", "1.5 MiB"."""
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
+    """`size` bytes in GiB, or in MiB below one GiB with three digits: "12.34 GiB", "0.00977 MiB"."""
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.3g} MiB"

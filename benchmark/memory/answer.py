@@ -1,4 +1,4 @@
-"""Rows of `hift-bench memory`: a setting's simulated peak, what fits, and what has been measured."""
+"""The rows that `hift-bench memory` prints: simulated peaks, what fits a budget, measured peaks."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ NAMED = (
     "batch_size",
     "seq_len",
 )
-"""What all rows of a table share."""
+"""Fields of a setting that every row shows."""
 Say = Callable[[str], None]
 
 
 def simulated(setting: Setting, budget: int | None, device: str, say: Say) -> dict[str, Any]:
-    """One row: the worst group's bytes by kind, their sum, and with a budget what of it would fit.
+    """One row: the worst group's bytes by kind, their sum, and with a budget (in bytes) what fits it.
 
-    `most_*` are the largest values that fit with the rest as it is, 0 where none does.
+    `most_*` are the largest values that fit with the others unchanged, 0 if none does.
     """
     say(f"{setting.model}, {setting.strategy}: simulating a sweep")
     found = simulate.peak(setting, device=device)
@@ -48,7 +48,7 @@ def simulated(setting: Setting, budget: int | None, device: str, say: Say) -> di
 
 
 def measured(setting: Setting, folder: Path, say: Say) -> dict[str, Any]:
-    """One row: the real step's peak beside the predicted one, and the error in percent."""
+    """One row: the measured peak, the predicted one, and the error in percent."""
     from benchmark.memory import measured as real
 
     record = real.measure(setting, folder, say)
@@ -68,7 +68,7 @@ def measured(setting: Setting, folder: Path, say: Say) -> dict[str, Any]:
 
 
 def check_any_fits(settings: Sequence[Setting], budget: int, device: str) -> None:
-    """Raises UserError, with the smallest peak found, where nothing would meet the budget."""
+    """Raises UserError, with the smallest possible peak, if no setting fits the budget (in bytes)."""
     least = min(fit.smallest(setting, device=device).total for setting in settings)
     if least > budget:
         raise UserError(

@@ -1,9 +1,9 @@
-"""What fits a budget: the largest batch, length and m of a setting, each found by few simulations.
+"""What fits a budget: the largest batch, length and m of a setting, in few simulations.
 
-A peak never falls when the batch, the length or m grows, and in batch and length it is convex (a maximum over
-moments, each affine, or quadratic in length where attention is eager). So the chord between a value that fits
-and one that does not lies above the peak: where it meets the budget the setting fits, and the next larger one
-is tried as well. Every value found has been simulated, and its successor too.
+The peak never falls as batch, length or m grows. In batch and length it is convex: the maximum over moments
+of functions that are affine, or quadratic in length with eager attention. So the chord between a value that
+fits and one that does not lies above the peak, and the value at which it meets the budget fits. The search
+steps along chords. It ends with a value that was simulated to fit and whose successor was simulated not to.
 """
 
 import math
@@ -17,14 +17,14 @@ from benchmark.memory.setting import Setting
 from benchmark.memory.training import build, longest
 
 LIMIT = 2**20
-"""No batch or length beyond this is looked for."""
+"""The largest batch or length that is tried."""
 SHORTEST = 2
-"""A causal model learns from one position what comes next, so two are the least."""
+"""The shortest input: a causal model predicts the second token from the first."""
 
 
 @dataclass(frozen=True)
 class Largest:
-    """value: the largest that fits; 0: none does. bound: it is the most there is (positions, units)."""
+    """value: the largest value that fits, 0 if none does. bound: no larger one exists (positions, units)."""
 
     value: int
     bound: bool = False
@@ -57,8 +57,7 @@ def largest(
 
 
 def _chord(known: dict[int, int], good: int, bad: int, budget: int) -> int:
-    """Where the line between what fits and what does not meets the budget; just above `good` if it has been
-    there, and in the middle where that has not halved the gap."""
+    """Where the line from `good`, which fits, to `bad`, which does not, meets the budget."""
     rise = (known[bad] - known[good]) / (bad - good)
     step = math.floor((budget - known[good]) / rise) if rise else bad - good
     return min(max(good + step, good + 1), bad - 1)
@@ -71,28 +70,27 @@ def what_fits(
     device: str = "cuda",
     report: Callable[[str], None] = lambda s: None,
 ) -> dict[str, Largest]:
-    """The largest batch_size, seq_len and group_size (of a method that has one), each with the rest as it
-    is."""
-    with_positions, units = _bounds(setting)
+    """The largest batch_size, seq_len and (if the method has one) group_size, with the others unchanged."""
+    positions, units = _bounds(setting)
     bounds = {
         "batch_size": (setting.batch_size, 1, LIMIT),
-        "seq_len": (setting.seq_len, SHORTEST, with_positions or LIMIT),
+        "seq_len": (setting.seq_len, SHORTEST, positions or LIMIT),
     }
     if setting.group_size is not None:
         bounds["group_size"] = (setting.group_size, 1, units)
-    found = {}
+    fits = {}
     for field, (start, low, high) in bounds.items():
 
         def total(value: int, field: str = field) -> int:
             report(f"{setting.strategy}: {field} {value}")
             return simulate.peak(setting.but(**{field: value}), device=device).total
 
-        found[field] = largest(total, budget, start=start, low=low, high=high)
-    return found
+        fits[field] = largest(total, budget, start=start, low=low, high=high)
+    return fits
 
 
 def smallest(setting: Setting, *, device: str = "cuda") -> simulate.Peak:
-    """The peak with all that can be small as small as can be: one example of two tokens, m = 1."""
+    """The peak of the smallest step: one example of two tokens, m = 1."""
     least: dict[str, Any] = {"batch_size": 1, "seq_len": SHORTEST}
     if setting.group_size is not None:
         least["group_size"] = 1
@@ -100,7 +98,7 @@ def smallest(setting: Setting, *, device: str = "cuda") -> simulate.Peak:
 
 
 def _bounds(setting: Setting) -> tuple[int | None, int]:
-    """(positions of the model, number of its layer units)."""
+    """The number of positions of the model (None: no limit) and the number of its layer units."""
     import torch
 
     with torch.device("meta"):

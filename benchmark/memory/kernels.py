@@ -1,9 +1,9 @@
-"""What torch allocates otherwise on a CUDA device than on a CPU, for steps simulated on fake CPU tensors.
+"""What torch allocates differently on a CUDA device than on a CPU, for steps simulated on fake CPU tensors.
 
-Optimizers update all tensors of a group at once (foreach), which makes temporaries of the group's size;
-dropout keeps one byte an element instead of four and runs inside the attention kernel; autocast does norms,
-softmax and losses in fp32. Not simulated: kernels' own workspaces (cuBLAS takes 8 to 32 MiB once) and the
-allocator's fragmentation, which is in `reserved`, not in `allocated`.
+Optimizers update all tensors of a group at once (foreach), with temporaries of the group's size. Dropout
+keeps one byte per element instead of four, and runs inside the attention kernel. Autocast computes norms,
+softmax and losses in fp32. Not simulated: workspaces of kernels (cuBLAS takes 8 to 32 MiB once) and
+fragmentation, which counts as `reserved`, not as `allocated`.
 """
 
 import contextlib
@@ -17,15 +17,17 @@ from torch.nn import functional
 GRANULARITY = 512
 """Bytes to which torch's CUDA allocator rounds every request."""
 FOREACH = ("Adam", "AdamW", "NAdam", "RAdam", "SGD", "Adagrad", "RMSprop")
-"""Optimizers of torch.optim whose default on a CUDA device is foreach."""
+"""Optimizers of torch.optim that use foreach by default on a CUDA device."""
 IN_FP32 = ("layer_norm", "softmax", "log_softmax", "cross_entropy", "mse_loss")
-"""What autocast does in fp32 on a CUDA device and not on a CPU, of what models call in functional."""
+"""Functions of torch.nn.functional that autocast computes in fp32 on a CUDA device but not on a CPU."""
 
 
 @contextlib.contextmanager
 def as_on_cuda() -> Iterator[None]:
-    """Within, torch.nn.functional allocates as its CUDA kernels do. Functions are replaced, for a torch
-    function mode does not reach what a checkpoint recomputes."""
+    """Inside this context torch.nn.functional allocates as its CUDA kernels do.
+
+    The functions are replaced, since a torch function mode is not active while a checkpoint recomputes.
+    """
     replaced: dict[str, Callable[..., Any]] = {name: _in_fp32(name) for name in IN_FP32}
     replaced["dropout"] = _dropout
     replaced["scaled_dot_product_attention"] = _attention(functional.scaled_dot_product_attention)
@@ -40,7 +42,7 @@ def as_on_cuda() -> Iterator[None]:
 
 
 def use_foreach(optimizer: torch.optim.Optimizer) -> None:
-    """Let the optimizer do what it would do by itself on a CUDA device."""
+    """Set `foreach` on the optimizers that use it by default on a CUDA device."""
     inner = getattr(optimizer, "_inner", optimizer)
     if type(inner).__name__ in FOREACH:
         for group in optimizer.param_groups:
@@ -56,7 +58,7 @@ def _dropout(
 
 
 def _attention(kernel: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """The kernel keeps the seed of its dropout, not a mask."""
+    """The attention without dropout: CUDA's kernel keeps a seed instead of a mask."""
 
     @wraps(kernel)
     def attention(*args: Any, **kwargs: Any) -> torch.Tensor:

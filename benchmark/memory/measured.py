@@ -1,8 +1,8 @@
-"""Measured peak memory: the step that `simulate` predicts, run for real in a process of its own, on record.
+"""Measured peak memory: the step that `simulate` predicts, run in a process of its own, and its record.
 
-On a CUDA device the allocator's peaks (`reserved` beside them), phase by phase; on a CPU counted tensor bytes
-(LiveBytes), with the process's resident memory beside them. Two sweeps are run and the second is read.
-Records are JSON files, one per measurement, named by the setting and its hash; none is overwritten.
+On a CUDA device the peaks are the allocator's, by phase, with `reserved` beside them. On a CPU they are
+counted tensor bytes (LiveBytes), with the process's resident memory beside them. Two sweeps are run, and the
+second is measured. A record is a JSON file named by the setting and its hash; none is overwritten.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 LIBRARIES = GIB
-"""Bytes that Python and the libraries take in the process that measures, generously."""
+"""An upper bound of the bytes that Python and the libraries take in the measuring process."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Bytes. phases: the peak of forward, backward and step over a sweep; load_peak: that of moving the model
-    to the device and building the optimizer. `peak` is the largest of them, None where memory ran out.
-    predicted: the simulated peak of the same device kind. rss: the process's. group_size: m, where the
-    method has one."""
+    """All sizes are bytes. phases: the peaks of forward, backward and step over a sweep. load_peak: the peak
+    of moving the model to the device and building the optimizer. peak: the largest of these, None if memory
+    ran out. predicted: the simulated peak for the same kind of device. rss: peak resident memory of the
+    process. group_size: m, if the method has one."""
 
     setting: dict[str, Any]
     setting_hash: str
@@ -53,14 +53,14 @@ class Measured:
 
     @property
     def error_percent(self) -> float | None:
-        """By how much the prediction is above what was measured."""
+        """Predicted over measured peak, minus 1, in percent; None if memory ran out."""
         return None if self.peak is None else 100 * (self.predicted / self.peak - 1)
 
 
 def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measured:
     """Predict, run and record one setting, on the CUDA device if there is one.
 
-    Raises UserError, before anything runs, for what this host's memory cannot hold.
+    Raises UserError, before anything runs, if this host has too little memory.
     """
     import torch
 
@@ -79,16 +79,16 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
     host = max(predicted.host, _loading(setting, predicted))
     _check_host(setting, host if cuda else predicted.host + predicted.total)
     say(f"{setting.model}, {setting.strategy}: two sweeps of {predicted.groups} groups")
-    given = json.dumps(dataclasses.asdict(setting))
+    argument = json.dumps(dataclasses.asdict(setting))
     child = subprocess.run(
-        [sys.executable, "-m", "benchmark.memory.measured", given],
+        [sys.executable, "-m", "benchmark.memory.measured", argument],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     if child.returncode:
         raise UserError(f"the process that measures ended with status {child.returncode}")
-    made = Measured(
+    record = Measured(
         setting=dataclasses.asdict(setting),
         setting_hash=setting.hash,
         predicted=predicted.total,
@@ -97,38 +97,38 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
         code=environment.code(),
         **json.loads(child.stdout.splitlines()[-1]),
     )
-    text = json.dumps(dataclasses.asdict(made), indent=2, sort_keys=True, allow_nan=False)
+    text = json.dumps(dataclasses.asdict(record), indent=2, sort_keys=True, allow_nan=False)
     path = free(folder / _file(setting))
     write_text(path, text + "\n")
     say(f"record: {path}")
-    return made
+    return record
 
 
 def _loading(setting: Setting, predicted: "Peak") -> int:
-    """Bytes of host memory that the model takes before it moves: low weights lie beside fp32 ones there."""
+    """Bytes of host memory that the model takes before it moves; bf16 weights lie beside fp32 ones there."""
     return predicted.parameters * (3 if setting.precision.startswith("mixed") else 1)
 
 
 def _check_host(setting: Setting, needed: int) -> None:
     import psutil
 
-    there = psutil.virtual_memory().available
-    if needed + LIBRARIES > there:
+    available = psutil.virtual_memory().available
+    if needed + LIBRARIES > available:
         raise UserError(
             f"model {setting.model}: the step needs {needed / GIB:.1f} GiB of this host's memory and "
-            f"{there / GIB:.1f} GiB are free"
+            f"{available / GIB:.1f} GiB are free"
         )
 
 
 def _file(setting: Setting) -> str:
-    """The name of a record of `setting`, before any number."""
+    """The file name of the first record of `setting`; further ones get a number."""
     parts = [setting.model, setting.strategy, setting.optimizer, setting.precision]
     parts += [f"{setting.batch_size}x{setting.seq_len}", setting.hash]
     return f"{file_stem(*parts)}.json"
 
 
 def _run(setting: Setting) -> dict[str, Any]:
-    """The measured fields of the record; what the process of its own does."""
+    """The measured fields of the record. Runs in the child process."""
     import torch
 
     from benchmark.measure.training import host_rss_peak
@@ -146,8 +146,8 @@ def _run(setting: Setting) -> dict[str, Any]:
         for _ in range(sweep):
             training.step()
         for _ in range(sweep):
-            seen = _cuda_step(training) if cuda else _cpu_step(training)
-            phases = {name: max(size, seen[name]) for name, size in phases.items()}
+            peaks = _cuda_step(training) if cuda else _cpu_step(training)
+            phases = {name: max(size, peaks[name]) for name, size in phases.items()}
     except torch.OutOfMemoryError:
         status, phases = "oom", {}
     return {

@@ -1,4 +1,4 @@
-"""Setting: what a step's peak memory depends on, checked, with a hash that names it."""
+"""Setting: everything that the peak memory of a training step depends on, validated and hashed."""
 
 import dataclasses
 import hashlib
@@ -17,18 +17,18 @@ PRECISIONS = ("fp32", "bf16", "fp16", "mixed", "mixed_hi")
 device. mixed: bf16 weights, all fp32 masters on the device (the paper's Mixed)."""
 ATTENTION = ("eager", "sdpa")
 LR = 1e-5
-"""No peak depends on it."""
+"""Any learning rate: no peak depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One training step. Raises UserError for a name or number that cannot be.
+    """One training step. Raises UserError for an unknown name or an impossible number.
 
     model: a name of benchmark.models.shapes, a local folder or a Hub id (its config.json alone is read).
-    options: the strategy's own, such as group_size; optimizer_options: as in RunSpec. attention: None is what
-    transformers chooses.
-    checkpointing: every block recomputes, as `gradient_checkpointing_enable()` makes it. head: a key of
-    benchmark.models.registry.HEADS in place of the architecture that the config names, with `labels` classes.
+    options: the strategy's own, such as group_size. optimizer_options: as in RunSpec. attention: None for the
+    default of transformers. checkpointing: every block recomputes its activations, as after
+    `gradient_checkpointing_enable()`. head: a key of benchmark.models.registry.HEADS, with `labels` classes;
+    None for the architecture that the config names.
     """
 
     model: str
@@ -61,22 +61,22 @@ class Setting:
 
     @property
     def kind(self) -> type[TuningStrategy]:
-        """The class of its strategy."""
+        """The class of the strategy."""
         return strategy_class(self.strategy)
 
     @property
     def group_size(self) -> int | None:
-        """m of a method whose groups are made of units; None for any other."""
+        """m, the units per group; None for a method without groups of units."""
         size: int | None = getattr(checked_options(self.strategy, self.options), "group_size", None)
         return size
 
     @property
     def idle_masters_on_device(self) -> bool:
-        """Whether the masters of idle groups count as the device's, where the step keeps them on the host."""
+        """Whether masters of idle groups count as device memory although the step keeps them on the host."""
         return self.precision in self.kind.simulated_precisions
 
     def built(self) -> TuningStrategy:
-        """The strategy. Raises UserError for what it does not have."""
+        """The strategy. Raises UserError for options or a precision that it does not have."""
         precision = self.kind.simulated_precisions.get(self.precision, self.precision)
         training = TrainingSettings(
             lr=LR,
@@ -94,7 +94,7 @@ class Setting:
 
     @property
     def hash(self) -> str:
-        """12 hex digits over every field; over optimizer_options, which came later, only if there are any."""
+        """12 hex digits over every field. Empty optimizer_options are left out, as in older records."""
         fields = dataclasses.asdict(self)
         if not self.optimizer_options:
             del fields["optimizer_options"]

@@ -1,11 +1,13 @@
-"""Simulated peak memory: real strategies and the real optimizer, a whole step on tensors without storage.
+"""Simulated peak memory: a whole step of the real strategy and optimizer on fake tensors without storage.
 
-Every group of a sweep counts, in the state it has once the whole sweep has been through it; the worst is the
-answer. Of groups that differ in depth alone only the lowest is run: what stands above it keeps all that it
-keeps for the others, and more; with checkpointing the highest too: frozen blocks keep their inputs then.
-On "cuda" the peak is what torch.cuda.max_memory_allocated would say, save what `kernels` names and where
-scaled_dot_product_attention picks a kernel that keeps other tensors than the CPU's flash attention does; on
-"cpu" it is what LiveBytes counts.
+The answer is the peak of the worst group. Each group is counted when every group of the sweep has its
+optimizer state. Groups that differ only in depth are counted once, at the lowest: the lower the active group,
+the more blocks above it keep activations for the backward pass. With checkpointing the highest is counted
+too, since frozen blocks then keep their inputs.
+
+On "cuda" the peak stands for torch.cuda.max_memory_allocated. `kernels` names what is not simulated; a CUDA
+kernel of scaled_dot_product_attention may also keep other tensors than the CPU's flash attention. On "cpu"
+the peak is what LiveBytes counts.
 """
 
 import contextlib
@@ -44,10 +46,10 @@ KINDS = (
 class Peak:
     """Bytes on the device at the worst moment of a group's step; `total` is their sum.
 
-    activations: what the forward pass keeps for the backward. inputs: the batch and the model's buffers.
-    moment: forward, backward, step, or switch, when one group's state leaves the device and the next one's
-    arrives. standing: parameters, masters, gradients and state as the optimizer begins (the paper's #PGS);
-    host: state and masters that wait in host memory.
+    activations: tensors that the forward pass keeps for the backward pass. inputs: the batch and the model's
+    buffers. moment: forward, backward, step, or switch (the state of one group leaves the device while that
+    of the next arrives). standing: parameters, masters, gradients and state when the optimizer begins its
+    step, the paper's #PGS. host: state and masters in host memory.
     """
 
     parameters: int
@@ -70,34 +72,34 @@ class Peak:
 
     @property
     def kinds(self) -> dict[str, int]:
-        """kind -> bytes, of KINDS."""
+        """Bytes of each of KINDS."""
         return {kind: getattr(self, kind) for kind in KINDS}
 
     @property
     def largest(self) -> str:
-        """The kind that takes most."""
+        """The kind with the most bytes."""
         return max(KINDS, key=lambda kind: self.kinds[kind])
 
 
-_found: dict[tuple[str, str], Peak] = {}
+_peaks: dict[tuple[str, str], Peak] = {}
 
 
 def peak(setting: Setting, *, device: str = "cuda") -> Peak:
-    """The worst group's peak; found once per setting and process.
+    """The peak of the worst group, simulated once per setting and process.
 
-    Raises UserError for a device other than cuda or cpu and for what cannot be trained so.
+    Raises UserError for a device other than cuda or cpu, and for a setting that cannot be trained.
     """
     key = setting.hash, device
-    if key not in _found:
-        _found[key] = max(sweep(setting, device=device), key=lambda found: found.total)
-    return _found[key]
+    if key not in _peaks:
+        _peaks[key] = max(sweep(setting, device=device), key=lambda peak: peak.total)
+    return _peaks[key]
 
 
 def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> list[Peak]:
-    """The peak of each group that may be the worst (`every`: of each group), and of the switch."""
+    """The peaks of the groups that may be the worst (`every`: of all groups), and of the switches."""
     if device not in ("cuda", "cpu"):
         raise UserError(f"device must be cuda or cpu: {device!r}")
-    # a strategy's master weights come from the meta device, and are fake from their first use on
+    # the strategy makes master weights on the meta device; they become fake tensors at their first use
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     training = Training(setting, fake=fake)
     with fake, _AnyNumber(), contextlib.ExitStack() as stack:
@@ -106,7 +108,7 @@ def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> lis
             kernels.use_foreach(training.optimizer)
         try:
             return _Sweep(training, device, every).peaks()
-        except RuntimeError as error:  # an operation that fake tensors have no stand-in for
+        except RuntimeError as error:  # an operation without an implementation for fake tensors
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"model {setting.model}: its step is beyond simulation: {reason}"
@@ -114,7 +116,10 @@ def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> lis
 
 
 class _Sweep:
-    """Follows the optimizer's own schedule until each group to run has been counted with its state."""
+    """Steps through the optimizer's own schedule until each group to count has been counted with its state.
+
+    `counted` are the groups to count, `like` maps every group to the one that is counted for it.
+    """
 
     def __init__(self, training: Training, device: str, every: bool) -> None:
         self.training, self.optimizer, self.device = training, training.optimizer, device
@@ -127,37 +132,45 @@ class _Sweep:
         alike: dict[Any, list[int]] = {}
         for group in groups:
             alike.setdefault(_signature(model, group), []).append(group.index)
-        self.ran = {i: same[0] for same in alike.values() for i in same}
-        self.run = set(self.ran) if every else {same[i] for same in alike.values() for i in (0, -1)}
-        if not every and not training.setting.checkpointing:
-            self.run = set(self.ran.values())
+        self.like = {i: same[0] for same in alike.values() for i in same}
+        if every:
+            self.counted = set(self.like)
+        elif training.setting.checkpointing:
+            self.counted = {same[i] for same in alike.values() for i in (0, -1)}
+        else:
+            self.counted = set(self.like.values())
         self._plan = getattr(self.optimizer, "plan", None)
         self.named = dict(model.named_parameters())
 
     def peaks(self) -> list[Peak]:
-        """First the groups to run step, so that their state exists; then all the others get theirs, as it
-        takes nothing but their gradients; then the groups to run are counted."""
-        moved: dict[int, set[int]] = {}
-        for index in self._until(self.run):
-            if index in self.run and index not in moved:
-                moved[index] = self._real_step(index)
+        """Peaks of the groups to count and of the switches between groups.
+
+        1. The groups to count step once, which makes their state. 2. All other groups get theirs: for that,
+        gradients without a forward and backward pass are enough. 3. The groups to count step again, counted.
+        """
+        with_gradient: dict[int, set[int]] = {}
+        for index in self._until(self.counted):
+            if index in self.counted and index not in with_gradient:
+                with_gradient[index] = self._real_step(index)
             else:
                 self.training.update()
         for index in self._until({group.index for group in self.groups}):
-            self._gradients_alone(index, moved[self.ran[index]])
+            self._gradients_alone(index, with_gradient[self.like[index]])
             self.training.update()
-        found: dict[int, Peak] = {}
+        peaks: dict[int, Peak] = {}
         dwell = self._plan.schedule.dwell if self._plan else 1
-        for index in self._until(self.run, times=min(dwell, 2)):  # idle="drop": no state at first
-            if index in self.run:
-                now = self._counted(index)
-                found[index] = max(now, found.get(index, now), key=lambda peak: peak.total)
+        for index in self._until(
+            self.counted, times=min(dwell, 2)
+        ):  # idle="drop": no state at first
+            if index in self.counted:
+                peak = self._count(index)
+                peaks[index] = max(peak, peaks.get(index, peak), key=lambda peak: peak.total)
             else:
                 self.training.update()
-        return [*found.values(), *self._switches(found)]
+        return [*peaks.values(), *self._switches(peaks)]
 
     def _until(self, wanted: set[int], times: int = 1) -> Iterator[int]:
-        """The active group, step by step, until every wanted one has been seen so many times."""
+        """The index of the active group, step by step, until each of `wanted` was active `times` times."""
         left = Counter(dict.fromkeys(wanted, times))
         while +left:
             index = active_group(self.optimizer)
@@ -165,19 +178,19 @@ class _Sweep:
             yield index
 
     def _real_step(self, index: int) -> set[int]:
-        """A whole step; returns the places in the group of the parameters that got a gradient."""
+        """A whole step. Returns the places in the group of the parameters that got a gradient."""
         self.training.backward(self.training.forward())
         names = self.groups[index].parameters
-        moved = {i for i, name in enumerate(names) if self.named[name].grad is not None}
+        places = {i for i, name in enumerate(names) if self.named[name].grad is not None}
         self.training.update()
-        return moved
+        return places
 
     def _gradients_alone(self, index: int, places: set[int]) -> None:
         for place, name in enumerate(self.groups[index].parameters):
             if place in places:
                 self.named[name].grad = torch.empty_like(self.named[name])
 
-    def _counted(self, index: int) -> Peak:
+    def _count(self, index: int) -> Peak:
         training, model = self.training, self.training.model
         held = self._held()
         timeline = Timeline(
@@ -218,12 +231,12 @@ class _Sweep:
         return self._peak(index, moment, kinds, standing[-1])
 
     def _held(self) -> dict[str, int]:
-        """State and masters on the device now; with precision mixed the idle masters too."""
-        now = state_bytes(self.optimizer)
-        held = {"optimizer_state": now["device"]["optimizer_state"]}
-        held["master"] = now["device"]["master"]
+        """Bytes of state and masters on the device now; with precision mixed also of the idle masters."""
+        state = state_bytes(self.optimizer)
+        held = {"optimizer_state": state["device"]["optimizer_state"]}
+        held["master"] = state["device"]["master"]
         if self.training.setting.idle_masters_on_device:
-            held["master"] += now["host"].get("master", 0)
+            held["master"] += state["host"].get("master", 0)
         return held
 
     def _peak(self, index: int, moment: str, kinds: Mapping[str, int], standing: int) -> Peak:
@@ -240,15 +253,15 @@ class _Sweep:
             units=self.groups[index].units,
         )
 
-    def _switches(self, found: Mapping[int, Peak]) -> Iterator[Peak]:
-        """On a CUDA device the state that leaves is there until the one that arrives is there too."""
+    def _switches(self, peaks: Mapping[int, Peak]) -> Iterator[Peak]:
+        """Peaks between groups: on a CUDA device the old group's state leaves after the new one's came."""
         host = sum(state_bytes(self.optimizer)["host"].values())
         if self.device == "cpu" or self._plan is None or not host:
             return
         schedule = self._plan.schedule
-        turns = [self.ran[schedule.group_at(step)] for step in range(schedule.sweep_steps + 1)]
+        turns = [self.like[schedule.group_at(step)] for step in range(schedule.sweep_steps + 1)]
         for old, new in {pair for pair in pairwise(turns) if len(self.groups) > 1}:
-            a, b = found[old], found[new]
+            a, b = peaks[old], peaks[new]
             masters = (
                 a.master if self.training.setting.idle_masters_on_device else a.master + b.master
             )
@@ -262,7 +275,7 @@ class _Sweep:
 
 
 class _AnyNumber(TorchDispatchMode):
-    """Where code reads a number out of a tensor that has none (Adafactor's norms), it reads 1."""
+    """Answers 1 where code reads a number from a fake tensor, which has none (Adafactor's norms)."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -276,7 +289,7 @@ class _AnyNumber(TorchDispatchMode):
 
 
 def _signature(model: nn.Module, group: Group) -> Any:
-    """What a group's step allocates, but for its depth: parameters' shapes and modules' settings."""
+    """Equal for groups that differ only in depth: shapes of the parameters and settings of the modules."""
     modules = dict(model.named_modules())
     named = dict(model.named_parameters())
     shapes = tuple((tuple(named[n].shape), named[n].dtype) for n in group.parameters)

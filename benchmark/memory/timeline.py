@@ -1,7 +1,7 @@
-"""Timeline: LiveBytes with what each storage is for: every allocation and release of a step, in order.
+"""Timeline: every allocation and release of a step in order, with the kind of each storage.
 
-What a storage turns out to be (a gradient, an activation kept for the backward pass) it has been from its
-first byte on, so the split at any moment is read afterwards, from the whole step.
+The kind of a storage (a gradient, an activation kept for the backward pass) is often known only later in the
+step. So the bytes by kind at any moment are computed after the step.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,8 +19,9 @@ class _Block:
 
 
 class Timeline(LiveBytes):
-    """`resident`: kind -> tensors alive from the start; `base`: kind -> bytes as they are, for which the
-    tensors `counted_elsewhere` stand. `granularity`: an allocator's smallest unit, in bytes."""
+    """`resident`: the tensors alive from the start, by kind. `base`: bytes by kind that are counted as they
+    are; the tensors `counted_elsewhere` are part of them. `granularity`: an allocator's smallest unit, in
+    bytes."""
 
     def __init__(
         self,
@@ -42,23 +43,23 @@ class Timeline(LiveBytes):
                 self.mark(tensor, kind)
 
     def phase(self, name: str) -> None:
-        """What follows belongs to this phase."""
+        """Begin the phase `name`."""
         self._phases.append((len(self._events), name))
 
     def mark(self, tensor: torch.Tensor, kind: str) -> None:
-        """Say what the tensor's storage is for, if nothing has been said before."""
+        """Set the kind of the tensor's storage if it has none yet."""
         block = self._blocks.get(tensor.untyped_storage()._cdata)
         if block is not None and block.kind == "temporaries":
             block.kind = kind
 
     def mark_alive(self, kind: str) -> None:
-        """Say it of everything alive of which nothing has been said."""
+        """Set the kind of every live storage that has none yet."""
         for block in self._blocks.values():
             if block.kind == "temporaries":
                 block.kind = kind
 
     def worst(self) -> tuple[str, dict[str, int]]:
-        """(phase, kind -> bytes) at the moment when most is alive, the first of several."""
+        """The phase and the bytes by kind at the peak; of equal peaks the first."""
         total = most = sum(self._base.values())
         at = 0
         for index, (block, sign) in enumerate(self._events, start=1):
@@ -69,7 +70,7 @@ class Timeline(LiveBytes):
         return (phase or [""])[-1], self.split(at)
 
     def split(self, events: int | None = None) -> dict[str, int]:
-        """kind -> bytes after so many events (default: all so far)."""
+        """Bytes by kind after the first `events` allocations and releases (default: all so far)."""
         bytes_of = dict(self._base)
         for block, sign in self._events[:events]:
             bytes_of[block.kind] = bytes_of.get(block.kind, 0) + sign * block.size

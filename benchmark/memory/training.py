@@ -1,6 +1,6 @@
-"""Training: the step whose memory is asked for, of the suite's own strategies; simulated or real.
+"""Training: the training step whose memory is simulated or measured, with the suite's own strategies.
 
-Runs on whatever tensors the surrounding mode makes: real ones, or fake ones without storage.
+It runs on real tensors, or on fake ones without storage under a FakeTensorMode.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from benchmark.strategies.base import TuningStrategy
 class Training:
     """A model with random weights, its strategy's optimizer, and one batch of full length.
 
-    One token of the batch is padding, so that the attention mask is made, as for any padded batch; there is
-    no key-value cache. Raises UserError for what the model, the strategy or the length cannot do.
+    One token of the batch is padding, so that the model builds an attention mask as for any padded batch.
+    There is no key-value cache. Raises UserError for a model, strategy or length that cannot be trained.
     """
 
     def __init__(
         self, setting: Setting, device: str = "cpu", *, fake: FakeTensorMode | None = None
     ) -> None:
-        """fake: the mode whose tensors stand for real ones; nothing is allocated then."""
+        """`fake`: a mode under which no tensor is allocated."""
         self.setting, self.device = setting, torch.device(device)
         with torch.device("meta" if fake else "cpu"):
             strategy = self._prepare()
@@ -58,9 +58,9 @@ class Training:
         return strategy
 
     def _load(self, strategy: TuningStrategy) -> None:
-        """Move the model, which was prepared on the host as in a run, and build its optimizer."""
+        """Move the model to the device and build its optimizer, as a run does."""
         with LoadPeak(self.model, self.device) as peak:
-            if self.device.type != "cpu":  # fake tensors are never moved
+            if self.device.type != "cpu":  # fake tensors stay on the cpu
                 self.model.to(self.device)
             self.optimizer, _ = strategy.optimizer(self.model, 10**6)
             peak.built(self.optimizer)
@@ -91,20 +91,22 @@ class Training:
         self._scaler.scale(loss).backward()
 
     def update(self) -> None:
-        """The optimizer's step; no gradient is left after it."""
+        """The optimizer's step, after which all gradients are freed."""
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad()
 
     def step(self) -> None:
-        """All three."""
+        """Forward, backward and update."""
         self.backward(self.forward())
         self.update()
 
 
 def build(setting: Setting) -> Any:
-    """The model with random weights on torch's default device. Raises UserError for a config that names no
-    architecture with one of HEADS, or without the attention asked for."""
+    """The model with random weights on torch's default device.
+
+    Raises UserError if the config names an architecture without one of HEADS or without the given attention.
+    """
     transformers.logging.set_verbosity_error()
     kind, config = _class_and_config(setting)
     if head(kind, config) is None:
@@ -122,7 +124,7 @@ def build(setting: Setting) -> Any:
 
 
 def head(kind: type, config: Any) -> str | None:
-    """The key of HEADS whose model for `config` is the class `kind`; None where there is none."""
+    """The key of HEADS whose model for `config` is the class `kind`; None if there is none."""
     for name, auto in HEADS.items():
         models = getattr(transformers, auto)._model_mapping
         if type(config) in models and models[type(config)] is kind:
@@ -137,9 +139,9 @@ def _class_and_config(setting: Setting) -> tuple[Any, Any]:
     if setting.model in shapes.SHAPES:
         config = shapes.config(setting.model)[1]
     else:
-        found = source(setting.model, None)
+        location = source(setting.model, None).location
         try:
-            config = transformers.AutoConfig.from_pretrained(found.location)
+            config = transformers.AutoConfig.from_pretrained(location)
         except (OSError, ValueError) as error:
             raise UserError(f"model {setting.model}: {str(error).splitlines()[0]}") from None
     mapping = getattr(transformers, HEADS[setting.head])._model_mapping
@@ -152,28 +154,28 @@ def _class_and_config(setting: Setting) -> tuple[Any, Any]:
 
 
 def longest(model: nn.Module) -> int | None:
-    """The longest input that the model's positions allow; None without such a limit."""
+    """The longest input in tokens that the model's positions allow; None without a limit."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and "position" in name and module.padding_idx:
-            return module.num_embeddings - module.padding_idx - 1  # RoBERTa counts from there
+            return module.num_embeddings - module.padding_idx - 1  # RoBERTa's first position
     limit: int | None = getattr(model.config, "max_position_embeddings", None)
     return limit
 
 
 def _fill(model: nn.Module) -> None:
-    """Put an empty CPU tensor in the place of each of the model's meta tensors; tied ones stay tied."""
-    made: dict[torch.Tensor, torch.Tensor] = {}
+    """Replace each of the model's meta tensors by an empty CPU tensor; tied ones stay tied."""
+    replaced: dict[torch.Tensor, torch.Tensor] = {}
     for module in model.modules():
         kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
         for tensors in kinds:
             for name, tensor in tensors.items():
-                if tensor is not None and tensor not in made:
+                if tensor is not None and tensor not in replaced:
                     empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
                     if isinstance(tensor, nn.Parameter):
                         empty = nn.Parameter(empty, tensor.requires_grad)
-                    made[tensor] = empty
+                    replaced[tensor] = empty
                 if tensor is not None:
-                    tensors[name] = made[tensor]
+                    tensors[name] = replaced[tensor]
 
 
 def _check_length(model: nn.Module, setting: Setting) -> None:

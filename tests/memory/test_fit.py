@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from memory_cases import folder, setting
 
 from benchmark.errors import UserError
-from benchmark.memory import simulate
+from benchmark.memory import fit, simulate
 from benchmark.memory.fit import Largest, largest
 from benchmark.sizes import parse_bytes
 
@@ -59,7 +59,7 @@ def test_takes_few_simulations_of_an_affine_peak():
 def test_what_is_found_fits_and_its_successor_does_not(field):
     case = setting("llama", batch_size=2, seq_len=16)
     budget = int(1.2 * simulate.peak(case).total)
-    found = budget.what_fits(case, budget)[field]
+    found = fit.what_fits(case, budget)[field]
     assert isinstance(found, Largest) and found.value
 
     def total(value):
