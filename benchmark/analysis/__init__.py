@@ -1,4 +1,4 @@
-"""What records say together: means over seeds, tests of differences, learning curves.
+"""Statistics over records: means over seeds, tests of differences, learning curves.
 
-Arithmetic: no files but predictions, no torch.
+Reads no files but predictions; imports no torch.
 """

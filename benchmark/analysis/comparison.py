@@ -1,26 +1,28 @@
-"""What scores say and what they do not: the arithmetic of comparing strategies. No files, no torch.
+"""Tests whether strategies differ in score. Reads no files and imports no torch.
 
-Two strategies are compared by paired scores: of the same seeds (data order, new weights), and on each seed of
-the same evaluation examples. So a difference is a table D (seeds, examples), and its mean has two sources of
-noise. Both are judged at once: the population is that of runs with other seeds, scored on other examples of
-the same kind.
+Scores of two strategies are paired: by seed (order of data, new weights), and for each seed by evaluation
+example. So their difference is a table D (seeds, examples), and its mean has two sources of noise. The tests
+generalise to both: to runs with other seeds, scored on other examples of the same kind.
 
-D is read as an analysis of variance with random seeds and examples, crossed (as in studies of several readers
-and cases: Obuchowski and Rockette 1995, Hillis 2007). The variance of its mean is
+D is analysed as a variance components model with crossed random effects of seeds and examples, as in
+multi-reader multi-case studies (Obuchowski and Rockette 1995, Hillis 2007). The variance of its mean is
 
-    max(own, table, least) / seeds + of_examples
+    max(own, pooled, least) / seeds + of_examples
 
-`own`: the variance of the seeds' means. With 3 to 5 seeds it has 2 to 4 degrees of freedom, too few to rely
-on, so it counts only where it is larger than that of the `table`: the mean of `own` over all its pairs, which
-is the interaction of strategy and seed. `least`: what examples alone make seeds differ by. `of_examples`:
-what all seeds share, as some examples are easier for one strategy. The test is Student's t, with
-Satterthwaite's degrees of freedom.
+- `own`: the variance of the means of the seeds. With 3 to 5 seeds it has only 2 to 4 degrees of freedom, so
+  it is used only where it is larger than `pooled`.
+- `pooled`: the mean of `own` over all pairs of the same task and model, which estimates the interaction of
+  strategy and seed.
+- `least`: the variance of the means of the seeds that the noise of examples alone explains.
+- `of_examples`: the variance that all seeds share, because some examples are easier for one strategy.
 
-Limits, from simulated tables (tests/test_comparison.py). Where seeds spread alike for all strategies, up to
-6 % of tables of equal strategies show a difference, and 94 to 99 % of the intervals hold 0. Where they spread
-five times as wide for one, as where it collapses on some seeds, it is up to 8 % of tables with 3 or 5 seeds
-and 10 % with 2. Examples count as independent, where several of SQuAD or MultiRC share a text. One seed says
-nothing about others: it has an interval of its examples alone, and no test.
+The test is Student's t with Satterthwaite's degrees of freedom.
+
+Limits, measured on simulated scores (tests/analysis/test_comparison.py). Where all strategies have the same
+variance over seeds, at most 6 % of tasks with equal strategies show a difference, and 94 to 99 % of the
+intervals contain 0. Where the standard deviation over seeds is five times as large for one strategy, at most
+8 % do with 3 or 5 seeds, and 10 % with 2. Examples are taken as independent, although several examples of
+SQuAD or MultiRC share a text. A single seed gives an interval over examples only, and no test.
 """
 
 import itertools
@@ -38,16 +40,16 @@ _RESAMPLES = 2000
 
 Key = TypeVar("Key", bound=Hashable)
 BySeed = Mapping[int, np.ndarray]
-"""seed -> the score of each example (examples,), in one order for all seeds and strategies."""
+"""seed -> the score of each example, of shape (examples,), in the same order for all seeds and strategies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A mean difference, in the score's own unit, and its 95 % interval over seeds and examples.
+    """A mean difference in the unit of the score, and its 95 % confidence interval (`low`, `high`).
 
-    `p` is two-sided, `adjusted` is after Holm over the `tests` of its table; both are None of one seed.
-    `of_seeds`: the variance of one seed's mean, with its degrees of freedom; `of_examples`: the part of the
-    variance of the mean that further seeds leave as it is.
+    `p` is two-sided. `adjusted` is p after Holm's correction for the number of `tests` made together. Both
+    are None for a single seed. `of_seeds` is the variance of one seed's mean, with `degrees` of freedom.
+    `of_examples` is the part of the variance of the mean that more seeds do not reduce.
     """
 
     mean: float
@@ -64,13 +66,14 @@ class Difference:
 
     @property
     def separable(self) -> bool:
+        """Whether the difference is significant: `adjusted` is below LEVEL."""
         return self.adjusted is not None and self.adjusted < LEVEL
 
     def seeds_to_separate(self) -> float:
-        """How many seeds would show a true difference of this size in 4 of 5 tables like this one.
+        """Number of seeds with which a true difference of this size would be found with a power of 0.8.
 
-        At the level of Holm's first step. math.inf where more than MOST_SEEDS are needed; NaN of one seed,
-        whose spread is not known.
+        Uses the level of Holm's first step, LEVEL / tests. math.inf where more than MOST_SEEDS are needed;
+        NaN for a single seed, whose variance is not known.
         """
         from statsmodels.stats.power import ttest_power
 
@@ -87,17 +90,22 @@ class Difference:
 
     @property
     def examples_suffice(self) -> bool:
-        """Whether any number of seeds would show it on this many examples."""
+        """Whether enough seeds would show the difference on these examples; False if even infinitely many
+        would not."""
         from scipy import stats
 
-        wanted = stats.norm.isf(LEVEL / max(self.tests, 1) / 2) + stats.norm.isf(1 - POWER)
-        return bool(abs(self.mean) > wanted * math.sqrt(self.of_examples))
+        needed = stats.norm.isf(LEVEL / max(self.tests, 1) / 2) + stats.norm.isf(1 - POWER)
+        return bool(abs(self.mean) > needed * math.sqrt(self.of_examples))
 
 
 def pairs(
     strategies: Mapping[str, BySeed], higher_is_better: bool = True
 ) -> dict[tuple[str, str], Difference]:
-    """Every two strategies with a seed in common, over those seeds: the better one less the other."""
+    """The difference of every two strategies with common seeds, over these seeds.
+
+    Keys are (better, other), by the mean over common seeds. A value is the better strategy's score minus the
+    other's, so it is negative where lower is better.
+    """
     tables = {}
     for one, other in itertools.combinations(strategies, 2):
         common = sorted(set(strategies[one]) & set(strategies[other]))
@@ -109,12 +117,15 @@ def pairs(
                 tables[other, one] = -table
     runs = sum(map(len, strategies.values()))
     seeds = {seed for scores in strategies.values() for seed in scores}
-    # of the interaction: (strategies - 1) (seeds - 1) where all strategies have the same seeds
+    # degrees of freedom of the interaction: (strategies - 1) (seeds - 1) where all have the same seeds
     return _tested(tables, max(runs - len(strategies) - len(seeds) + 1, 1))
 
 
 def against(strategies: Mapping[str, BySeed], constant: np.ndarray) -> dict[str, Difference]:
-    """Every strategy less a score per example that no seed changes, such as the majority class has."""
+    """The difference of every strategy and a constant predictor, such as the majority class.
+
+    `constant` has the constant predictor's score of each example (examples,), equal for all seeds.
+    """
     tables = {
         name: np.stack([scores[seed] - constant for seed in sorted(scores)])
         for name, scores in strategies.items()
@@ -124,21 +135,24 @@ def against(strategies: Mapping[str, BySeed], constant: np.ndarray) -> dict[str,
 
 def with_the_best(
     means: Mapping[str, float],
-    found: Mapping[tuple[str, str], Difference],
+    differences: Mapping[tuple[str, str], Difference],
     higher_is_better: bool = True,
 ) -> list[str]:
-    """The strategy of the best mean, and after it, best first, all that no test separates from it."""
+    """The strategy with the best mean, then, best first, those that do not differ significantly from it.
+
+    `means` is by name of the strategy; `differences` are those of `pairs`.
+    """
     ranked = sorted(means, key=lambda name: means[name], reverse=higher_is_better)
-    worse = {other for (one, other), d in found.items() if one == ranked[0] and d.separable}
+    worse = {other for (one, other), d in differences.items() if one == ranked[0] and d.separable}
     return [name for name in ranked if name not in worse]
 
 
 def by_seed(one: BySeed, other: BySeed) -> list[float]:
-    """For each common seed the p of its two models being equally good: new examples, but no other seeds.
+    """For each common seed, the two-sided p that its two models are equally good on other examples.
 
-    McNemar's exact test where scores are 0 or 1, else a paired bootstrap over examples (of a corpus score,
-    over its jackknife values). They stay apart: all seeds have the same examples, so one test of all answers
-    would count each example several times.
+    These tests say nothing about other seeds. McNemar's exact test is used where all differences are -1, 0 or
+    1, else a paired bootstrap over examples (for a corpus score, over its jackknife values). Seeds are not
+    pooled: all have the same examples, so a pooled test would count each example several times.
     """
     return [_models(one[seed] - other[seed]) for seed in sorted(set(one) & set(other))]
 
@@ -153,7 +167,7 @@ def right_or_wrong(strategies: Mapping[str, BySeed]) -> bool:
 
 
 def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Difference]:
-    """The test of each table (seeds, examples); `degrees` are those of the variance that they share."""
+    """The test of each table (seeds, examples). `degrees` are those of freedom of the pooled variance."""
     from scipy import stats
     from statsmodels.stats.multitest import multipletests
 
@@ -163,8 +177,8 @@ def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Differe
     own, least, of_examples = np.array([_variances(table) for table in tables.values()]).T
     means = np.array([table.mean() for table in tables.values()])
     several = seeds > 1
-    shared = own[several].mean() if several.any() else 0.0
-    of_seeds = np.where(several, np.maximum(np.maximum(own, shared), least), 0.0)
+    pooled = own[several].mean() if several.any() else 0.0
+    of_seeds = np.where(several, np.maximum(np.maximum(own, pooled), least), 0.0)
     errors, freedom = _errors(of_seeds / seeds, degrees, of_examples, examples)
     half = stats.t.isf(LEVEL / 2, freedom) * errors
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -192,10 +206,10 @@ def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Differe
 
 
 def _variances(table: np.ndarray) -> tuple[float, float, float]:
-    """`own`, `least` and `of_examples` of the module's first lines, of a table (seeds, examples)."""
+    """`own`, `least` and `of_examples` (see the module's docstring) of a table (seeds, examples)."""
     seeds, examples = table.shape
     if examples < 2:
-        raise ValueError("one example has no spread")
+        raise ValueError("at least two examples are needed")
     if seeds == 1:
         return 0.0, 0.0, float(table.var(ddof=1)) / examples
     of_seed, of_example = table.mean(axis=1), table.mean(axis=0)
@@ -208,7 +222,8 @@ def _variances(table: np.ndarray) -> tuple[float, float, float]:
 def _errors(
     of_seeds: np.ndarray, degrees: np.ndarray | int, of_examples: np.ndarray | float, examples: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Standard errors of means from their two parts, and their degrees of freedom (Satterthwaite)."""
+    """Standard errors of means from the variances due to seeds and examples, and degrees of freedom
+    (Satterthwaite)."""
     total = of_seeds + of_examples
     spread = of_examples**2 / (examples - 1) + of_seeds**2 / degrees
     freedom = np.divide(total**2, spread, out=np.ones_like(total), where=spread > 0)
@@ -216,14 +231,14 @@ def _errors(
 
 
 def _models(difference: np.ndarray) -> float:
-    """Two-sided p of the mean of the examples' differences (examples,) being zero."""
+    """Two-sided p that the mean of `difference` (examples,) is zero."""
     from scipy import stats
     from statsmodels.stats.contingency_tables import mcnemar
 
     wins, losses = int((difference == 1).sum()), int((difference == -1).sum())
     if wins + losses == np.count_nonzero(difference):
         return float(mcnemar([[0, wins], [losses, 0]], exact=True).pvalue)
-    drawn = stats.bootstrap(
+    means = stats.bootstrap(
         (difference,),
         np.mean,
         n_resamples=_RESAMPLES,
@@ -231,5 +246,5 @@ def _models(difference: np.ndarray) -> float:
         method="percentile",
         rng=0,
     ).bootstrap_distribution
-    below, above = (drawn <= 0).sum(), (drawn >= 0).sum()
+    below, above = (means <= 0).sum(), (means >= 0).sum()
     return min(1.0, 2 * (int(min(below, above)) + 1) / (_RESAMPLES + 1))

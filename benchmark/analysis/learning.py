@@ -1,9 +1,9 @@
-"""Learning curves: what strategies reach for the same examples, compute or updates, and how soon.
+"""Learning curves: scores of strategies at equal examples, compute or updates, and how soon they reach one.
 
-Owns the arithmetic on the looks that records hold (`RunRecord.evaluations`). Between two looks a value is
-interpolated linearly; before the first and after the last there is none: nothing is extrapolated. A look in
-the middle of a run is not a shorter run: its learning rate has not come down yet. No files, no torch, no
-matplotlib.
+The data are the evaluations during training that records hold (`RunRecord.evaluations`). Between two
+evaluations a value is interpolated linearly; nothing is extrapolated. An evaluation in the middle of a run
+does not show what a shorter run would reach, because the learning rate has not decayed yet. This file reads
+no files and imports no torch and no matplotlib.
 """
 
 import math
@@ -19,30 +19,31 @@ from benchmark.analysis.summary import Cell
 from benchmark.records.record import Evaluation, RunRecord
 
 Axis = Literal["step", "examples", "updates", "flops"]
-"""What training spends: optimizer steps, examples, updates of each parameter, counted operations."""
+"""A cost of training: optimizer steps, examples, updates of each parameter, floating-point operations."""
 Measure = Literal["score", "dev_loss"]
 UNEVEN = 0.1
-"""From here on the groups of a run are said to have seen different amounts of tokens."""
+"""`unevenness` above which a report lists a run: its groups trained on unequal numbers of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One seed of a strategy, with its looks by ascending step. `groups` is 1 where all that trains is
-    updated at each step."""
+    """One seed of a strategy, with its evaluations by ascending step. `groups` is 1 where every step updates
+    all trainable parameters."""
 
     seed: int
     groups: int
-    looks: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...]
 
-    def spent(self, axis: Axis) -> list[float]:
-        """By each look. Updates per parameter: steps / groups, since one step of a sweep updates it."""
+    def costs(self, axis: Axis) -> list[float]:
+        """The cost up to each evaluation. Updates per parameter are steps / groups, because a step updates
+        one group."""
         if axis == "updates":
-            return [look.step / self.groups for look in self.looks]
-        return [float(getattr(look, axis)) for look in self.looks]
+            return [at.step / self.groups for at in self.evaluations]
+        return [float(getattr(at, axis)) for at in self.evaluations]
 
-    def seen(self, measure: Measure) -> list[float]:
-        """At each look. Raises TypeError where a look has no such value (see `Comparison.measure`)."""
-        return [float(getattr(look, measure)) for look in self.looks]
+    def values(self, measure: Measure) -> list[float]:
+        """The value at each evaluation. Raises TypeError where one is None (see `Comparison.measure`)."""
+        return [float(getattr(at, measure)) for at in self.evaluations]
 
 
 Runs = Mapping[str, Sequence[Run]]
@@ -51,7 +52,7 @@ Runs = Mapping[str, Sequence[Run]]
 
 @dataclass(frozen=True)
 class Mean:
-    """Over `n` seeds; `std` has ddof=1, None for one seed."""
+    """A mean over `n` seeds. `std` is the standard deviation with ddof=1, None for one seed."""
 
     mean: float
     std: float | None
@@ -60,11 +61,11 @@ class Mean:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The strategies of one task and model of which every seed has its looks.
+    """The strategies of a task and model whose every seed has evaluations.
 
-    `measure`: the score, or the held-out loss where a task generates text, which is not scored along a run.
-    `reference`: the label of FPFT, the first whose strategy is `full`; None where no such one is here.
-    `unfinished`: label -> (seeds with looks, seeds) of the strategies that are left out.
+    `measure` is the score, or the held-out loss where evaluations have no score (tasks that generate text).
+    `reference` is the label of FPFT: the first label with strategy `full`, None where there is none.
+    `unfinished` maps the label of each strategy left out to (seeds with evaluations, seeds).
     """
 
     task: str
@@ -78,8 +79,10 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """What strategies have reached when each has spent `amount` of an axis (None where no amount lies within
-    the looks of any). `short`: what a strategy spends in all, where that is less."""
+    """Mean values of strategies, all at the same cost `amount`; None where no cost is common to them.
+
+    `short` has the total cost of each strategy that ends before `amount`, by label.
+    """
 
     amount: float | None
     means: Mapping[str, Mean]
@@ -88,9 +91,11 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How soon the seeds of a strategy came to a score. `reached` of `seeds` did; the means are of all
-    seeds, None unless every one did. `at_first`: one was there at its first look, so the means are upper
-    bounds."""
+    """The cost at which a strategy first reaches a score.
+
+    `reached` of its `seeds` reach it. `steps` and `flops` are means over seeds, None unless every seed
+    reaches it. `at_first`: some seed has reached it at its first evaluation, so the means are upper bounds.
+    """
 
     reached: int
     seeds: int
@@ -100,38 +105,44 @@ class Reach:
 
 
 def comparisons(cells: Iterable[Cell], records: Iterable[RunRecord]) -> list[Comparison]:
-    """One for each task and model that has runs with at least two looks, in the order of `cells`."""
+    """One for each task and model with a strategy all of whose seeds have at least two evaluations.
+
+    The order is that of `cells`.
+    """
     by_id = {record.run_id: record for record in records if record.status == "success"}
-    found: dict[tuple[str, str], list[tuple[Cell, list[RunRecord]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[Cell, list[RunRecord]]]] = {}
     for cell in cells:
-        looked = [by_id[i] for i in cell.run_ids if i in by_id and len(by_id[i].evaluations) > 1]
-        if looked:
-            found.setdefault((cell.task, cell.model), []).append((cell, looked))
-    made = (_comparison(task, model, here) for (task, model), here in found.items())
-    return [comparison for comparison in made if comparison is not None]
+        runs = [by_id[i] for i in cell.run_ids if i in by_id and len(by_id[i].evaluations) > 1]
+        if runs:
+            groups.setdefault((cell.task, cell.model), []).append((cell, runs))
+    optional = (_comparison(task, model, group) for (task, model), group in groups.items())
+    return [comparison for comparison in optional if comparison is not None]
 
 
 def _comparison(
-    task: str, model: str, here: Sequence[tuple[Cell, list[RunRecord]]]
+    task: str, model: str, group: Sequence[tuple[Cell, list[RunRecord]]]
 ) -> Comparison | None:
-    whole = {c.label: looked for c, looked in here if len(looked) == len(c.run_ids)}
-    records = [record for looked in whole.values() for record in looked]
-    looks = [look for record in records for look in record.evaluations]
+    """None where no strategy is complete, or evaluations have no value in common."""
+    complete = {c.label: runs for c, runs in group if len(runs) == len(c.run_ids)}
+    records = [record for runs in complete.values() for record in runs]
+    evaluations = [at for record in records for at in record.evaluations]
     measures: tuple[Measure, ...] = ("score", "dev_loss")
-    measure = next((m for m in measures if all(getattr(k, m) is not None for k in looks)), None)
-    if not looks or measure is None:
+    measure = next(
+        (m for m in measures if all(getattr(at, m) is not None for at in evaluations)), None
+    )
+    if not evaluations or measure is None:
         return None
     higher = all(r.scores.higher_is_better for r in records if r.scores)
-    full = (cell.label for cell, _ in here if cell.strategy == "full" and cell.label in whole)
+    full = (cell.label for cell, _ in group if cell.strategy == "full" and cell.label in complete)
     return Comparison(
         task=task,
         model=model,
         measure=measure,
         higher_is_better=measure == "score" and higher,
-        runs={label: tuple(map(_run, looked)) for label, looked in whole.items()},
+        runs={label: tuple(map(_run, runs)) for label, runs in complete.items()},
         reference=next(full, None),
         unfinished={
-            c.label: (len(looked), len(c.run_ids)) for c, looked in here if c.label not in whole
+            c.label: (len(runs), len(c.run_ids)) for c, runs in group if c.label not in complete
         },
     )
 
@@ -140,16 +151,19 @@ def _run(record: RunRecord) -> Run:
     return Run(
         seed=record.spec["seed"],
         groups=record.params.groups if record.params else 1,
-        looks=tuple(record.evaluations),
+        evaluations=tuple(record.evaluations),
     )
 
 
 def level(runs: Runs, axis: Axis, measure: Measure) -> Level:
-    """What strategies reach for the same amount: the smallest total of all that spend as much as every
-    other had spent by its first look."""
+    """The values of strategies at the largest cost within the evaluated range of as many of them as possible.
+
+    That cost is the smallest total cost of a strategy, among those that end no earlier than the last first
+    evaluation of any run. Strategies that end earlier are `short`.
+    """
     everyone = [run for mine in runs.values() for run in mine]
-    first = max(run.spent(axis)[0] for run in everyone)
-    totals = {label: min(run.spent(axis)[-1] for run in mine) for label, mine in runs.items()}
+    first = max(run.costs(axis)[0] for run in everyone)
+    totals = {label: min(run.costs(axis)[-1] for run in mine) for label, mine in runs.items()}
     amount = min((total for total in totals.values() if total >= first), default=None)
     means = {}
     if amount is not None:
@@ -161,14 +175,17 @@ def level(runs: Runs, axis: Axis, measure: Measure) -> Level:
 
 
 def against_reference(of: Comparison, label: str, axis: Axis) -> tuple[float, Mean] | None:
-    """(amount, mean difference): the strategy less the reference of the same seed, when both have spent the
-    smaller total of the two. None where they share no seed or one has too little to be compared."""
+    """The cost at which a strategy and the reference are compared, and the mean difference of their values.
+
+    The difference is that of equal seeds, strategy minus reference. The cost is the smaller total of the two.
+    None where they have no seed in common, or where one ends before the other's first evaluation.
+    """
     mine, theirs = _paired(of, label)
     if not mine:
         return None
     amount = level({"mine": mine, "theirs": theirs}, axis, of.measure).amount
     both = [*mine, *theirs]
-    if amount is None or min(run.spent(axis)[-1] for run in both) < amount:
+    if amount is None or min(run.costs(axis)[-1] for run in both) < amount:
         return None
     differences = [
         _at(one, axis, of.measure, amount) - _at(other, axis, of.measure, amount)
@@ -178,59 +195,67 @@ def against_reference(of: Comparison, label: str, axis: Axis) -> tuple[float, Me
 
 
 def reach(of: Comparison, label: str, less: float) -> Reach | None:
-    """Until a seed first comes to the final score of the same seed of the reference, worse by `less`. None
-    where they share no seed."""
+    """When the strategy first reaches the reference's final score of the same seed, less a margin.
+
+    The margin `less` makes the goal easier: it is subtracted where higher is better, else added. None where
+    the two have no seed in common.
+    """
     mine, theirs = _paired(of, label)
     if not mine:
         return None
     sign = 1 if of.higher_is_better else -1
     places = []
     for run, reference in zip(mine, theirs, strict=True):
-        goal = sign * reference.seen(of.measure)[-1] - less
-        places.append(_crossing([sign * value for value in run.seen(of.measure)], goal))
+        goal = sign * reference.values(of.measure)[-1] - less
+        places.append(_crossing([sign * value for value in run.values(of.measure)], goal))
     reached = [place for place in places if place is not None]
 
-    def spent(axis: Axis) -> Mean | None:
+    def cost(axis: Axis) -> Mean | None:
         if len(reached) < len(mine):
             return None
-        there = zip(mine, reached, strict=True)
-        return over_seeds([_between(run.spent(axis), place) for run, place in there])
+        pairs = zip(mine, reached, strict=True)
+        return over_seeds([_between(run.costs(axis), place) for run, place in pairs])
 
     return Reach(
         reached=len(reached),
         seeds=len(mine),
-        steps=spent("step"),
-        flops=spent("flops"),
+        steps=cost("step"),
+        flops=cost("flops"),
         at_first=0.0 in reached,
     )
 
 
 def mean_curve(runs: Sequence[Run], axis: Axis, measure: Measure) -> list[tuple[float, Mean]]:
-    """(mean spent, mean seen) over seeds at each step that every one was looked at; empty where a look has
-    no such value."""
-    if any(getattr(look, measure) is None for run in runs for look in run.looks):
+    """(mean cost, mean value) over seeds, at each step at which every seed was evaluated.
+
+    Empty where an evaluation does not have the value.
+    """
+    if any(getattr(at, measure) is None for run in runs for at in run.evaluations):
         return []
     seeds = []
     for run in runs:
-        steps = (look.step for look in run.looks)
-        points = zip(run.spent(axis), run.seen(measure), strict=True)
+        steps = (at.step for at in run.evaluations)
+        points = zip(run.costs(axis), run.values(measure), strict=True)
         seeds.append(dict(zip(steps, points, strict=True)))
-    together = [step for step in seeds[0] if all(step in points for points in seeds)]
+    common = [step for step in seeds[0] if all(step in points for points in seeds)]
     curve = []
-    for step in together:
-        spent, seen = zip(*(points[step] for points in seeds), strict=True)
-        curve.append((statistics.fmean(spent), over_seeds(seen)))
+    for step in common:
+        costs, values = zip(*(points[step] for points in seeds), strict=True)
+        curve.append((statistics.fmean(costs), over_seeds(values)))
     return curve
 
 
 def over_seeds(values: Sequence[float]) -> Mean:
+    """The mean and standard deviation of one value a seed."""
     std = statistics.stdev(values) if len(values) > 1 else None
     return Mean(statistics.fmean(values), std, len(values))
 
 
 def unevenness(record: RunRecord) -> float | None:
-    """(max - min) / mean of the mean tokens that the groups' steps saw; None for one group, or no note of
-    it."""
+    """(max - min) / mean over groups of the mean tokens in a step of the group.
+
+    None for a run with one group, and for a record without token counts.
+    """
     means = record.train.group_tokens if record.train else []
     if len(means) < 2 or not any(means):
         return None
@@ -238,39 +263,44 @@ def unevenness(record: RunRecord) -> float | None:
 
 
 def by_chance(tokens: Sequence[float], groups: Sequence[float]) -> float | None:
-    """p of a one-way analysis of variance over steps: how often steps dealt to groups at random would differ
-    so much. None where there are too few steps of a group to say."""
+    """p of a one-way analysis of variance: how likely the groups' tokens differ this much by chance.
+
+    `tokens` and `groups` have one value a step. None where a group has too few steps for the test.
+    """
     from scipy.stats import f_oneway
 
-    seen: dict[float, list[float]] = {}
+    by_group: dict[float, list[float]] = {}
     for group, count in zip(groups, tokens, strict=True):
-        seen.setdefault(group, []).append(count)
-    if len(seen) < 2:
+        by_group.setdefault(group, []).append(count)
+    if len(by_group) < 2:
         return None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of groups without any spread, whose p says what there is
-        p = float(f_oneway(*seen.values()).pvalue)
+        warnings.simplefilter(
+            "ignore"
+        )  # scipy warns of groups with equal values; p is right for them
+        p = float(f_oneway(*by_group.values()).pvalue)
     return None if math.isnan(p) else p
 
 
 def _paired(of: Comparison, label: str) -> tuple[list[Run], list[Run]]:
-    """The runs of a strategy and of the reference that have the same seed, in the same order."""
+    """The runs of a strategy and those of the reference with the same seeds, in the same order."""
     theirs = {run.seed: run for run in of.runs.get(of.reference or "", ())}
     mine = [run for run in of.runs[label] if run.seed in theirs]
     return mine, [theirs[run.seed] for run in mine]
 
 
 def _at(run: Run, axis: Axis, measure: Measure, amount: float) -> float:
-    return float(numpy.interp(amount, run.spent(axis), run.seen(measure)))
+    """The value at the cost `amount`, interpolated."""
+    return float(numpy.interp(amount, run.costs(axis), run.values(measure)))
 
 
 def _between(values: Sequence[float], place: float) -> float:
-    """At a place in the list that need be no whole number."""
+    """The value at a fractional index, interpolated."""
     return float(numpy.interp(place, range(len(values)), values))
 
 
 def _crossing(values: Sequence[float], goal: float) -> float | None:
-    """The place in the list where it first comes up to `goal`; None where it never does."""
+    """The fractional index at which `values` first reaches `goal`; None where it never does."""
     for index, value in enumerate(values):
         if value >= goal:
             if index == 0:

@@ -1,7 +1,7 @@
-"""From cells and their records to one row per cell.
+"""One row for each cell of a matrix: mean scores and costs over seeds, and the Pareto front of the rows.
 
-Owns the means over seeds and which of them may be shown, the costs and their Pareto front: what the report,
-`hift-bench run` and `status` print. No torch, no mlflow, no files.
+The report, `hift-bench run` and `hift-bench status` show these rows. This file reads no files and imports no
+torch and no mlflow.
 """
 
 import statistics
@@ -16,7 +16,7 @@ from benchmark.records.spec import RunSpec
 from benchmark.sizes import MIB
 
 BUSY = 0.1
-"""Share of the processors that other work may have taken from a training whose step time is shown."""
+"""Largest share of the processors' time that other processes may use in a run whose step time is shown."""
 MEMORY_NAMES = {
     "cuda": "peak GPU memory",
     "counted_cpu_tensors": "peak memory (counted tensor bytes, CPU)",
@@ -24,7 +24,7 @@ MEMORY_NAMES = {
 
 
 class Cell(Protocol):
-    """One entry of a matrix, with one run id per seed."""
+    """A cell of a matrix (task, model and strategy), with one run id for each seed."""
 
     @property
     def task(self) -> str: ...
@@ -43,7 +43,7 @@ class Cell(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """A run without a score: its record's status, or "missing", and the reason in one line."""
+    """A run without a score: the status of its record, or "missing", and the reason in one line."""
 
     run_id: str
     status: str
@@ -52,12 +52,14 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A cell over its seeds. `mean` is None unless every seed succeeded; `std` has ddof=1; `stderr` is the
-    standard error of one seed's score over its examples, the mean over seeds.
+    """A cell, summarised over its seeds.
 
-    The costs are over the `n` seeds that succeeded: bytes are maxima, `step_ms` the median of medians,
-    `fixed_s` and `ratio_mean` means. `step_ms` is None where other work took more than BUSY of the
-    processors in one of them. `lr` is None when seeds differ (see `differences`).
+    `mean` is the mean score, None unless every seed succeeded. `std` is the standard deviation over seeds
+    (ddof=1). `stderr` is the standard error of one seed's score over its examples, averaged over seeds.
+
+    Costs are over the `n` successful seeds: `ratio_peak` and bytes are maxima, `step_ms` is the median of
+    medians, `fixed_s` and `ratio_mean` are means. `step_ms` is None where other processes used more than
+    BUSY of the processors in some run. `lr` is None where seeds differ.
     """
 
     task: str
@@ -89,12 +91,13 @@ class Row:
 
     @property
     def is_twin(self) -> bool:
-        """Generated data or a random model: its score says nothing about the real task."""
+        """Whether the data are generated or the model is random; then the score says nothing about the real
+        task."""
         return "twin" in (self.data_source, self.model_source)
 
 
 def rows(cells: Iterable[Cell], records: Iterable[RunRecord]) -> list[Row]:
-    """One row per cell, in the order of `cells`."""
+    """One row for each cell, in the order of `cells`."""
     by_id = {record.run_id: record for record in records}
     return [_row(cell, by_id) for cell in cells]
 
@@ -106,7 +109,7 @@ BRIEF = (
     *("task", "model", "strategy", "metric", "mean", "std", "majority", "verdict", "lr"),
     *("ratio_peak", "peak_mib", "step_ms", "problems"),
 )
-"""What of a summary a terminal of 100 columns has room for. The report has all of it."""
+"""The columns of a summary that fit a terminal of 100 columns. The report has all of them."""
 
 
 def printable(
@@ -114,10 +117,10 @@ def printable(
     verdicts: Mapping[Key, str],
     majorities: Mapping[Key, float],
 ) -> list[dict[str, Any]]:
-    """The summary as `hift-bench run` and `status` write it to files: numbers unrounded, memory in MiB.
+    """The rows as `hift-bench run` and `status` write them to files: numbers not rounded, memory in MiB.
 
-    `verdicts`: what the tests say of a row (`verdicts.words`). `majorities`: the accuracy of naming the most
-    frequent class every time (`verdicts.majorities`).
+    `verdicts` has the result of the tests in words (`verdicts.words`), `majorities` the accuracy of always
+    predicting the most frequent class (`verdicts.majorities`).
     """
     return [
         {
@@ -152,30 +155,30 @@ def brief(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
-    found = [by_id[run_id] for run_id in cell.run_ids if run_id in by_id]
-    good = [record for record in found if record.status == "success" and record.scores]
+    records = [by_id[run_id] for run_id in cell.run_ids if run_id in by_id]
+    scored = [record for record in records if record.status == "success" and record.scores]
     problems = [_problem(run_id, by_id.get(run_id)) for run_id in cell.run_ids]
-    scores = [record.scores for record in good if record.scores]
-    trains = [record.train for record in good if record.train]
-    params = [record.params for record in good if record.params]
-    memory = [record.memory for record in good if record.memory]
-    inputs = [record.inputs for record in found if record.inputs]
+    scores = [record.scores for record in scored if record.scores]
+    trains = [record.train for record in scored if record.train]
+    params = [record.params for record in scored if record.params]
+    memory = [record.memory for record in scored if record.memory]
+    inputs = [record.inputs for record in records if record.inputs]
     quiet = trains and all(train.others is not None and train.others <= BUSY for train in trains)
     steps = [train.step_ms_median for train in trains if quiet and train.step_ms_median is not None]
-    fixed = [record.times.fixed_s for record in good if record.times.fixed_s is not None]
+    fixed = [record.times.fixed_s for record in scored if record.times.fixed_s is not None]
     mains = [score.main for score in scores]
     errors = [score.stderr for score in scores if score.stderr is not None]
-    whole = len(good) == len(cell.run_ids) > 0
+    complete = len(scored) == len(cell.run_ids) > 0
     return Row(
         task=cell.task,
         model=cell.model,
         strategy=cell.strategy,
         label=cell.label,
         seeds=len(cell.run_ids),
-        n=len(good),
-        mean=statistics.fmean(mains) if whole else None,
-        std=statistics.stdev(mains) if whole and len(mains) > 1 else None,
-        stderr=statistics.fmean(errors) if whole and len(errors) == len(mains) else None,
+        n=len(scored),
+        mean=statistics.fmean(mains) if complete else None,
+        std=statistics.stdev(mains) if complete and len(mains) > 1 else None,
+        stderr=statistics.fmean(errors) if complete and len(errors) == len(mains) else None,
         metric=_only(score.metric for score in scores),
         higher_is_better=all(score.higher_is_better for score in scores),
         ratio_peak=max((p.ratio_peak for p in params), default=None),
@@ -185,7 +188,7 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
         host_state_bytes=max((m.host_state for m in memory), default=None),
         step_ms=statistics.median(steps) if steps else None,
         fixed_s=statistics.fmean(fixed) if fixed else None,
-        lr=_only(record.spec.get("lr") for record in found),
+        lr=_only(record.spec.get("lr") for record in records),
         data_source=_only(i.dataset_source for i in inputs),
         model_source=_only(i.model_source for i in inputs),
         problems=tuple(problem for problem in problems if problem),
@@ -204,18 +207,18 @@ def _problem(run_id: str, record: RunRecord | None) -> Problem | None:
 
 
 def _counted(texts: Iterable[str]) -> str:
-    """Equal texts once, with their number."""
+    """Each distinct text once, after the number of times it occurs."""
     return "; ".join(f"{count} {text}" for text, count in Counter(texts).items())
 
 
 def _only(values: Iterable[Any]) -> Any:
-    """The one distinct value, or None where there is none or more than one."""
+    """The value that all have in common, None where they differ or there is none."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
 
 
 def pareto_front(candidates: Iterable[Row]) -> list[Row]:
-    """Rows no other row beats in peak memory without losing score, from least memory to most."""
+    """The rows that no other row dominates in peak memory and mean score, by ascending memory."""
     known = [r for r in candidates if r.mean is not None and r.peak_bytes is not None]
     sign = 1 if all(r.higher_is_better for r in known) else -1
     front: list[Row] = []

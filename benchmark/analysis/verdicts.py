@@ -1,6 +1,7 @@
-"""Which strategies of a task and model differ: the scores of examples behind a matrix's rows, compared.
+"""Which strategies of a matrix differ, tested by the scores of examples in the predictions files.
 
-Reads each predictions file once, and holds those of one task and model at a time. No torch, no mlflow.
+Reads each predictions file once, and keeps those of one task and model in memory at a time. Imports no torch
+and no mlflow.
 """
 
 import gc
@@ -18,13 +19,17 @@ from benchmark.records import predictions
 from benchmark.records.record import RunRecord
 
 MOST_PAIRS = 66
-"""Pairs of one task and model that a report shows: of twelve strategies. Of more, those with the best."""
+"""Up to this number, a report shows all pairs of a task and model (66 are the pairs of twelve strategies). Of
+more it shows only those with the best strategy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Majority:
-    """The most frequent class of the evaluation examples, said of each: its accuracy, how much more each
-    strategy has, and for each strategy the p of McNemar's test of every seed's model against it."""
+    """The baseline that always predicts the most frequent class of the evaluation examples.
+
+    `accuracy`: its accuracy (0 to 1). `more`: the difference of each strategy's accuracy and the baseline's.
+    `models`: for each strategy, the p of McNemar's test of each seed's model against the baseline.
+    """
 
     accuracy: float
     more: Mapping[str, Difference]
@@ -33,12 +38,13 @@ class Majority:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the tests say of one task and model; strategies go by their labels.
+    """The results of the tests of one task and model. Strategies are named by their labels.
 
-    `pairs`: the difference of every two strategies, the better one first. `models`: of the pairs to show, the
-    p of each seed's two models, by McNemar's test where scores are `right_or_wrong`. `best`: of the
-    strategies with several seeds that of the best mean, and those that no test separates from it; `worse`:
-    the others. `untested`: why a strategy is in neither.
+    `pairs`: the difference of every two strategies, the better one first. `models`: for each pair that a
+    report shows, the p of each seed's two models. `right_or_wrong`: whether all scores are 0 or 1, so that
+    this p is McNemar's. `best`: the strategy with the best mean and those not significantly different from
+    it, among strategies with several seeds; `worse`: the others among them. `untested`: for each strategy in
+    neither, the reason.
     """
 
     task: str
@@ -54,16 +60,17 @@ class Verdict:
 
     @property
     def strong(self) -> set[str]:
-        """What a table sets in bold: the best and all that are not separable from it, where another is."""
+        """The labels that a table shows in bold: `best`, but none where no strategy is worse."""
         return set(self.best) if self.worse else set()
 
 
 def judge(
     cells: Iterable[Cell], rows: Iterable[Row], records: Iterable[RunRecord], folder: Path
 ) -> list[Verdict]:
-    """One verdict per task and model, in the order of `rows`, which are those of `cells`.
+    """One verdict for each task and model, in the order of `rows`.
 
-    `folder` holds the predictions that `records` name. Strategies count that have a score of every seed.
+    `rows` has one row for each of `cells`. `folder` holds the predictions that `records` name. A strategy is
+    compared only if every seed has a score.
     """
     by_id = {record.run_id: record for record in records}
     groups: dict[tuple[str, str], list[tuple[Row, list[RunRecord]]]] = {}
@@ -71,29 +78,32 @@ def judge(
         if row.mean is not None:
             runs = [by_id[run_id] for run_id in cell.run_ids]
             groups.setdefault((row.task, row.model), []).append((row, runs))
-    gc.freeze()  # the records: else each reading, and each Holm in statsmodels, looks through all of them
+    gc.freeze()  # otherwise the many garbage collections below each go through all records
     try:
         return [_verdict(group, folder) for group in groups.values()]
     finally:
         gc.unfreeze()
 
 
-def words(found: Iterable[Verdict]) -> dict[tuple[str, str, str], str]:
-    """What is said of each strategy, by task, model and label; nothing where no other was worse."""
-    said = {}
-    for of in found:
+def words(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], str]:
+    """The verdict on each strategy in words, by task, model and label.
+
+    Strategies of a task and model of which none is worse than the best are left out.
+    """
+    texts = {}
+    for of in verdicts:
         for label in of.strong:
             alone = len(of.strong) == 1
-            said[of.task, of.model, label] = "best" if alone else "not separable from the best"
-        said |= {(of.task, of.model, label): "worse than the best" for label in of.worse}
-    return said
+            texts[of.task, of.model, label] = "best" if alone else "not separable from the best"
+        texts |= {(of.task, of.model, label): "worse than the best" for label in of.worse}
+    return texts
 
 
-def majorities(found: Iterable[Verdict]) -> dict[tuple[str, str, str], float]:
-    """The accuracy of the most frequent class, by task, model and label of what is held against it."""
+def majorities(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], float]:
+    """The accuracy of always predicting the most frequent class, by task, model and label."""
     return {
         (of.task, of.model, label): of.majority.accuracy
-        for of in found
+        for of in verdicts
         if of.majority is not None
         for label in of.majority.models
     }
@@ -113,7 +123,7 @@ def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verd
     pairs = comparison.pairs(strategies, higher)
     for label, scores in strategies.items():
         if len(scores) < 2:
-            untested[label] = "it has one seed, which does not tell how seeds spread"
+            untested[label] = "it has only one seed, so the spread over seeds is unknown"
     means = {r.label: r.mean for r, _ in group if r.mean is not None and r.label not in untested}
     best = comparison.with_the_best(means, pairs, higher) if means else []
     shown = [pair for pair in pairs if len(pairs) <= MOST_PAIRS or set(best[:1]) & set(pair)]
@@ -132,7 +142,7 @@ def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verd
 
 
 class _Examples:
-    """The scores of one task's examples, run by run, which must all be of the same examples and metric."""
+    """Reads the example scores of the runs of one task. All runs must have the same examples and metric."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -140,27 +150,27 @@ class _Examples:
         self._metric: tuple[str, str] | None = None
 
     def scores(self, run: RunRecord) -> np.ndarray:
-        """(examples,). Raises UserError that says why a run's cannot be compared with those before it."""
+        """The scores of a run (examples,). Raises UserError where they do not compare with earlier runs'."""
         assert run.scores is not None
         if run.predictions is None:
             raise UserError(f"{run.run_id}: the record names no predictions")
-        found = predictions.read(self._folder / run.predictions)
+        table = predictions.read(self._folder / run.predictions)
         metric = (run.scores.metric, run.scores.metric_version)
-        if found.scores is None:
+        if table.scores is None:
             hint = "hift-bench rescore --write adds them"
             raise UserError(f"{run.predictions}: no scores of single examples ({hint})")
-        if len(found.scores) < 2:
-            raise UserError(f"{run.predictions}: one example has no spread")
+        if len(table.scores) < 2:
+            raise UserError(f"{run.predictions}: fewer than two examples")
         if self._first is None:
-            self._first, self._metric = found, metric
+            self._first, self._metric = table, metric
         if metric != self._metric:
             raise UserError(f"{run.run_id}: scored by another version of the metric")
-        if found.ids != self._first.ids:
+        if table.ids != self._first.ids:
             raise UserError(f"{run.predictions}: scored on other examples than the first run")
-        return np.array(found.scores)
+        return np.array(table.scores)
 
     def classes(self) -> np.ndarray | None:
-        """The class of each example, where the metric is accuracy over classes."""
+        """The true class of each example; None where the metric is not accuracy over classes."""
         if self._first is None or self._metric is None:
             return None
         of_classes = self._metric[1].startswith("accuracy@")
@@ -171,12 +181,12 @@ def _majority(strategies: Mapping[str, BySeed], classes: np.ndarray | None) -> M
     if classes is None:
         return None
     names, counts = np.unique(classes, return_counts=True)
-    said = (classes == names[counts.argmax()]).astype(float)
+    correct = (classes == names[counts.argmax()]).astype(float)
     return Majority(
-        accuracy=float(said.mean()),
-        more=comparison.against(strategies, said),
+        accuracy=float(correct.mean()),
+        more=comparison.against(strategies, correct),
         models={
-            label: comparison.by_seed(scores, dict.fromkeys(scores, said))
+            label: comparison.by_seed(scores, dict.fromkeys(scores, correct))
             for label, scores in strategies.items()
         },
     )

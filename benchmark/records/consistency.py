@@ -73,9 +73,13 @@ def resolved(record: RunRecord) -> dict[str, Any]:
 
     Without `lr` nothing trained, so the fields that only training uses are left out.
     """
-    defaults = {k: f.default for k, f in RunSpec.model_fields.items() if not f.is_required()}
+    defaults = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in RunSpec.model_fields.items()
+        if not field.is_required()
+    }
     unused = TRAINING if record.spec.get("lr") is None else ()
-    complete = defaults | {"options": {}} | record.spec
+    complete = defaults | record.spec
     return {name: value for name, value in complete.items() if name not in unused}
 
 

@@ -1,4 +1,4 @@
-"""A matrix's report: sections, pictures and pages made of records alone.
+"""The report of a matrix: sections, pictures and pages, made from records only.
 
-Draws what `analysis` finds.
+Shows what `analysis` computes.
 """

@@ -16,13 +16,13 @@ from benchmark.report.tables import Table, model_name, task_name
 CSV = "learning.csv"
 _MEASURES = {"score": "score", "dev_loss": "held-out loss"}
 _AXES: tuple[learning.Axis, ...] = ("examples", "flops", "updates")
-_SURE = 0.05
-"""Chance of calling any run of a report uneven beyond chance, shared among its runs with groups."""
+_LEVEL = 0.05
+"""Level of the tests for uneven tokens, divided by the number of runs with groups in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One task and model. `picture` is a file beside the report."""
+    """The section of a task and model. `picture` is a path relative to the report; `text` describes it."""
 
     title: str
     picture: str
@@ -32,18 +32,18 @@ class Section:
 
 
 def sections(
-    cells: Sequence[Cell], records: Sequence[RunRecord], rows: Sequence[Row], made: Path
+    cells: Sequence[Cell], records: Sequence[RunRecord], rows: Sequence[Row], report: Path
 ) -> list[Section]:
-    """Draw each comparison into made/plots, write made/learning.csv, and say what they show. Nothing is
-    written where no run was looked at."""
+    """The sections, one for each comparison. Draws their pictures into report/plots and writes
+    report/learning.csv. Writes nothing where no run was evaluated during training."""
     colours = plots.styles([row.label for row in rows])
-    found: list[Section] = []
+    written: list[Section] = []
     for of in learning.comparisons(cells, records):
         name = file_stem(f"{of.task}_{of.model}")
-        picture = f"plots/learning_{len(found)}_{name}.png"
+        picture = f"plots/learning_{len(written)}_{name}.png"
         title = f"{task_name(rows, of.task)}, {model_name(rows, of.model)}"
-        plots.learning_curves(made / picture, of.runs, title=title, colours=colours)
-        found.append(
+        plots.learning_curves(report / picture, of.runs, title=title, colours=colours)
+        written.append(
             Section(
                 title=title,
                 picture=picture,
@@ -53,12 +53,12 @@ def sections(
             )
         )
     if any(record.evaluations for record in records):
-        write_csv(made / CSV, records)
-    return found
+        write_csv(report / CSV, records)
+    return written
 
 
 def _equal_table(of: Comparison) -> Table:
-    """Every strategy where each has spent the same."""
+    """Every strategy at equal examples, compute and updates."""
     levels = {axis: learning.level(of.runs, axis, of.measure) for axis in _AXES}
     body = [
         (label, *(_level_text(level, label, axis) for axis, level in levels.items()))
@@ -79,42 +79,42 @@ def _level_text(level: Level, label: str, axis: learning.Axis) -> str:
 
 
 def _reference_tables(of: Comparison) -> list[Table]:
-    """Each strategy and the reference, as far as both got, and how soon the reference's score is reached;
-    none without a reference."""
+    """A table that compares each strategy with the reference at equal cost, and says when it reaches the
+    reference's final score. Empty where there is no reference."""
     if of.reference is None:
         return []
-    less = _point(of)
+    margin = _point(of)
     body = []
     for label in of.runs:
         cells = [_difference_text(of, label, axis) for axis in _AXES]
         if of.measure == "score":
-            cells += _reach_texts(learning.reach(of, label, less))
+            cells += _reach_texts(learning.reach(of, label, margin))
         body.append((label, *cells))
-    final = f"{of.reference}'s final score {'−' if of.higher_is_better else '+'} {less:g}"
+    final = f"{of.reference}'s final score {'−' if of.higher_is_better else '+'} {margin:g}"
     reached = (f"steps to {final}", f"TFLOP to {final}") if of.measure == "score" else ()
     amounts = ("at equal examples", "at equal compute", "at equal updates per parameter")
     title = (
-        f"{_MEASURES[of.measure]} less that of {of.reference} by the same seed, as far as both got"
+        f"{_MEASURES[of.measure]} minus that of {of.reference} with the same seed, at equal cost"
     )
     if reached:
-        title += f"; and how soon {of.reference}'s final score is near"
+        title += f"; and the cost to reach {of.reference}'s final score"
     return [Table(columns=("strategy", *amounts, *reached), rows=tuple(body), title=title)]
 
 
 def _point(of: Comparison) -> float:
-    """One point of a score: 0.01 of a fraction."""
+    """One percentage point in the unit of the score: 0.01 where it is a fraction, else 1."""
     assert of.reference is not None
-    finals = [abs(run.seen(of.measure)[-1]) for run in of.runs[of.reference]]
+    finals = [abs(run.values(of.measure)[-1]) for run in of.runs[of.reference]]
     return 0.01 if max(finals) <= 1 else 1.0
 
 
 def _difference_text(of: Comparison, label: str, axis: learning.Axis) -> str:
     if label == of.reference:
         return ""
-    found = learning.against_reference(of, label, axis)
-    if found is None:
+    compared = learning.against_reference(of, label, axis)
+    if compared is None:
         return "not comparable"
-    amount, mean = found
+    amount, mean = compared
     return f"{_mean_text(mean, sign='+')} at {_amount(amount, axis)}"
 
 
@@ -137,52 +137,52 @@ def _notes(of: Comparison) -> list[str]:
     notes = []
     if of.reference is None:
         notes.append(
-            "No finished strategy here is full fine-tuning (full), so there is no score to be held against."
+            "No complete strategy is full fine-tuning (full), so there is no reference to compare with."
         )
     if of.measure == "dev_loss":
         notes.append(
-            "The looks have no score, so the held-out loss is compared, and no score is there to be reached."
+            "The evaluations during training have no score, so the held-out loss is compared instead."
         )
-    for label, (looked, seeds) in of.unfinished.items():
-        notes.append(f"Left out: {label}, of which {looked} of {seeds} seeds have their looks.")
+    for label, (evaluated, seeds) in of.unfinished.items():
+        notes.append(f"Left out: {label}; {evaluated} of {seeds} seeds have evaluations.")
     return notes
 
 
 def write_csv(path: Path, records: Iterable[RunRecord]) -> None:
-    """Every look of every run. `updates`: of each parameter that trains, steps / groups; `seconds` are of
-    training alone, by the clock of a machine that may have been busy."""
+    """Write every evaluation during training. `updates` (of each trainable parameter) is steps / groups;
+    `seconds` is the wall time of training, without evaluations, on a machine that may have been busy."""
     names = ("run_id", "task", "model", "strategy", "label", "seed", "status", "groups")
-    spent = ("step", "updates", "examples", "tokens", "flops", "seconds")
-    seen = ("score", "dev_loss", "dev_score")
+    costs = ("step", "updates", "examples", "tokens", "flops", "seconds")
+    values = ("score", "dev_loss", "dev_score")
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*names, *spent, *seen])
+        writer.writerow([*names, *costs, *values])
         for record in records:
             groups = record.params.groups if record.params else 1
             own = {"run_id": record.run_id, "status": record.status, "groups": groups}
-            for look in record.evaluations:
-                whole = {**record.spec, **own, **vars(look), "updates": look.step / groups}
-                writer.writerow([whole[name] for name in (*names, *spent, *seen)])
+            for at in record.evaluations:
+                row = {**record.spec, **own, **vars(at), "updates": at.step / groups}
+                writer.writerow([row[name] for name in (*names, *costs, *values)])
 
 
 def uneven_table(records: Sequence[RunRecord], folder: Path) -> tuple[Table, int]:
-    """The runs whose groups saw different tokens, and the number of runs that say what theirs saw.
+    """The runs whose groups trained on unequal numbers of tokens, and the number of runs with groups.
 
-    `folder` holds the curves, read only of the runs in the table.
+    `folder` holds the curves; only those of the runs in the table are read.
     """
-    found = {r.run_id: (r, u) for r in records if (u := learning.unevenness(r)) is not None}
+    with_groups = {r.run_id: (r, u) for r in records if (u := learning.unevenness(r)) is not None}
     body = []
-    for run_id, (record, uneven) in found.items():
+    for run_id, (record, uneven) in with_groups.items():
         if uneven > learning.UNEVEN:
             means = record.train.group_tokens if record.train else []
             span = f"{min(means):.1f} to {max(means):.1f}"
-            verdict = _verdict(record, folder, _SURE / len(found))
+            verdict = _verdict(record, folder, _LEVEL / len(with_groups))
             body.append((run_id, str(len(means)), span, f"{uneven:.0%}", verdict))
-    columns = ("run", "groups", "tokens of a step, by group", "differ by", "why")
-    return Table(columns=columns, rows=tuple(body), names=1), len(found)
+    columns = ("run", "groups", "mean tokens of a step, by group", "(max − min) / mean", "cause")
+    return Table(columns=columns, rows=tuple(body), names=1), len(with_groups)
 
 
-def _verdict(record: RunRecord, folder: Path, least: float) -> str:
+def _verdict(record: RunRecord, folder: Path, level: float) -> str:
     try:
         curve = read_curve(folder / str(record.curve))
         p = learning.by_chance(curve["tokens"], curve["group"])
@@ -190,7 +190,7 @@ def _verdict(record: RunRecord, folder: Path, least: float) -> str:
         return "unknown: its curve cannot be read"
     if p is None:
         return "unknown: too few steps"
-    return f"{'as chance does' if p >= least else 'more than chance explains'} (p = {p:.1g})"
+    return f"{'chance explains it' if p >= level else 'more than chance'} (p = {p:.1g})"
 
 
 def _amount(value: float | None, axis: learning.Axis) -> str:

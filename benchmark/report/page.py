@@ -1,8 +1,8 @@
-"""A matrix's report from its records alone: index.html, report.md, cells.csv, differences.csv,
-learning.csv and their pictures.
+"""Writes the report of a matrix from its records: index.html, report.md, cells.csv, differences.csv,
+learning.csv and pictures.
 
-Equal records give equal bytes, since reports are committed. Everything from a record is escaped, in
-HTML by Jinja2's autoescape and in Markdown by `escape_markdown`.
+Reports are committed, so equal records give equal bytes. All text from records is escaped: in HTML by
+Jinja2's autoescape, in Markdown by `escape_markdown`.
 """
 
 import csv
@@ -46,47 +46,47 @@ def write_report(
     out: Path,
     description: str = "",
 ) -> Path:
-    """Write the report of matrix `name` into `out` and return its index.html.
+    """Write the report of matrix `name` into the folder `out`; returns the path of index.html.
 
-    `folder` holds the curves and predictions that `records` name. Files are made aside and moved over the
-    old ones one by one, index.html last, so a crash leaves a report that can be read.
+    `folder` holds the curves and predictions that `records` name. New files are written to a temporary folder
+    and then replace the old ones one by one, index.html last, so a crash leaves a readable report.
     """
     cells = list(cells)
-    wanted = {run_id for cell in cells for run_id in cell.run_ids}
-    kept = [record for record in records if record.run_id in wanted]
-    rows = summary.rows(cells, kept)
-    found = judge(cells, rows, kept, folder)
+    run_ids = {run_id for cell in cells for run_id in cell.run_ids}
+    records = [record for record in records if record.run_id in run_ids]
+    rows = summary.rows(cells, records)
+    judged = judge(cells, rows, records, folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        made = Path(temporary)
-        pictures, notices = _draw(rows, kept, folder, made)
-        page = _page(name, description, rows, kept, pictures, notices)
-        page["scores"] = tables.score_tables(rows, found)
-        page["verdicts"] = verdicts.sections(found, rows)
+        report = Path(temporary)
+        pictures, notices = _draw(rows, records, folder, report)
+        page = _page(name, description, rows, records, pictures, notices)
+        page["scores"] = tables.score_tables(rows, judged)
+        page["verdicts"] = verdicts.sections(judged, rows)
         page["search"] = search.section(rows, cells, trials)
-        page["learning"] = learning.sections(cells, kept, rows, made)
-        page["texts"] = texts.sections(rows, kept, folder)
-        page["uneven"], page["with_groups"] = learning.uneven_table(kept, folder)
-        tables.write_csv(made / "cells.csv", rows)
-        verdicts.write_csv(made / verdicts.CSV, found)
+        page["learning"] = learning.sections(cells, records, rows, report)
+        page["texts"] = texts.sections(rows, records, folder)
+        page["uneven"], page["with_groups"] = learning.uneven_table(records, folder)
+        tables.write_csv(report / "cells.csv", rows)
+        verdicts.write_csv(report / verdicts.CSV, judged)
         for template in ("report.md", "index.html"):
             jinja = environment(TEMPLATES, html=template.endswith(".html"))
             jinja.tests["strong"] = lambda cell: isinstance(cell, tables.Strong)
             text = jinja.get_template(f"{template}.j2").render(page)
-            (made / template).write_text(text, encoding="utf-8")
-        _move_over(made, out)
+            (report / template).write_text(text, encoding="utf-8")
+        _replace(report, out)
     return out / "index.html"
 
 
 def escape_markdown(value: object) -> str:
-    """`value` as GitHub-flavoured Markdown that shows it literally, also inside a table cell."""
+    """`value` escaped so that GitHub-flavoured Markdown shows it literally, also inside a table cell."""
     text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
 def environment(templates: Path, *, html: bool) -> "Environment":
-    """Jinja's, for the folder `templates`: values are escaped for HTML, or else for Markdown."""
+    """A Jinja environment for the folder `templates` that escapes values for HTML, else for Markdown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
@@ -112,8 +112,8 @@ def _page(
     twin = any(row.is_twin for row in rows)
     if twin:
         notices = [
-            "Scores marked twin are a twin's: generated data or a random-weight model. They show "
-            "that the path works, not how well a method does the real task.",
+            "Scores marked twin come from generated data or a model with random weights. They show that "
+            "the pipeline works, not how well a method performs on the real task.",
             *notices,
         ]
     if any(record.code.get("dirty") for record in records):
@@ -136,25 +136,25 @@ def _page(
 
 
 def _overlaps(records: Iterable[RunRecord]) -> list[str]:
-    """A line for each task of which scored examples, or their sources, stand among the training rows."""
+    """A line for each task whose scored examples, or their sources, also occur in the training set."""
     most: dict[str, tuple[float, float]] = {}
     for record in records:
-        found = record.inputs and record.inputs.overlap_eval
-        if found and found.group:
+        overlap = record.inputs and record.inputs.overlap_eval
+        if overlap and overlap.group:
             task = record.spec["task"]
-            most[task] = max(most.get(task, (0.0, 0.0)), (found.group, found.exact))
+            most[task] = max(most.get(task, (0.0, 0.0)), (overlap.group, overlap.exact))
     return [
-        f"{task}: of {group:.1%} of the scored examples the source stands among the training rows, of "
-        f"{exact:.1%} the whole input."
+        f"{task}: the source of {group:.1%} of the scored examples also occurs in the training set, and "
+        f"the whole input of {exact:.1%}."
         for task, (group, exact) in sorted(most.items())
     ]
 
 
 def _draw(
-    rows: Sequence[Row], records: Sequence[RunRecord], folder: Path, made: Path
+    rows: Sequence[Row], records: Sequence[RunRecord], folder: Path, report: Path
 ) -> tuple[list[Picture], list[str]]:
-    """Draw every picture there is data for into made/plots; name the curves that cannot be read."""
-    (made / "plots").mkdir()
+    """Draw every picture that has data into report/plots. Returns them, and a notice for each bad curve."""
+    (report / "plots").mkdir()
     colours = plots.styles([row.label for row in rows])
     curves, notices = _curves(records, folder)
     pictures: list[Picture] = []
@@ -164,7 +164,7 @@ def _draw(
         if any(picture.file == f"plots/{slug}.png" for picture in pictures):
             slug += f"_{len(pictures)}"
         pictures.append(Picture(kind, f"plots/{slug}.png", text))
-        return made / pictures[-1].file, text
+        return report / pictures[-1].file, text
 
     for task in dict.fromkeys(row.task for row in rows):
         mine = [row for row in rows if row.task == task]
@@ -174,16 +174,16 @@ def _draw(
             plots.pareto(path, mine, title=title, colours=colours)
         for model in dict.fromkeys(row.model for row in mine):
             seeds: dict[str, list[plots.Curve]] = {}
-            for (at, of, label), found in curves.items():
-                if (at, of) == (task, model):
-                    seeds[label] = found
+            for (curve_task, curve_model, label), of_seeds in curves.items():
+                if (curve_task, curve_model) == (task, model):
+                    seeds[label] = of_seeds
             if not seeds:
                 continue
             of = tables.model_name(rows, model)
             path, title = add("loss", [task, model], f"{shown}, {of}: training loss")
             plots.loss_curves(path, seeds, title=title, colours=colours)
             path, title = add("ratio", [task, model], f"{shown}, {of}: trainable ratio per step")
-            first = {label: found[0] for label, found in seeds.items()}
+            first = {label: of_seeds[0] for label, of_seeds in seeds.items()}
             plots.trainable_ratio(path, first, title=title, colours=colours)
     order = ("pareto", "loss", "ratio")
     return sorted(pictures, key=lambda picture: order.index(picture.kind)), notices
@@ -192,7 +192,7 @@ def _draw(
 def _curves(
     records: Sequence[RunRecord], folder: Path
 ) -> tuple[Mapping[tuple[str, str, str], list[plots.Curve]], list[str]]:
-    """Successful runs' curves by task, model and label, and a notice for each unreadable one."""
+    """The curves of successful runs by (task, model, label), and a notice for each unreadable one."""
     curves: dict[tuple[str, str, str], list[plots.Curve]] = {}
     notices = []
     for record in records:
@@ -212,11 +212,12 @@ def _curves(
     return curves, notices
 
 
-def _move_over(made: Path, out: Path) -> None:
+def _replace(report: Path, out: Path) -> None:
+    """Move the files of `report` over those in `out`, and remove its old pictures and learning.csv."""
     (out / "plots").mkdir(parents=True, exist_ok=True)
-    new = {path.relative_to(made) for path in made.rglob("*") if path.is_file()}
+    new = {path.relative_to(report) for path in report.rglob("*") if path.is_file()}
     for path in sorted(new, key=lambda path: (path.suffix == ".html", path)):
-        os.replace(made / path, out / path)
+        os.replace(report / path, out / path)
     for old in (out / learning.CSV, *(out / "plots").glob("*.png")):
         if old.exists() and old.relative_to(out) not in new:
             old.unlink()

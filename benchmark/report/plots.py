@@ -1,8 +1,7 @@
-"""The report's pictures: score against peak memory, loss curves, trainable ratio per step, and what runs have
-learned along the way.
+"""The report's pictures: score against peak memory, loss curves, trainable ratio per step, learning curves.
 
-Matplotlib through its object API (no pyplot, no global state), written as PNG without a date, so
-equal input gives equal bytes. Colours are Okabe and Ito's, told apart by colour-blind readers.
+They are drawn with Matplotlib's object API (no pyplot, no global state) and written as PNG without a date, so
+equal input gives equal bytes. Colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,21 +23,21 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _LINES = ("-", "--", ":", "-.")
 _RATIO_STEPS = 60
-_SPENT: dict[Axis, str] = {
+_AXIS_NAMES: dict[Axis, str] = {
     "step": "optimizer steps",
     "updates": "updates per\nparameter",
     "flops": "TFLOP",
 }
-_SEEN: dict[Measure, str] = {"score": "score", "dev_loss": "held-out loss"}
+_MEASURE_NAMES: dict[Measure, str] = {"score": "score", "dev_loss": "held-out loss"}
 
 
 def styles(names: Sequence[str], choices: Sequence[str] = _COLOURS) -> dict[str, str]:
-    """One style for each distinct name, by order of appearance: the same in every picture."""
+    """One of `choices` for each distinct name, by order of appearance, so that all pictures agree."""
     return dict(zip(dict.fromkeys(names), cycle(choices), strict=False))
 
 
 def pareto(path: Path, rows: Sequence[Row], *, title: str, colours: Mapping[str, str]) -> None:
-    """Mean score (bar: one standard deviation over seeds) against peak memory, with the front."""
+    """Mean score (bar: one standard deviation over seeds) against peak memory, with the Pareto front."""
     points = {
         row: (row.peak_bytes / MIB, row.mean)
         for row in rows
@@ -82,7 +81,8 @@ def loss_curves(
     title: str,
     colours: Mapping[str, str],
 ) -> None:
-    """Training loss per optimizer step for each label: mean over seeds, then over 4 % of the steps."""
+    """Training loss by optimizer step for each label: mean over seeds, then a running mean over 4 % of the
+    steps."""
     figure, axes = _figure(title)
     for label, seeds in curves.items():
         length = min(len(curve["loss"]) for curve in seeds)
@@ -99,7 +99,7 @@ def loss_curves(
 def trainable_ratio(
     path: Path, curves: Mapping[str, Curve], *, title: str, colours: Mapping[str, str]
 ) -> None:
-    """Share of the parameters each of the first steps updated, one seed for each label."""
+    """Share of all parameters that each of the first steps updates, for one seed of each label."""
     figure, axes = _figure(title)
     for label, curve in curves.items():
         steps, ratios = curve["step"][:_RATIO_STEPS], curve["trainable_ratio"][:_RATIO_STEPS]
@@ -111,27 +111,27 @@ def trainable_ratio(
 
 
 def learning_curves(path: Path, runs: Runs, *, title: str, colours: Mapping[str, str]) -> None:
-    """Score above, held-out loss below, against what was spent; mean over seeds in a band of one standard
-    deviation. Narrow enough to be read on a phone."""
+    """Score (above) and held-out loss (below) against steps, updates and compute: mean over seeds with a band
+    of one standard deviation. The picture is narrow enough for a phone."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    found = {
-        (seen, spent): {label: mean_curve(mine, spent, seen) for label, mine in runs.items()}
-        for seen in _SEEN
-        for spent in _SPENT
+    curves = {
+        (measure, axis): {label: mean_curve(mine, axis, measure) for label, mine in runs.items()}
+        for measure in _MEASURE_NAMES
+        for axis in _AXIS_NAMES
     }
-    shown = [seen for seen in _SEEN if any(found[seen, "step"].values())]
+    shown = [measure for measure in _MEASURE_NAMES if any(curves[measure, "step"].values())]
     size = (4.6, 0.7 + 1.9 * len(shown) + 0.2 * -(-len(runs) // 3))
     figure = Figure(figsize=size, dpi=200, layout="constrained")
     figure.suptitle(_plain(title), fontsize=10)
-    grid = figure.subplots(len(shown), len(_SPENT), sharex="col", sharey="row", squeeze=False)
+    grid = figure.subplots(len(shown), len(_AXIS_NAMES), sharex="col", sharey="row", squeeze=False)
     lines = [line for line in _LINES for _ in _COLOURS]
     styled = dict(zip(colours, cycle(lines), strict=False))
-    for row, seen in zip(grid, shown, strict=True):
-        for axes, spent in zip(row, _SPENT, strict=True):
-            for label, curve in found[seen, spent].items():
-                unit = 1e12 if spent == "flops" else 1
+    for row, measure in zip(grid, shown, strict=True):
+        for axes, axis in zip(row, _AXIS_NAMES, strict=True):
+            for label, curve in curves[measure, axis].items():
+                unit = 1e12 if axis == "flops" else 1
                 across = [amount / unit for amount, _ in curve]
                 means = [mean.mean for _, mean in curve]
                 spread = [mean.std or 0.0 for _, mean in curve]
@@ -142,12 +142,12 @@ def learning_curves(path: Path, runs: Runs, *, title: str, colours: Mapping[str,
                 axes.fill_between(across, low, high, color=colours[label], alpha=0.15, linewidth=0)
             axes.grid(True, linewidth=0.4, color="#cccccc")
             axes.tick_params(labelsize=8)
-            if spent == "updates":
+            if axis == "updates":
                 axes.set_xscale("log")
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(2))
-        row[0].set_ylabel(_SEEN[seen], fontsize=9)
-    for axes, name in zip(grid[-1], _SPENT.values(), strict=True):
+        row[0].set_ylabel(_MEASURE_NAMES[measure], fontsize=9)
+    for axes, name in zip(grid[-1], _AXIS_NAMES.values(), strict=True):
         axes.set_xlabel(name, fontsize=9)
     _write(figure, grid[0, 0], path, loc="outside lower center", ncols=3, fontsize=8)
 
@@ -168,7 +168,7 @@ def _finish(figure: "Figure", axes: "Axes", path: Path) -> None:
 
 
 def _write(figure: "Figure", axes: "Axes", path: Path, **legend: Any) -> None:
-    """With the legend of `axes` outside of all."""
+    """Write `figure` as PNG, with the legend of `axes` outside the plots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     handles, labels = axes.get_legend_handles_labels()
@@ -178,7 +178,7 @@ def _write(figure: "Figure", axes: "Axes", path: Path, **legend: Any) -> None:
 
 
 def _plain(text: str) -> str:
-    """`text` with its dollar signs kept as such: a pair of them would start mathematics."""
+    """`text` with escaped dollar signs, because Matplotlib reads text between two of them as a formula."""
     return text.replace("$", r"\$")
 
 

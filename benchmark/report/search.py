@@ -1,5 +1,5 @@
-"""The report's section on learning-rate searches: what each rate came to, which one the rule takes, and what
-each strategy's search cost."""
+"""The report's section on learning-rate searches: the score of each rate, the rate that the rule chooses, and
+the budget of each strategy's search."""
 
 import itertools
 import statistics
@@ -15,16 +15,17 @@ from benchmark.records.spec import RunSpec
 from benchmark.report.tables import Strong, Table, model_name, task_name
 
 _RULES = {
-    "best": "the one with the best mean over the search's seeds",
-    "lowest_within_error": "the lowest of those within one standard error of the best mean over the "
-    "search's seeds (the best, where no standard error is known)",
+    "best": "the one with the best mean over the seeds of the search",
+    "lowest_within_error": "the lowest one within one standard error of the best mean over the seeds of "
+    "the search (the best one, where no standard error is known)",
 }
 _LENGTH = ("train_examples", "epochs", "max_steps", "batch_size", "accumulate")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """All but the table are sentences; `warnings` say what is unequal or not by the rule."""
+    """A table and sentences. `rules` say how a rate is chosen, `equal` which searches had equal budgets,
+    `warnings` which had unequal ones and which runs did not use the chosen rate."""
 
     table: Table
     rules: tuple[str, ...]
@@ -34,8 +35,11 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class _Searched:
-    """A cell's search, as far as it is on record. `trials`: by each rate tried, ascending, its specs with
-    their records; `outcomes`: None while one of them is still to run."""
+    """The search of a cell, as far as trials are recorded.
+
+    `trials` has, for each rate tried (ascending), the specs of its trials with their records. `outcomes` is
+    None for a rate of which a trial is missing.
+    """
 
     row: Row
     search: Search
@@ -48,17 +52,18 @@ class _Searched:
 
     @property
     def known(self) -> dict[float, Outcome]:
-        return {rate: found for rate, found in self.outcomes.items() if found is not None}
+        return {rate: outcome for rate, outcome in self.outcomes.items() if outcome is not None}
 
     @property
     def chosen(self) -> float | None:
-        whole = len(self.known) == len(self.outcomes)
-        return search.chosen(self.search, self.known) if whole else None
+        """The rate that the rule chooses; None while trials are missing or where every rate failed."""
+        complete = len(self.known) == len(self.outcomes)
+        return search.chosen(self.search, self.known) if complete else None
 
     @property
     def edge(self) -> float | None:
-        """The best rate, if none was tried on one side of it."""
-        means = {rate: found.mean for rate, found in self.known.items() if found.mean is not None}
+        """The best rate, if it is the lowest or the highest one tried; else None."""
+        means = {rate: known.mean for rate, known in self.known.items() if known.mean is not None}
         best = max(means, key=lambda rate: means[rate], default=None)
         return best if best in (min(self.outcomes), max(self.outcomes)) else None
 
@@ -66,49 +71,49 @@ class _Searched:
 def section(
     rows: Sequence[Row], cells: Iterable[Cell], trials: Iterable[RunRecord]
 ) -> Section | None:
-    """None where no trial of a cell's search is on record. `rows` are those of `cells`."""
-    on_record = {(trial.run_id, trial.spec_hash): trial for trial in trials}
+    """The section; None where no rate has all its trials recorded. `rows` has one row for each of `cells`."""
+    recorded = {(trial.run_id, trial.spec_hash): trial for trial in trials}
     pairs = list(zip(rows, cells, strict=True))
-    found = [_searched(row, cell, on_record) for row, cell in pairs if cell.search is not None]
-    if not any(searched.known for searched in found):
+    searches = [_searched(row, cell, recorded) for row, cell in pairs if cell.search is not None]
+    if not any(searched.known for searched in searches):
         return None
-    equal, unequal = _budgets(rows, found)
+    equal, unequal = _budgets(rows, searches)
     return Section(
-        table=_table(rows, found),
-        rules=tuple(_rules(found)),
+        table=_table(rows, searches),
+        rules=tuple(_rules(searches)),
         equal=tuple(equal),
-        warnings=(*_not_by_the_rule(found), *unequal),
+        warnings=(*_not_by_the_rule(searches), *unequal),
     )
 
 
-def _searched(row: Row, cell: Cell, on_record: Mapping[tuple[str, str], RunRecord]) -> _Searched:
+def _searched(row: Row, cell: Cell, recorded: Mapping[tuple[str, str], RunRecord]) -> _Searched:
     assert cell.search is not None
-    found: dict[float, list[tuple[RunSpec, RunRecord | None]]] = {}
+    trials_of: dict[float, list[tuple[RunSpec, RunRecord | None]]] = {}
 
-    def came_to(rate: float) -> Outcome | None:
-        if rate not in found:
+    def outcome(rate: float) -> Outcome | None:
+        if rate not in trials_of:
             specs = cell.trials([rate])
-            found[rate] = [(spec, on_record.get((spec.run_id, spec.hash))) for spec in specs]
-        records = [record for _, record in found[rate]]
+            trials_of[rate] = [(spec, recorded.get((spec.run_id, spec.hash))) for spec in specs]
+        records = [record for _, record in trials_of[rate]]
         done = [r for r in records if r is not None and r.status != "interrupted"]
         return search.outcome_of([r.scores for r in done]) if len(done) == len(records) else None
 
-    rates = sorted(search.tried(cell.search, came_to))
-    outcomes = {rate: came_to(rate) for rate in rates}
-    trials = {rate: found[rate] for rate in rates}
+    rates = sorted(search.tried(cell.search, outcome))
+    outcomes = {rate: outcome(rate) for rate in rates}
+    trials = {rate: trials_of[rate] for rate in rates}
     return _Searched(row=row, search=cell.search, trials=trials, outcomes=outcomes)
 
 
-def _table(rows: Sequence[Row], found: Sequence[_Searched]) -> Table:
-    width = max(len(searched.outcomes) for searched in found)
+def _table(rows: Sequence[Row], searches: Sequence[_Searched]) -> Table:
+    width = max(len(searched.outcomes) for searched in searches)
     body = []
-    for searched in found:
+    for searched in searches:
         row = searched.row
         cells = [_rate_text(searched, rate) for rate in searched.outcomes]
         names = (task_name(rows, row.task), model_name(rows, row.model), row.label)
         used = "–" if row.lr is None else f"{row.lr:g}"
         body.append((*names, used, *cells, *[""] * (width - len(cells))))
-    rates = [f"rate {i + 1}: mean ± its standard error (seeds)" for i in range(width)]
+    rates = [f"rate {i + 1}: mean ± standard error (seeds)" for i in range(width)]
     columns = ("task", "model", "strategy", "rate used", *rates)
     return Table(columns=columns, rows=tuple(body), names=3)
 
@@ -128,36 +133,39 @@ def _rate_text(searched: _Searched, rate: float) -> str:
     return Strong(text) if rate == searched.chosen else text
 
 
-def _rules(found: Sequence[_Searched]) -> list[str]:
+def _rules(searches: Sequence[_Searched]) -> list[str]:
     by_rule: dict[tuple[str, str], list[str]] = {}
-    for searched in found:
+    for searched in searches:
         rule = (searched.search.by, searched.search.choose)
         by_rule.setdefault(rule, []).append(searched.row.label)
     lines = []
     for (by, choose), labels in by_rule.items():
         of = f" ({', '.join(dict.fromkeys(labels))})" if len(by_rule) > 1 else ""
-        lines.append(f"The rate taken{of} is {_RULES[choose]}, by the {by} on held-out rows.")
+        lines.append(f"The rate chosen{of} is {_RULES[choose]}, by the {by} on held-out rows.")
     return lines
 
 
-def _not_by_the_rule(found: Sequence[_Searched]) -> list[str]:
+def _not_by_the_rule(searches: Sequence[_Searched]) -> list[str]:
+    """A line for each search that is not finished, or whose chosen rate is not the one used."""
     lines = []
-    for searched in found:
+    for searched in searches:
         used, chosen = searched.row.lr, searched.chosen
         if len(searched.known) < len(searched.outcomes):
             lines.append(f"{searched.name}: the search is not finished")
         elif used is not None and chosen != used:
-            taken = "none, since every rate failed" if chosen is None else f"{chosen:g}"
-            lines.append(f"{searched.name}: the rate used, {used:g}, is not its search's: {taken}")
+            text = "none, because every rate failed" if chosen is None else f"{chosen:g}"
+            lines.append(
+                f"{searched.name}: the rate used, {used:g}, is not the one its search chooses: {text}"
+            )
     return lines
 
 
-def _budgets(rows: Sequence[Row], found: Sequence[_Searched]) -> tuple[list[str], list[str]]:
-    """A line for each task and model with a search: those whose strategies all had the same one, and those
-    where they did not."""
-    by_row = {searched.row: searched for searched in found}
+def _budgets(rows: Sequence[Row], searches: Sequence[_Searched]) -> tuple[list[str], list[str]]:
+    """A line for each task and model with a search, in two lists: those where all strategies had the same
+    search budget, and those where they had not."""
+    by_row = {searched.row: searched for searched in searches}
     equal, unequal = [], []
-    for task, model in dict.fromkeys((s.row.task, s.row.model) for s in found):
+    for task, model in dict.fromkeys((s.row.task, s.row.model) for s in searches):
         labels: dict[tuple[str, Any], list[str]] = {}
         for row in rows:
             if (row.task, row.model) == (task, model):
@@ -165,8 +173,8 @@ def _budgets(rows: Sequence[Row], found: Sequence[_Searched]) -> tuple[list[str]
                 if searched is not None:
                     budget = _budget_text(searched), _effort(searched)
                 elif row.lr is not None:
-                    budget = "rate given, not searched", None
-                else:  # it trains nothing, or has not run
+                    budget = "a fixed rate, no search", None
+                else:  # nothing trains, or no run is recorded
                     continue
                 labels.setdefault(budget, []).append(row.label)
         if len(labels) == 1:
@@ -175,13 +183,13 @@ def _budgets(rows: Sequence[Row], found: Sequence[_Searched]) -> tuple[list[str]
         else:
             parts = [f"{', '.join(names)}: {text}" for (text, _), names in labels.items()]
             if len({text for text, _ in labels}) < len(labels):
-                parts.append("not the same rule, seeds or training rows")
+                parts.append("rules, seeds or training rows differ")
             unequal.append(f"unequal search budget in {task}, {model}: {'; '.join(parts)}")
     return equal, unequal
 
 
 def _effort(searched: _Searched) -> Any:
-    """All that has to agree for two searches to be of equal effort; the rates themselves need not."""
+    """A value that is equal for searches of equal effort. It does not depend on the rates themselves."""
     rule = searched.search.model_dump(exclude={"lr"})
     ((first, _), *_) = next(iter(searched.trials.values()))
     length = tuple(getattr(first, name) for name in _LENGTH)
@@ -195,7 +203,7 @@ def _effort(searched: _Searched) -> Any:
 
 
 def _factors(searched: _Searched) -> tuple[str, ...]:
-    """Between neighbouring rates, each once; to two digits, as grids are written with rounded rates."""
+    """The distinct factors between neighbouring rates, to two digits because grids have rounded rates."""
     rates = list(searched.trials)
     factors = [above / below for below, above in itertools.pairwise(rates)]
     return tuple(dict.fromkeys(f"{factor:.2g}" for factor in sorted(factors)))
@@ -208,7 +216,7 @@ def _budget_text(searched: _Searched) -> str:
     records = [record for pairs in searched.trials.values() for _, record in pairs]
     steps = max((r.train.steps for r in records if r and r.train), default=specs[0].max_steps)
     length = f"{specs[0].epochs:g} epochs" if steps is None else f"{steps:,} steps"
-    beyond = f" ({tried - listed} of them beyond an edge)" if tried > listed else ""
+    beyond = f" ({tried - listed} of them beyond the grid)" if tried > listed else ""
     return (
         f"{tried} rates{beyond} a factor of {' or '.join(_factors(searched))} apart "
         f"× {seeds} seed{'s' if seeds > 1 else ''} × {length} "

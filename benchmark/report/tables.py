@@ -1,4 +1,4 @@
-"""The report's tables as plain text cells; the templates decide how they look."""
+"""The report's tables as cells of text; the templates format them."""
 
 import csv
 import dataclasses
@@ -15,12 +15,12 @@ from benchmark.sizes import MIB
 
 
 class Strong(str):
-    """A cell to be set in bold."""
+    """A cell that is shown in bold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """`names` leading columns hold names (left-aligned), the others hold numbers."""
+    """A table. The first `names` columns have names (left-aligned), the others numbers."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -29,7 +29,7 @@ class Table:
 
 
 def score_tables(rows: Sequence[Row], verdicts: Iterable[Verdict]) -> list[Table]:
-    """Strategy × task for each model: mean ± std (n) and standard error, strong as the verdicts say."""
+    """A table of strategy × task for each model: mean ± std (n) and standard error; bold by `verdicts`."""
     strong = {(of.task, of.model, label) for of in verdicts for label in of.strong}
     models = _distinct(row.model for row in rows)
     return [_score_table([row for row in rows if row.model == m], strong) for m in models]
@@ -47,7 +47,8 @@ def _score_table(rows: Sequence[Row], strong: Container[tuple[str, str, str]]) -
 
 
 def score_text(row: Row | None, *, strong: bool = False) -> str:
-    """Blank where the matrix has no such cell; no mean where a seed has no score."""
+    """The text of a score. It is empty where the matrix lacks the cell, and a count of seeds where a seed has
+    no score."""
     if row is None:
         return ""
     if row.mean is None:
@@ -65,7 +66,7 @@ def cost_table(rows: Sequence[Row]) -> Table:
     columns = (
         *("task", "model", "strategy", "learning rate"),
         *("trainable ratio, peak", "trainable ratio, mean", f"{memory}, MiB"),
-        *("optimizer state kept on the host, MiB", "step, ms", "fixed cost, s", "seeds"),
+        *("optimizer state on the host, MiB", "step, ms", "fixed cost, s", "seeds"),
     )
     body = []
     for row in rows:
@@ -95,18 +96,18 @@ def difference_table(differences: Sequence[Difference]) -> Table:
 
 
 def settings_table(records: Sequence[RunRecord]) -> Table:
-    """The resolved settings all compared runs share; by task where a matrix sets them by task."""
+    """The settings of the compared runs, by task where they differ between tasks."""
     body = []
     for name, values in settings(records).items():
-        only = len(values) == 1
-        texts = [v if only else f"{v} in {', '.join(tasks)}" for v, tasks in values.items()]
+        single = len(values) == 1
+        texts = [v if single else f"{v} in {', '.join(tasks)}" for v, tasks in values.items()]
         body.append((name, "; ".join(texts)))
     return Table(columns=("setting", "value"), rows=tuple(body), names=2)
 
 
 def provenance_table(records: Sequence[RunRecord]) -> Table:
-    """Where the numbers come from: code, machine, versions, models, data, metrics."""
-    found: dict[str, list[str]] = {}
+    """The origin of the numbers: code, machine, versions, models, data, metrics."""
+    values_of: dict[str, list[str]] = {}
     for record in records:
         facts = {f"code: {k}": v for k, v in flatten(record.code).items()}
         facts |= {f"environment: {k}": v for k, v in flatten(record.environment).items()}
@@ -125,16 +126,16 @@ def provenance_table(records: Sequence[RunRecord]) -> Table:
                 f"{s.metric} {s.metric_version} on {s.split}, {s.n} examples"
             )
         for name, value in facts.items():
-            found.setdefault(name, []).append(as_text(value))
+            values_of.setdefault(name, []).append(as_text(value))
     if records:
-        found["runs started"] = [min(record.times.started for record in records)]
-        found["runs finished"] = [max(record.times.finished for record in records)]
-    body = tuple((name, _some(_distinct(values))) for name, values in sorted(found.items()))
+        values_of["runs started"] = [min(record.times.started for record in records)]
+        values_of["runs finished"] = [max(record.times.finished for record in records)]
+    body = tuple((name, _some(_distinct(values))) for name, values in sorted(values_of.items()))
     return Table(columns=("what", "value"), rows=body, names=2)
 
 
 def _too_long(inputs: Inputs) -> str:
-    """What became of rows that max_length does not hold; nothing where there are none."""
+    """Numbers of examples longer than max_length, by how they were handled; empty where there are none."""
     counts = {
         "too long and left out of training": inputs.long_train_dropped,
         "training prompts cut from the left": inputs.long_train_cut,
@@ -144,7 +145,7 @@ def _too_long(inputs: Inputs) -> str:
 
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Every row with unrounded numbers; bytes, milliseconds and seconds as the names say."""
+    """Write every row with numbers that are not rounded, in the units that the columns name."""
     names = [field.name for field in dataclasses.fields(Row) if field.name != "problems"]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -155,13 +156,13 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
 
 
 def task_name(rows: Iterable[Row], task: str) -> str:
-    """The task, marked where its data was generated: such a score is not one of the real task."""
+    """The name of the task, marked where its data are generated."""
     twin = any(row.data_source == "twin" for row in rows if row.task == task)
     return f"{task} (twin data)" if twin else task
 
 
 def model_name(rows: Iterable[Row], model: str) -> str:
-    """The model, marked where it is a random-weight twin."""
+    """The name of the model, marked where its weights are random (a twin)."""
     twin = any(row.model_source == "twin" for row in rows if row.model == model)
     return f"{model} (twin model)" if twin else model
 

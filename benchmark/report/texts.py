@@ -1,4 +1,4 @@
-"""The report's section on tasks with several scores or with texts as predictions, which one number hides."""
+"""The report's section on all scores of a task, and on generated texts beside their references."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -14,14 +14,15 @@ from benchmark.records.record import RunRecord
 from benchmark.report.tables import Table, model_name, task_name
 
 SHOWN = 20
-"""Examples whose texts stand side by side, spread evenly over the split."""
+"""Number of examples whose texts are shown, spread evenly over the split."""
 LONGEST = 400
-"""Characters of a text that are shown."""
+"""Largest number of characters of a text that are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One task and model. `scores` is None where the task has one score, `texts` where nothing is a text."""
+    """The section of a task and model. `scores` is None for a task with one score; `texts` is None where
+    predictions are not texts; `seeds` names the seed of each strategy whose texts are shown."""
 
     title: str
     scores: Table | None
@@ -30,14 +31,17 @@ class Section:
 
 
 def sections(rows: Sequence[Row], records: Iterable[RunRecord], folder: Path) -> list[Section]:
-    """A section for each task and model that has something to show; `folder` holds the predictions that the
-    records name. A file that cannot be read is left out: comparing the runs says why."""
+    """A section for each task and model with several scores or with texts.
+
+    `folder` holds the predictions that the records name. An unreadable file is left out; the section on
+    differences names it.
+    """
     by_place: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     for record in records:
         if record.status == "success" and record.scores:
             of = by_place.setdefault((record.spec["task"], record.spec["model"]), {})
             of.setdefault(record.spec["label"], []).append(record)
-    made = []
+    shown = []
     for (task, model), of_labels in by_place.items():
         firsts = {
             label: min(runs, key=lambda run: run.spec["seed"]) for label, runs in of_labels.items()
@@ -49,31 +53,32 @@ def sections(rows: Sequence[Row], records: Iterable[RunRecord], folder: Path) ->
             seeds=", ".join(f"{label} {run.spec['seed']}" for label, run in firsts.items()),
         )
         if section.scores or section.texts:
-            made.append(section)
-    return made
+            shown.append(section)
+    return shown
 
 
 def _scores(
     of_labels: dict[str, list[RunRecord]], rows: Sequence[Row], task: str, model: str
 ) -> Table | None:
-    """Every score of the task: mean ± standard deviation over seeds (number of seeds), where all have one."""
-    wanted = {row.label: row.seeds for row in rows if (row.task, row.model) == (task, model)}
-    found = {
+    """Every score of the task: mean ± standard deviation over seeds (number of seeds), "–" where a seed has
+    none."""
+    seeds = {row.label: row.seeds for row in rows if (row.task, row.model) == (task, model)}
+    scores = {
         label: [run.scores.all for run in runs if run.scores] for label, runs in of_labels.items()
     }
-    names = list(dict.fromkeys(name for runs in found.values() for run in runs for name in run))
+    names = list(dict.fromkeys(name for runs in scores.values() for run in runs for name in run))
     if len(names) < 2:
         return None
     body = [
-        (label, *(_mean([run.get(name) for run in runs], wanted[label]) for name in names))
-        for label, runs in found.items()
+        (label, *(_mean([run.get(name) for run in runs], seeds[label]) for name in names))
+        for label, runs in scores.items()
     ]
     return Table(columns=("strategy", *names), rows=tuple(body))
 
 
-def _mean(values: Sequence[float | None], wanted: int) -> str:
+def _mean(values: Sequence[float | None], seeds: int) -> str:
     known = [value for value in values if value is not None]
-    if len(known) < wanted:
+    if len(known) < seeds:
         return "–"
     digits = 4 if abs(statistics.fmean(known)) < 2 else 2
     spread = f" ± {statistics.stdev(known):.{digits}f}" if len(known) > 1 else ""
@@ -81,31 +86,31 @@ def _mean(values: Sequence[float | None], wanted: int) -> str:
 
 
 def _texts(firsts: dict[str, RunRecord], folder: Path) -> Table | None:
-    """SHOWN examples: the first reference, and what each strategy said in its first seed."""
-    found: dict[str, Predictions] = {}
+    """SHOWN examples: the first reference, and the text of each strategy's run in `firsts`."""
+    files: dict[str, Predictions] = {}
     for label, run in firsts.items():
         try:
-            kept = predictions.read(folder / str(run.predictions))
+            file = predictions.read(folder / str(run.predictions))
         except UserError:
             continue
-        if kept.predictions and all(isinstance(said, str) for said in kept.predictions):
-            found[label] = kept
-    if not found:
+        if file.predictions and all(isinstance(text, str) for text in file.predictions):
+            files[label] = file
+    if not files:
         return None
-    said = {
-        label: dict(zip(kept.ids, kept.predictions, strict=True)) for label, kept in found.items()
+    texts = {
+        label: dict(zip(file.ids, file.predictions, strict=True)) for label, file in files.items()
     }
-    first = next(iter(found.values()))
+    first = next(iter(files.values()))
     count = min(SHOWN, len(first.ids))
     body = []
     for place in (len(first.ids) * number // count for number in range(count)):
-        of_example = (of.get(first.ids[place], "–") for of in said.values())
-        body.append((_short(_plain(first.references[place])), *map(_short, of_example)))
-    return Table(columns=("reference", *found), rows=tuple(body), names=1 + len(found))
+        of_example = (by_id.get(first.ids[place], "–") for by_id in texts.values())
+        body.append((_short(_first(first.references[place])), *map(_short, of_example)))
+    return Table(columns=("reference", *files), rows=tuple(body), names=1 + len(files))
 
 
-def _plain(reference: Any) -> str:
-    """The first of several references."""
+def _first(reference: Any) -> str:
+    """The reference, or the first of several."""
     while isinstance(reference, list) and reference:
         reference = reference[0]
     return str(reference)

@@ -1,4 +1,4 @@
-"""The report's section on which strategies differ: its tables and sentences, and differences.csv."""
+"""The report's section on differences between strategies: its tables and sentences, and differences.csv."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ _NUMBERS = ("mean", "low", "high", "seeds", "examples", "p", "adjusted", "separa
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One task and model. `left_out`: sentences on pairs not shown and strategies not ranked."""
+    """The section of a task and model. `left_out` has sentences on strategies and pairs not shown."""
 
     title: str
     sentence: str
@@ -27,12 +27,12 @@ class Section:
 
 
 def sections(verdicts: Iterable[Verdict], rows: Sequence[Row]) -> list[Section]:
-    """One for each task and model that has something to compare."""
+    """One section for each task and model with strategies that are compared, or not compared for a reason."""
     return [_section(of, rows) for of in verdicts if of.pairs or of.untested or of.majority]
 
 
 def write_csv(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Every difference, unrounded, in the metric's own unit; `adjusted` is p after Holm."""
+    """Write every difference, not rounded, in the unit of the metric; `adjusted` is p after Holm."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["task", "model", "metric", "better", "other", *_NUMBERS])
@@ -45,7 +45,7 @@ def write_csv(path: Path, verdicts: Iterable[Verdict]) -> None:
 def _section(of: Verdict, rows: Sequence[Row]) -> Section:
     left_out = [f"{label} is not ranked: {why}." for label, why in of.untested.items()]
     if len(of.models) < len(of.pairs):
-        left_out.append(f"Of {len(of.pairs)} pairs those with {of.best[0]} are shown.")
+        left_out.append(f"Of {len(of.pairs)} pairs, only those with {of.best[0]} are shown.")
     majority = of.majority
     return Section(
         title=f"{task_name(rows, of.task)}, {model_name(rows, of.model)}",
@@ -62,13 +62,11 @@ def _sentence(of: Verdict) -> str:
         return "Fewer than two strategies can be ranked."
     best, *others = of.best
     if not of.worse:
-        return (
-            f"Not separable: no test tells {best}, which has the best mean, from another strategy."
-        )
+        return f"Not separable: no strategy differs significantly from {best}, which has the best mean."
     if not others:
         return f"{best} is better than {_listed(of.worse)}."
-    beside = f"not separable from it: {_listed(others)}"
-    return f"{best} has the best mean; {beside}. Worse: {_listed(of.worse)}."
+    ties = f"not separable from it: {_listed(others)}"
+    return f"{best} has the best mean; {ties}. Worse: {_listed(of.worse)}."
 
 
 def _pair_table(of: Verdict) -> Table:
@@ -89,8 +87,8 @@ def _pair_table(of: Verdict) -> Table:
 def _majority_table(majority: Majority) -> Table:
     body = []
     for label, difference in majority.more.items():
-        way = "better" if difference.mean > 0 else "worse"
-        verdict = way if difference.separable else _inseparable(difference)
+        direction = "better" if difference.mean > 0 else "worse"
+        verdict = direction if difference.separable else _inseparable(difference)
         body.append((label, verdict, *_numbers(difference, majority.models[label])))
     columns = ("strategy", "verdict", "accuracy above it", "95 % interval", "p, Holm")
     return Table(columns=(*columns, "p of each seed's model, McNemar"), rows=tuple(body), names=2)
@@ -104,7 +102,7 @@ def _inseparable(difference: Difference) -> str:
         return f"not separable; about {seeds:.0f} seeds would be needed"
     if difference.examples_suffice:
         return f"not separable; more than {MOST_SEEDS} seeds would be needed"
-    return f"not separable; on {difference.examples} examples no number of seeds would do"
+    return f"not separable; {difference.examples} examples are too few for any number of seeds"
 
 
 def _numbers(difference: Difference, models: Sequence[float]) -> tuple[str, ...]:

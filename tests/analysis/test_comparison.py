@@ -1,4 +1,4 @@
-"""Comparisons against analyses of variance, other tests of scipy, and simulated tables of known truth."""
+"""Comparisons against analyses of variance, other tests of scipy, and simulations with known differences."""
 
 import gc
 import itertools
@@ -42,14 +42,14 @@ def as_strategies(scores):
 
 def test_variances_and_degrees_are_those_of_an_analysis_of_variance():
     scores = answers(np.random.default_rng(0), 4, 3, 40, spread=0.5)
-    found = comparison.pairs(as_strategies(scores))
+    differences = comparison.pairs(as_strategies(scores))
     long = pd.DataFrame(
         [(k, s, value) for (k, s), value in np.ndenumerate(scores.mean(axis=2))],
         columns=["strategy", "seed", "score"],
     )
     squares = anova_lm(ols("score ~ C(strategy) + C(seed)", long).fit())
     shared = 2 * squares.mean_sq["Residual"]
-    for (one, other), difference in found.items():
+    for (one, other), difference in differences.items():
         table = scores[int(one[1:])] - scores[int(other[1:])]
         cells = pd.DataFrame(
             [(s, e, value) for (s, e), value in np.ndenumerate(table)],
@@ -71,8 +71,8 @@ def test_variances_and_degrees_are_those_of_an_analysis_of_variance():
 
 def test_holm_is_the_procedure_written_out():
     scores = answers(np.random.default_rng(1), 5, 5, 300, gain=0.6)
-    found = comparison.pairs(as_strategies(scores)).values()
-    ranked = sorted(found, key=lambda difference: difference.p)
+    differences = comparison.pairs(as_strategies(scores)).values()
+    ranked = sorted(differences, key=lambda difference: difference.p)
     largest = 0.0
     for rank, difference in enumerate(ranked):
         largest = max(largest, min(1.0, difference.p * (len(ranked) - rank)))
@@ -82,29 +82,31 @@ def test_holm_is_the_procedure_written_out():
 
 def test_the_better_one_stands_first_whichever_way_is_better():
     high, low = {0: np.array([3.0, 4.0]), 1: np.array([3.0, 5.0])}, {0: np.zeros(2), 1: np.zeros(2)}
-    ((names, found),) = comparison.pairs({"low": low, "high": high}).items()
-    assert (names, found.mean) == (("high", "low"), 3.75)
-    ((names, found),) = comparison.pairs({"low": low, "high": high}, higher_is_better=False).items()
-    assert (names, found.mean) == (("low", "high"), -3.75)
+    ((names, difference),) = comparison.pairs({"low": low, "high": high}).items()
+    assert (names, difference.mean) == (("high", "low"), 3.75)
+    ((names, difference),) = comparison.pairs(
+        {"low": low, "high": high}, higher_is_better=False
+    ).items()
+    assert (names, difference.mean) == (("low", "high"), -3.75)
 
 
 def test_one_seed_has_an_interval_of_its_examples_and_no_test():
     one, other = np.random.default_rng(2).random((2, 50))
-    (found,) = comparison.pairs({"a": {7: one}, "b": {7: other}}).values()
+    (difference,) = comparison.pairs({"a": {7: one}, "b": {7: other}}).values()
     expected = scipy.stats.ttest_rel(one, other).confidence_interval(0.95)
-    assert sorted([found.low, found.high]) == pytest.approx(
-        sorted(map(abs, expected) if found.mean != (one - other).mean() else expected)
+    assert sorted([difference.low, difference.high]) == pytest.approx(
+        sorted(map(abs, expected) if difference.mean != (one - other).mean() else expected)
     )
-    assert (found.p, found.adjusted, found.separable) == (None, None, False)
-    assert math.isnan(found.seeds_to_separate())
+    assert (difference.p, difference.adjusted, difference.separable) == (None, None, False)
+    assert math.isnan(difference.seeds_to_separate())
 
 
 def test_only_seeds_in_common_are_compared_and_only_several_of_them_tested():
     scores = answers(np.random.default_rng(3), 3, 3, 60)
     strategies = as_strategies(scores)
     strategies["s2"] = {0: scores[2][0]}
-    found = comparison.pairs(strategies)
-    assert sorted((d.seeds, d.tests, d.p is None) for d in found.values()) == [
+    differences = comparison.pairs(strategies)
+    assert sorted((d.seeds, d.tests, d.p is None) for d in differences.values()) == [
         *((1, 1, True), (1, 1, True), (3, 1, False)),
     ]
     assert comparison.pairs({"a": {0: scores[0][0]}, "b": {1: scores[1][0]}}) == {}
@@ -113,22 +115,22 @@ def test_only_seeds_in_common_are_compared_and_only_several_of_them_tested():
 
 def test_equal_predictions_are_equal_and_a_constant_difference_is_certain():
     same = as_strategies(np.repeat(answers(np.random.default_rng(4), 1, 3, 30), 2, axis=0))
-    (found,) = comparison.pairs(same).values()
-    assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
-    (found,) = comparison.pairs(
+    (difference,) = comparison.pairs(same).values()
+    assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+    (difference,) = comparison.pairs(
         as_strategies(np.array([np.ones((2, 9)), np.zeros((2, 9))]))
     ).values()
-    assert (found.mean, found.low, found.high, found.p) == (1, 1, 1, 0)
+    assert (difference.mean, difference.low, difference.high, difference.p) == (1, 1, 1, 0)
 
 
-def test_a_constant_is_what_every_strategy_is_held_against():
+def test_every_strategy_is_compared_with_a_constant():
     scores = answers(np.random.default_rng(5), 3, 4, 80, gain=1.5)
     majority = (np.arange(80) % 3 > 0).astype(float)
-    found = comparison.against(as_strategies(scores), majority)
+    differences = comparison.against(as_strategies(scores), majority)
     own = [(table.mean(axis=1)).var(ddof=1) for table in scores]
-    assert found["s0"].mean == pytest.approx(scores[0].mean() - majority.mean())
-    assert found["s0"].degrees == 3 * 3 and found["s0"].tests == 3
-    assert found["s0"].of_seeds == pytest.approx(np.mean(own)), "its own is smaller"
+    assert differences["s0"].mean == pytest.approx(scores[0].mean() - majority.mean())
+    assert differences["s0"].degrees == 3 * 3 and differences["s0"].tests == 3
+    assert differences["s0"].of_seeds == pytest.approx(np.mean(own)), "its own is smaller"
 
 
 def test_a_seeds_two_models_are_tested_as_mcnemar_did():
@@ -153,9 +155,9 @@ def test_a_seeds_two_models_are_tested_by_a_paired_bootstrap_where_scores_are_no
 def test_all_that_no_test_separates_stand_with_the_best():
     scores = answers(np.random.default_rng(8), 3, 5, 2000, spread=0.03)
     scores[2] = answers(np.random.default_rng(9), 1, 5, 2000, gain=-1.5, spread=0.03)[0]
-    found = comparison.pairs(as_strategies(scores))
+    differences = comparison.pairs(as_strategies(scores))
     means = {f"s{i}": table.mean() for i, table in enumerate(scores)}
-    assert comparison.with_the_best(means, found) == sorted(
+    assert comparison.with_the_best(means, differences) == sorted(
         ("s0", "s1"), key=means.get, reverse=True
     )
     lower = comparison.pairs(as_strategies(scores), higher_is_better=False)
@@ -170,23 +172,23 @@ def made_difference(**fields):
 
 @pytest.mark.parametrize(("effect", "tests"), [(1.0, 1), (0.7, 1), (0.5, 6), (2.0, 10)])
 def test_the_seeds_that_separate_are_those_of_a_power_calculation(effect, tests):
-    found = made_difference(mean=0.02 * effect, tests=tests).seeds_to_separate()
+    needed = made_difference(mean=0.02 * effect, tests=tests).seeds_to_separate()
     expected = TTestPower().solve_power(effect, alpha=0.05 / tests, power=0.8)
-    assert found == math.ceil(float(expected))
+    assert needed == math.ceil(float(expected))
 
 
 def test_so_many_seeds_do_separate_in_four_of_five_cases():
-    """Drawn with both noises: that of examples is the same for all seeds of a table."""
+    """Simulates both sources of noise; that of examples is the same for all seeds of a table."""
     difference = made_difference(of_examples=0.004**2)
     seeds = int(difference.seeds_to_separate())
-    rng, found = np.random.default_rng(10), []
+    rng, rejected = np.random.default_rng(10), []
     for _ in range(4000):
         drawn = rng.normal(0.02, 0.02, seeds) + rng.normal(0, 0.004)
         error, degrees = comparison._errors(
             drawn.var(ddof=1) / seeds, seeds - 1, difference.of_examples, 1000
         )
-        found.append(2 * scipy.stats.t.sf(abs(drawn.mean()) / error, degrees) < 0.05)
-    assert np.mean(found) == pytest.approx(0.8, abs=0.06)
+        rejected.append(2 * scipy.stats.t.sf(abs(drawn.mean()) / error, degrees) < 0.05)
+    assert np.mean(rejected) == pytest.approx(0.8, abs=0.06)
 
 
 def test_more_than_a_hundred_seeds_and_more_seeds_than_help_are_told_apart():
@@ -204,9 +206,9 @@ def alarms(tables, seed=0, **shape):
     all 95 % intervals that hold 0."""
     rng, false, holding = np.random.default_rng(seed), 0, []
     for _ in range(tables):
-        found = comparison.pairs(as_strategies(answers(rng, **shape))).values()
-        false += any(difference.separable for difference in found)
-        holding += [difference.low <= 0 <= difference.high for difference in found]
+        differences = comparison.pairs(as_strategies(answers(rng, **shape))).values()
+        false += any(difference.separable for difference in differences)
+        holding += [difference.low <= 0 <= difference.high for difference in differences]
     return false / tables, np.mean(holding)
 
 
@@ -229,19 +231,19 @@ def test_equal_strategies_of_any_table(strategies, seeds, spread, wide):
 
 
 def test_a_difference_of_several_points_is_found():
-    rng, found, points = np.random.default_rng(11), [], []
+    rng, separable, points = np.random.default_rng(11), [], []
     for _ in range(40):
         scores = answers(rng, 5, 5, 872, gain=-0.45)
         points.append(scores[1:].mean() - scores[0].mean())
         pairs = comparison.pairs(as_strategies(scores))
-        found += [pairs[better, "s0"].separable for better, worse in pairs if worse == "s0"]
+        separable += [pairs[better, "s0"].separable for better, worse in pairs if worse == "s0"]
     assert 0.05 < np.mean(points) < 0.08
-    assert np.mean(found) > 0.9
-    assert len(found) == pytest.approx(160, abs=3)
+    assert np.mean(separable) > 0.9
+    assert len(separable) == pytest.approx(160, abs=3)
 
 
 def test_pairs_are_all_there():
-    found = comparison.pairs(as_strategies(answers(np.random.default_rng(13), 4, 2, 20)))
-    assert {frozenset(pair) for pair in found} == {
+    differences = comparison.pairs(as_strategies(answers(np.random.default_rng(13), 4, 2, 20)))
+    assert {frozenset(pair) for pair in differences} == {
         frozenset(pair) for pair in itertools.combinations(("s0", "s1", "s2", "s3"), 2)
     }

@@ -1,4 +1,4 @@
-"""Learning curves: what is interpolated and where nothing is said, on curves to be worked out by hand."""
+"""Learning curves: interpolation, and cases without a common cost, against values computed by hand."""
 
 import dataclasses
 import math
@@ -64,10 +64,10 @@ def level(records, axis):
 
 
 def test_equal_examples_are_the_smallest_total():
-    found = level(FULL + HIFT, "examples")
-    assert found.amount == 640 and not found.short
+    equal = level(FULL + HIFT, "examples")
+    assert equal.amount == 640 and not equal.short
     std = math.sqrt(0.005)  # of two values 0.1 apart
-    assert {k: (m.mean, m.std) for k, m in found.means.items()} == {
+    assert {k: (m.mean, m.std) for k, m in equal.means.items()} == {
         "full": pytest.approx((0.85, std)),
         "hift": pytest.approx((0.65, std)),
     }
@@ -75,38 +75,38 @@ def test_equal_examples_are_the_smallest_total():
 
 def test_equal_compute_is_interpolated_between_looks():
     dear = [looked("dear", 0, looks((20, 40), (0.2, 0.8), flops=12), groups=2)]
-    found = level([FULL[0], *dear], "flops")
+    equal = level([FULL[0], *dear], "flops")
     assert (
-        found.amount == 400
+        equal.amount == 400
     )  # all of full; dear is at step 400 / 12 = 33.3, two thirds of the way
-    assert found.means["dear"].mean == pytest.approx(0.2 + 0.6 * (400 - 240) / (480 - 240))
-    assert found.means["full"] == Mean(0.9, None, 1)
+    assert equal.means["dear"].mean == pytest.approx(0.2 + 0.6 * (400 - 240) / (480 - 240))
+    assert equal.means["full"] == Mean(0.9, None, 1)
 
 
 def test_equal_updates_are_steps_over_groups():
-    found = level(FULL + HIFT, "updates")
-    assert found.amount == 20  # 80 steps of 4 groups; full is there at its look after step 20
-    assert found.means["full"].mean == pytest.approx(0.75)
-    assert found.means["hift"].mean == pytest.approx(0.85)
+    equal = level(FULL + HIFT, "updates")
+    assert equal.amount == 20  # 80 steps of 4 groups; full is there at its look after step 20
+    assert equal.means["full"].mean == pytest.approx(0.75)
+    assert equal.means["hift"].mean == pytest.approx(0.85)
 
 
-def test_a_strategy_with_too_few_updates_is_said_to_have_them_and_does_not_hold_up_the_others():
+def test_a_strategy_with_too_few_updates_is_listed_and_does_not_limit_the_others():
     few = [looked("few", 0, looks((20, 40), (0.4, 0.6)), groups=8)]
-    found = level(FULL + HIFT + few, "updates")
-    assert found.short == {"few": 5.0}, "full is first looked at after 10 updates"
-    assert found.amount == 20 and set(found.means) == {"full", "hift"}
+    equal = level(FULL + HIFT + few, "updates")
+    assert equal.short == {"few": 5.0}, "full is first looked at after 10 updates"
+    assert equal.amount == 20 and set(equal.means) == {"full", "hift"}
     assert learning.against_reference(only(FULL + few), "few", "updates") is None
 
 
 def test_nothing_is_extrapolated_where_seeds_differ():
-    """Tokens, and so operations, differ between seeds: the smaller total is what both have."""
+    """Tokens, and so operations, differ between seeds; the smaller total is common to both."""
     shorter = dataclasses.replace(
         FULL[1], evaluations=looks((10, 20, 40), (0.6, 0.8, 0.8), flops=9)
     )
-    found = level([FULL[0], shorter], "flops")
-    assert found.amount == 360
+    equal = level([FULL[0], shorter], "flops")
+    assert equal.amount == 360
     at_360 = 0.7 + 0.2 * (360 - 200) / (400 - 200)
-    assert found.means["full"].mean == pytest.approx((at_360 + 0.8) / 2)
+    assert equal.means["full"].mean == pytest.approx((at_360 + 0.8) / 2)
 
 
 def test_differences_are_paired_by_seed_and_as_far_as_both_got():
@@ -131,24 +131,24 @@ def test_a_seed_that_the_reference_lacks_is_not_compared_with_another():
 
 
 def test_steps_and_operations_until_the_reference_is_near():
-    found = learning.reach(only(FULL + HIFT), "hift", 0.1)
+    reached = learning.reach(only(FULL + HIFT), "hift", 0.1)
     # goals 0.8 and 0.7: seed 0 at its last look, seed 1 at its second
-    assert (found.reached, found.seeds, found.at_first) == (2, 2, False)
-    assert (found.steps.mean, found.steps.std) == pytest.approx((60, math.sqrt(800)))
-    assert found.flops.mean == pytest.approx(300)
+    assert (reached.reached, reached.seeds, reached.at_first) == (2, 2, False)
+    assert (reached.steps.mean, reached.steps.std) == pytest.approx((60, math.sqrt(800)))
+    assert reached.flops.mean == pytest.approx(300)
     # goals 0.85 and 0.75: never, and a quarter of the way from 0.7 at step 40 to 0.9 at step 80
-    found = learning.reach(only(FULL + HIFT), "hift", 0.05)
-    assert (found.reached, found.steps, found.flops) == (1, None, None)
-    found = learning.reach(only([FULL[1], HIFT[1]]), "hift", 0.05)
-    assert found.steps == Mean(pytest.approx(50), None, 1) and found.flops.mean == 250
+    reached = learning.reach(only(FULL + HIFT), "hift", 0.05)
+    assert (reached.reached, reached.steps, reached.flops) == (1, None, None)
+    reached = learning.reach(only([FULL[1], HIFT[1]]), "hift", 0.05)
+    assert reached.steps == Mean(pytest.approx(50), None, 1) and reached.flops.mean == 250
     assert learning.reach(only(FULL + HIFT), "hift", 0.0).reached == 1
     assert learning.reach(only(FULL + HIFT), "hift", 0.5).at_first
 
 
 def test_the_first_crossing_counts_though_the_score_falls_again():
     falls = looked("hift", 0, looks((20, 40, 60, 80), (0.4, 0.9, 0.3, 0.9)), groups=4)
-    found = learning.reach(only([FULL[0], falls]), "hift", 0.25)
-    assert found.steps.mean == pytest.approx(20 + 20 * (0.65 - 0.4) / 0.5)
+    reached = learning.reach(only([FULL[0], falls]), "hift", 0.25)
+    assert reached.steps.mean == pytest.approx(20 + 20 * (0.65 - 0.4) / 0.5)
 
 
 def test_where_lower_is_better_the_goal_lies_above():
@@ -179,8 +179,8 @@ def test_text_is_not_scored_along_a_run_so_its_held_out_loss_is_compared():
 
     comparison = only([unscored(record) for record in FULL + HIFT])
     assert (comparison.measure, comparison.higher_is_better) == ("dev_loss", False)
-    found = learning.level(comparison.runs, "examples", comparison.measure)
-    assert found.means["full"].mean == pytest.approx(0.15)
+    equal = learning.level(comparison.runs, "examples", comparison.measure)
+    assert equal.means["full"].mean == pytest.approx(0.15)
     assert learning.mean_curve(comparison.runs["full"], "step", "score") == []
 
 
@@ -201,8 +201,8 @@ def test_unevenness_of_the_groups(means, expected):
     record = dataclasses.replace(
         record, train=dataclasses.replace(record.train, group_tokens=means)
     )
-    found = learning.unevenness(record)
-    assert found == (expected if expected is None else pytest.approx(expected))
+    uneven = learning.unevenness(record)
+    assert uneven == (expected if expected is None else pytest.approx(expected))
     assert learning.unevenness(make_failure(make_spec(), "oom", "no memory")) is None
 
 
@@ -216,8 +216,8 @@ def test_p_is_that_of_scipy_by_group_and_uniform_where_chance_alone_deals():
     expected = scipy.stats.f.sf(between / within, 7, 232)  # the textbook's F
     assert learning.by_chance(list(tokens), list(groups)) == pytest.approx(expected)
     assert learning.by_chance(list(tokens + 10 * groups), list(groups)) < 1e-6
-    found = [learning.by_chance(generator.normal(200, 40, 80), groups[:80]) for _ in range(300)]
-    assert scipy.stats.kstest(found, "uniform").pvalue > 0.01
+    ps = [learning.by_chance(generator.normal(200, 40, 80), groups[:80]) for _ in range(300)]
+    assert scipy.stats.kstest(ps, "uniform").pvalue > 0.01
 
 
 def test_too_few_steps_have_no_p():

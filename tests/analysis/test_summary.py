@@ -1,4 +1,4 @@
-"""Means over seeds, which of them may be shown, and the Pareto front."""
+"""Means over seeds, when they are shown, and the Pareto front."""
 
 import dataclasses
 import subprocess

@@ -1,4 +1,4 @@
-"""Verdicts from records and predictions: who is best, who is not separable, and who cannot be judged."""
+"""Verdicts from records and predictions: strategies that are best, not separable, worse, or not tested."""
 
 import dataclasses
 from collections import Counter
@@ -14,7 +14,7 @@ REFERENCES = [int(i % 3 > 0) for i in range(300)]
 
 
 def answers(rate, seed):
-    """Right or not, by the difficulty of the examples and the luck of the seed."""
+    """Whether each answer is right (0 or 1), by difficulty of the example and an effect of the seed."""
     difficulty = np.random.default_rng(0).normal(0, 1, 300)
     return difficulty + np.random.default_rng(seed).normal(0, 0.5, 300) < rate
 
@@ -27,7 +27,7 @@ def run(folder, label, rate, seed, references=REFERENCES, **fields):
 
 @pytest.fixture
 def records(tmp_path):
-    """Two strategies of equal merit, and one that is worse, over three seeds."""
+    """Records of two equally good strategies and a worse one, with three seeds each."""
     rates = {"full": 1.5, "lora": 1.5, "head": 0.2}
     return [run(tmp_path, label, rate, s) for label, rate in rates.items() for s in range(3)]
 
@@ -42,21 +42,21 @@ def spec_of(record):
 
 
 def test_the_best_and_what_is_not_separable_from_it_are_strong(tmp_path, records):
-    (found,) = judge(records, tmp_path)
-    assert set(found.best) == {"full", "lora"} == found.strong and found.worse == ["head"]
-    assert verdicts.words([found]) == {
+    (verdict,) = judge(records, tmp_path)
+    assert set(verdict.best) == {"full", "lora"} == verdict.strong and verdict.worse == ["head"]
+    assert verdicts.words([verdict]) == {
         ("glue/sst2", "minilm", "full"): "not separable from the best",
         ("glue/sst2", "minilm", "lora"): "not separable from the best",
         ("glue/sst2", "minilm", "head"): "worse than the best",
     }
-    assert len(found.pairs) == 3 and found.models.keys() == found.pairs.keys()
-    assert all(len(ps) == 3 for ps in found.models.values()) and found.right_or_wrong
+    assert len(verdict.pairs) == 3 and verdict.models.keys() == verdict.pairs.keys()
+    assert all(len(ps) == 3 for ps in verdict.models.values()) and verdict.right_or_wrong
 
 
 def test_nothing_is_strong_where_nothing_is_worse(tmp_path, records):
-    (found,) = judge(records[:6], tmp_path)
-    assert set(found.best) == {"full", "lora"} and found.strong == set()
-    assert verdicts.words([found]) == {}
+    (verdict,) = judge(records[:6], tmp_path)
+    assert set(verdict.best) == {"full", "lora"} and verdict.strong == set()
+    assert verdicts.words([verdict]) == {}
 
 
 def test_where_lower_is_better_the_lowest_is_best(tmp_path, records):
@@ -64,23 +64,23 @@ def test_where_lower_is_better_the_lowest_is_best(tmp_path, records):
         dataclasses.replace(r, scores=dataclasses.replace(r.scores, higher_is_better=False))
         for r in records
     ]
-    (found,) = judge(lower, tmp_path)
-    assert found.best == ["head"] and set(found.worse) == {"full", "lora"}
+    (verdict,) = judge(lower, tmp_path)
+    assert verdict.best == ["head"] and set(verdict.worse) == {"full", "lora"}
 
 
 def test_one_seed_is_not_ranked_and_its_models_are_tested(tmp_path, records):
     one = run(tmp_path, "zero", 2.5, 0)
-    (found,) = judge([*records, one], tmp_path)
-    assert found.strong == {"full", "lora"} and "one seed" in found.untested["zero"]
-    assert found.pairs["zero", "full"].p is None and len(found.models["zero", "full"]) == 1
+    (verdict,) = judge([*records, one], tmp_path)
+    assert verdict.strong == {"full", "lora"} and "one seed" in verdict.untested["zero"]
+    assert verdict.pairs["zero", "full"].p is None and len(verdict.models["zero", "full"]) == 1
 
 
 def test_a_strategy_that_lacks_a_seed_is_left_out(tmp_path, records):
     failed = make_failure(make_spec(label="head", seed=2), "oom", "no memory")
     cells = make_cells([spec_of(record) for record in records])
-    (found,) = judge([*records[:8], failed], tmp_path, cells)
-    assert list(found.pairs) in ([("full", "lora")], [("lora", "full")])
-    assert found.untested == {}, "its cell says why"
+    (verdict,) = judge([*records[:8], failed], tmp_path, cells)
+    assert list(verdict.pairs) in ([("full", "lora")], [("lora", "full")])
+    assert verdict.untested == {}, "its cell says why"
 
 
 def without_scores(path):
@@ -88,12 +88,12 @@ def without_scores(path):
 
 
 def of_other_examples(path):
-    kept = predictions.read(path)
-    predictions.write(path, dataclasses.replace(kept, ids=kept.ids[::-1]))
+    table = predictions.read(path)
+    predictions.write(path, dataclasses.replace(table, ids=table.ids[::-1]))
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "reason"),
     [
         (without_scores, "no scores of single examples (hift-bench rescore --write adds them)"),
         (of_other_examples, "scored on other examples"),
@@ -102,30 +102,30 @@ def of_other_examples(path):
     ],
 )
 def test_predictions_that_cannot_be_compared_are_named_and_the_rest_is(
-    tmp_path, records, damage, said
+    tmp_path, records, damage, reason
 ):
     damage(tmp_path / records[4].predictions)
-    (found,) = judge(records, tmp_path)
-    assert found.untested.keys() == {"lora"} and said in found.untested["lora"]
-    assert str(tmp_path) not in found.untested["lora"], "a report is not of one machine"
-    assert found.best == ["full"] and found.worse == ["head"]
+    (verdict,) = judge(records, tmp_path)
+    assert verdict.untested.keys() == {"lora"} and reason in verdict.untested["lora"]
+    assert str(tmp_path) not in verdict.untested["lora"], "a report is not of one machine"
+    assert verdict.best == ["full"] and verdict.worse == ["head"]
 
 
 def test_another_version_of_the_metric_is_not_compared(tmp_path, records):
     scores = dataclasses.replace(records[8].scores, metric_version="accuracy@2")
     records[8] = dataclasses.replace(records[8], scores=scores)
-    (found,) = judge(records, tmp_path)
-    assert "another version of the metric" in found.untested["head"]
+    (verdict,) = judge(records, tmp_path)
+    assert "another version of the metric" in verdict.untested["head"]
 
 
 def test_records_that_name_no_predictions_are_not_compared(tmp_path):
-    (found,) = judge([make_record(make_spec(seed=seed)) for seed in range(2)], tmp_path)
-    assert (found.pairs, found.best, found.majority) == ({}, [], None)
-    assert "names no predictions" in found.untested["full"]
+    (verdict,) = judge([make_record(make_spec(seed=seed)) for seed in range(2)], tmp_path)
+    assert (verdict.pairs, verdict.best, verdict.majority) == ({}, [], None)
+    assert "names no predictions" in verdict.untested["full"]
 
 
 def test_the_majority_class_is_a_predictor_to_beat(tmp_path):
-    """200 of 300 are of class 1: a strategy that always says so is no better, and one that learns is."""
+    """200 of 300 examples have class 1. One strategy always predicts it, the other learns."""
     always = [
         write_answers(
             tmp_path, make_record(make_spec(label="always", seed=s)), REFERENCES, REFERENCES
@@ -133,14 +133,14 @@ def test_the_majority_class_is_a_predictor_to_beat(tmp_path):
         for s in range(3)
     ]
     good = [run(tmp_path, "good", 1.5, s) for s in range(3)]
-    (found,) = judge([*always, *good], tmp_path)
-    assert found.majority.accuracy == pytest.approx(2 / 3)
-    of_always, of_good = (found.majority.more[label] for label in ("always", "good"))
-    assert (of_always.mean, of_always.p, found.majority.models["always"]) == (0, 1, [1.0] * 3)
+    (verdict,) = judge([*always, *good], tmp_path)
+    assert verdict.majority.accuracy == pytest.approx(2 / 3)
+    of_always, of_good = (verdict.majority.more[label] for label in ("always", "good"))
+    assert (of_always.mean, of_always.p, verdict.majority.models["always"]) == (0, 1, [1.0] * 3)
     assert of_good.separable and of_good.mean == pytest.approx(
         np.mean([record.scores.main for record in good]) - 2 / 3
     )
-    assert max(found.majority.models["good"]) < 0.001
+    assert max(verdict.majority.models["good"]) < 0.001
 
 
 def test_no_majority_class_where_the_metric_is_no_accuracy_over_classes(tmp_path, records):
@@ -148,15 +148,15 @@ def test_no_majority_class_where_the_metric_is_no_accuracy_over_classes(tmp_path
         dataclasses.replace(r, scores=dataclasses.replace(r.scores, metric_version="gsm8k@2"))
         for r in records
     ]
-    (found,) = judge(version, tmp_path)
-    assert found.majority is None and found.pairs
+    (verdict,) = judge(version, tmp_path)
+    assert verdict.majority is None and verdict.pairs
 
 
 def test_of_many_strategies_the_pairs_with_the_best_are_shown(tmp_path, monkeypatch, records):
     monkeypatch.setattr(verdicts, "MOST_PAIRS", 2)
-    (found,) = judge(records, tmp_path)
-    assert len(found.pairs) == 3
-    assert [found.best[0] in pair for pair in found.models] == [True, True]
+    (verdict,) = judge(records, tmp_path)
+    assert len(verdict.pairs) == 3
+    assert [verdict.best[0] in pair for pair in verdict.models] == [True, True]
 
 
 def test_each_file_is_read_once_and_tasks_are_judged_apart(tmp_path, records, monkeypatch):
@@ -168,6 +168,6 @@ def test_each_file_is_read_once_and_tasks_are_judged_apart(tmp_path, records, mo
         return read(path)
 
     monkeypatch.setattr(predictions, "read", counting)
-    found = judge(records, tmp_path)
-    assert [of.task for of in found] == ["glue/sst2", "glue/rte"]
+    judged = judge(records, tmp_path)
+    assert [of.task for of in judged] == ["glue/sst2", "glue/rte"]
     assert opened == Counter(f"{record.run_id}.jsonl" for record in records)

@@ -55,9 +55,10 @@ def test_learning_rates_may_differ_between_cells_and_not_between_seeds():
     assert (difference.field, difference.scope) == ("lr", "glue/sst2, minilm, full")
 
 
-def test_a_record_older_than_a_field_counts_as_having_its_default():
+@pytest.mark.parametrize("field", ["clip", "options", "optimizer_options"])
+def test_a_record_older_than_a_field_counts_as_having_its_default(field):
     old = make_record(make_spec(seed=1))
-    spec = {name: value for name, value in old.spec.items() if name != "clip"}
+    spec = {name: value for name, value in old.spec.items() if name != field}
     old = dataclasses.replace(old, spec=spec)
     assert consistency.differences([make_record(), old]) == []
 

@@ -1,4 +1,4 @@
-"""The section on learning curves: what it says, its picture and CSV, and the tokens that groups saw."""
+"""The section on learning curves: sentences, picture and CSV, and the table of tokens by group."""
 
 import csv
 import dataclasses
@@ -35,11 +35,11 @@ def looked(label, seed, *, scored=True, group_tokens=()):
         )
         for step, score in zip(STEPS, SCORES[label], strict=True)
     ]
-    made = make_record(spec, evaluations=looks)
+    record = make_record(spec, evaluations=looks)
     return dataclasses.replace(
-        made,
-        params=dataclasses.replace(made.params, groups=GROUPS[label]),
-        train=dataclasses.replace(made.train, group_tokens=list(group_tokens)),
+        record,
+        params=dataclasses.replace(record.params, groups=GROUPS[label]),
+        train=dataclasses.replace(record.train, group_tokens=list(group_tokens)),
     )
 
 
@@ -49,7 +49,7 @@ def everyone(**fields):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Empty files for pictures, where a test reads the words alone; returns the figures."""
+    """Writes empty picture files, for tests that read only text; returns the figures."""
     figures = []
 
     def write(figure, axes, path, **legend):
@@ -60,12 +60,12 @@ def undrawn(monkeypatch):
     return figures
 
 
-def write(tmp_path, made):
-    specs = [make_spec(strategy=r.spec["strategy"], seed=r.spec["seed"]) for r in made]
+def write(tmp_path, runs):
+    specs = [make_spec(strategy=r.spec["strategy"], seed=r.spec["seed"]) for r in runs]
     folder, out = tmp_path / "results", tmp_path / "reports" / "made_up"
-    kept = [write_run(folder, r, 5) if r.status == "success" else r for r in made]
+    written = [write_run(folder, r, 5) if r.status == "success" else r for r in runs]
     write_report(
-        name="made_up", cells=make_cells(specs), records=kept, trials=[], folder=folder, out=out
+        name="made_up", cells=make_cells(specs), records=written, trials=[], folder=folder, out=out
     )
     return out
 
@@ -117,23 +117,23 @@ def test_tables_say_what_was_compared_and_how_it_came_out(tmp_path, undrawn):
 
 
 def test_a_seed_that_stays_below_is_counted_and_gives_no_mean(tmp_path, undrawn):
-    made = everyone()
-    slow = made[5].evaluations
+    runs = everyone()
+    slow = runs[5].evaluations
     slow = [*slow[:-1], dataclasses.replace(slow[-1], score=0.8)]
-    made[5] = dataclasses.replace(made[5], evaluations=slow)
-    _, lora = rows_of(section(write(tmp_path, made)), "lora")
+    runs[5] = dataclasses.replace(runs[5], evaluations=slow)
+    _, lora = rows_of(section(write(tmp_path, runs)), "lora")
     assert lora[4:] == ["1 of 2 seeds only"] * 2
 
 
-def test_what_cannot_be_compared_is_said(tmp_path, undrawn):
-    made = [record for record in everyone() if record.spec["strategy"] != "full"]
-    text = section(write(tmp_path / "without", made))
-    assert "No finished strategy here is full fine-tuning" in text
+def test_a_note_says_what_cannot_be_compared(tmp_path, undrawn):
+    runs = [record for record in everyone() if record.spec["strategy"] != "full"]
+    text = section(write(tmp_path / "without", runs))
+    assert "No complete strategy is full fine-tuning" in text
     assert len(rows_of(text, "hift")) == 1
 
     failed = make_failure(make_spec(strategy="lora", seed=2), "diverged", "the loss became nan")
     text = section(write(tmp_path / "failed", [*everyone(), failed]))
-    assert "Left out: lora, of which 2 of 3 seeds have their looks." in text
+    assert "Left out: lora; 2 of 3 seeds have evaluations." in text
     assert rows_of(text, "lora") == []
 
     few = dataclasses.replace(
@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_said(tmp_path, undrawn):
     assert equal[3] == "too few: 5 updates" and against[3] == "not comparable"
 
     text = section(write(tmp_path / "text", everyone(scored=False)))
-    assert "The looks have no score, so the held-out loss is compared" in text
+    assert "The evaluations during training have no score, so the held-out loss is compared" in text
     assert "Held-out loss of all strategies at an equal amount" in text and "steps to" not in text
     assert rows_of(text, "hift")[0][1] == "0.2000 ± 0.0000 (2)"
 
@@ -152,12 +152,12 @@ def test_what_cannot_be_compared_is_said(tmp_path, undrawn):
 def test_every_look_of_every_run_is_in_the_csv(tmp_path, undrawn):
     failed = make_failure(make_spec(strategy="lora", seed=2), "diverged", "the loss became nan")
     failed = dataclasses.replace(failed, evaluations=looked("lora", 0).evaluations[:1])
-    made = [*everyone(), failed]
-    out = write(tmp_path, made)
+    runs = [*everyone(), failed]
+    out = write(tmp_path, runs)
     with open(out / "learning.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 6 + 1 and rows[-1]["status"] == "diverged"
-    assert {row["run_id"] for row in rows} == {record.run_id for record in made}
+    assert {row["run_id"] for row in rows} == {record.run_id for record in runs}
     hift = [row for row in rows if row["label"] == "hift" and row["seed"] == "1"]
     assert [float(row["updates"]) for row in hift] == [2.5, 5, 10]
     assert [float(row["score"]) for row in hift] == pytest.approx([0.41, 0.61, 0.81])
@@ -201,20 +201,20 @@ def test_the_picture_draws_mean_and_spread_against_what_was_spent(tmp_path, undr
 
 def uneven(tmp_path, tokens, group_tokens, runs=1):
     """The rows of the table of tokens by group where the first run's curve has these tokens."""
-    made = [
+    runs = [
         looked("hift", seed, group_tokens=group_tokens if seed == 0 else [1.0, 1.0])
         for seed in range(runs)
     ]
     folder = tmp_path / "results"
-    kept = [write_run(folder, record, 5) for record in made]
+    written = [write_run(folder, record, 5) for record in runs]
     rows = [
         {"step": i + 1, "loss": 1.0, "trainable_ratio": 0.5, "group": i % 2, "tokens": count}
         for i, count in enumerate(tokens)
     ]
-    (folder / kept[0].curve).write_text(curve_text(rows, list(rows[0]) if rows else ["step"]))
-    for record in kept[1:]:
+    (folder / written[0].curve).write_text(curve_text(rows, list(rows[0]) if rows else ["step"]))
+    for record in written[1:]:
         (folder / record.curve).unlink()  # not asked for: its groups do not differ
-    return learning.uneven_table(kept, folder)
+    return learning.uneven_table(written, folder)
 
 
 def test_a_run_whose_groups_saw_different_tokens_is_named_with_what_chance_would_do(tmp_path):
@@ -222,11 +222,11 @@ def test_a_run_whose_groups_saw_different_tokens_is_named_with_what_chance_would
     ((run, groups, span, differ, verdict),) = table.rows
     assert run == looked("hift", 0).run_id and runs == 3
     assert (groups, span, differ) == ("2", "100.0 to 150.0", "40%")
-    assert re.fullmatch(r"more than chance explains \(p = \de-\d\d\)", verdict)
+    assert re.fullmatch(r"more than chance \(p = \de-\d\d\)", verdict)
 
     table, _ = uneven(tmp_path / "b", [80, 150, 140, 90, 100, 120], [100.0, 120.0])
     assert table.rows[0][3] == "18%" and re.fullmatch(
-        r"as chance does \(p = 0\.\d\)", table.rows[0][4]
+        r"chance explains it \(p = 0\.\d\)", table.rows[0][4]
     )
     assert uneven(tmp_path / "c", [100, 110] * 5, [100.0, 110.0])[0].rows == ()
 
@@ -238,7 +238,7 @@ def test_a_lone_small_p_is_no_alarm_among_many_runs(tmp_path):
     p = re.search(r"p = (.*)\)", alone.rows[0][4]).group(1)
     assert 0.05 / 50 < float(p) < 0.05
     assert alone.rows[0][4].startswith("more than chance") and many.rows[0][4] == (
-        f"as chance does (p = {p})"
+        f"chance explains it (p = {p})"
     )
 
 
@@ -249,7 +249,7 @@ def test_a_curve_that_cannot_tell_is_named(tmp_path):
 
 def test_the_tokens_of_groups_are_in_the_report(tmp_path, undrawn):
     out = write(tmp_path / "even", [looked("hift", 0, group_tokens=[200.0, 201.0])])
-    assert "Runs with groups: 1; in none" in section(out, "## Tokens by group")
+    assert "Runs with groups: 1. In none" in section(out, "## Tokens by group")
     out = write(tmp_path / "odd", [looked("hift", 0, group_tokens=[200.0, 280.0])])
     text = section(out, "## Tokens by group")
     assert rows_of(text, looked("hift", 0).run_id)[0][2:4] == ["200.0 to 280.0", "33%"]
@@ -276,20 +276,20 @@ def test_real_runs_that_are_looked_at(tmp_path, monkeypatch, cli, in_process, un
     monkeypatch.setattr(tracker, "Tracker", lambda *_: Untracked())
     code, _, err = cli("run", "m.yaml")
     assert code == 0, err
-    found = {record.run_id: record for record in records.load_all(Path("results/m"))}
+    by_id = {record.run_id: record for record in records.load_all(Path("results/m"))}
     by_step = {
         (row["run_id"], int(row["step"])): row
         for row in csv.DictReader(Path("reports/m/learning.csv").read_text().splitlines())
     }
     assert len(by_step) == 2 * 3
     text = section(Path("reports/m"))
-    for run_id, record in found.items():
+    for run_id, record in by_id.items():
         groups = record.params.groups
         assert groups == (1 if record.spec["label"] == "full" else 6)
         assert float(by_step[run_id, 12]["score"]) == record.scores.main
         assert by_step[run_id, 12]["flops"] == str(record.train.flops)
         assert float(by_step[run_id, 8]["updates"]) == 8 / groups
-    for record in found.values():
+    for record in by_id.values():
         equal = rows_of(text, record.spec["label"])[0]
         assert equal[1] == f"{record.scores.main:.4f} (1)"
     assert "at 48 examples" in text and "too few: 2 updates" in text

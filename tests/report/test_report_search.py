@@ -1,4 +1,4 @@
-"""What the report says of a learning-rate search: means over its seeds, the rule, edges, and what it cost."""
+"""The section on a learning-rate search: means over its seeds, the rule, edges, and the budget."""
 
 import dataclasses
 from pathlib import Path
@@ -30,27 +30,27 @@ def cells_of(tmp_path: Path, text=MATRIX):
 
 
 def trials_of(cell, scores, stderr=(0.03, 0.04), **overrides):
-    """The records of a cell's trials; where a score is None they diverged."""
-    made = []
+    """The records of a cell's trials; a score of None stands for a diverged trial."""
+    records = []
     for rate, score in scores.items():
         for spec, side, error in zip(cell.trials([rate]), (-0.01, 0.01), stderr, strict=True):
             if score is None:
-                made.append(make_failure(spec, "diverged", "the loss became nan"))
+                records.append(make_failure(spec, "diverged", "the loss became nan"))
             else:
                 record = make_record(spec, score=score + side, **overrides)
                 scores_of = dataclasses.replace(record.scores, stderr=error)
-                made.append(dataclasses.replace(record, scores=scores_of))
-    return made
+                records.append(dataclasses.replace(record, scores=scores_of))
+    return records
 
 
-def said(cells, trials, used=None):
-    """The section where each cell's runs used the rate of its label."""
+def section_of(cells, trials, used=None):
+    """The section on cells whose runs used the rates in `used`, by label."""
     used = used or {}
     records = [make_record(s) for c in cells for s in c.runs(used.get(c.label, 2e-4))]
     return search.section(summary.rows(cells, records), cells, trials)
 
 
-def found(section, label):
+def rate_cells(section, label):
     (row,) = (row for row in section.table.rows if row[2] == label)
     return [(str(cell), type(cell).__name__ == "Strong") for cell in row[3:]]
 
@@ -61,8 +61,8 @@ def both(cells, scores, **fields):
 
 def test_each_rate_has_its_mean_over_seeds_and_the_rules_choice_is_bold(tmp_path):
     cells = cells_of(tmp_path)
-    section = said(cells, both(cells, INTERIOR))
-    assert found(section, "full") == [
+    section = section_of(cells, both(cells, INTERIOR))
+    assert rate_cells(section, "full") == [
         ("0.0002", False),
         ("0.0001: 0.7000 ± 0.0250 (2)", False),  # the root of 0.03² + 0.04², over 2
         ("0.0002: 0.8000 ± 0.0250 (2)", True),
@@ -82,15 +82,15 @@ def test_the_lowest_rate_within_an_error_is_the_rules_and_no_fault(tmp_path):
     text = MATRIX.replace("extend: 3", "choose: lowest_within_error")
     cells = cells_of(tmp_path, text)
     scores = {1e-4: 0.60, 2e-4: 0.79, 4e-4: 0.80}
-    section = said(cells, both(cells, scores))
-    assert [strong for _, strong in found(section, "full")[1:]] == [False, True, False]
+    section = section_of(cells, both(cells, scores))
+    assert [strong for _, strong in rate_cells(section, "full")[1:]] == [False, True, False]
     assert section.warnings == () and "within one standard error" in section.rules[0]
-    assert found(section, "full")[3][0] == "0.0004: 0.8000 ± 0.0250 (2), edge", (
+    assert rate_cells(section, "full")[3][0] == "0.0004: 0.8000 ± 0.0250 (2), edge", (
         "the best is what may lie at an edge, not the rate taken"
     )
-    section = said(cells, both(cells, scores), used={"full": 4e-4, "head": 2e-4})
+    section = section_of(cells, both(cells, scores), used={"full": 4e-4, "head": 2e-4})
     assert section.warnings == (
-        "glue/sst2, minilm, full: the rate used, 0.0004, is not its search's: 0.0002",
+        "glue/sst2, minilm, full: the rate used, 0.0004, is not the one its search chooses: 0.0002",
     )
 
 
@@ -101,8 +101,8 @@ def test_by_the_loss_the_lowest_is_best(tmp_path):
         dataclasses.replace(t, scores=dataclasses.replace(t.scores, higher_is_better=False))
         for t in trials
     ]
-    section = said(cells, lower)
-    assert found(section, "full")[1:] == [
+    section = section_of(cells, lower)
+    assert rate_cells(section, "full")[1:] == [
         ("0.0001: 0.5000 (2)", False),
         ("0.0002: 0.3000 (2)", True),
         ("0.0004: 0.4000 (2)", False),
@@ -121,22 +121,22 @@ def test_by_the_loss_the_lowest_is_best(tmp_path):
 )
 def test_the_best_is_at_an_edge_unless_a_rate_lies_beyond(tmp_path, scores, edge):
     cells = cells_of(tmp_path, MATRIX.replace("extend: 3", "extend: 0"))
-    section = said(cells, both(cells, scores))
-    edges = [text for text, _ in found(section, "full") if "edge" in text]
+    section = section_of(cells, both(cells, scores))
+    edges = [text for text, _ in rate_cells(section, "full") if "edge" in text]
     assert edges == ([edge] if edge else [])
     if scores[4e-4] is None:
-        assert ("0.0004: diverged", False) in found(section, "full")
+        assert ("0.0004: diverged", False) in rate_cells(section, "full")
 
 
 def test_a_grid_that_was_extended_is_another_budget_and_says_so(tmp_path):
     cells = cells_of(tmp_path)
     wider = {1e-4: 0.6, 2e-4: 0.7, 4e-4: 0.8, 8e-4: 0.9, 1.6e-3: 0.5}
     trials = trials_of(cells[0], wider) + trials_of(cells[1], INTERIOR)
-    section = said(cells, trials, used={"full": 8e-4})
-    assert found(section, "full")[4] == ("0.0008: 0.9000 ± 0.0250 (2)", True)
+    section = section_of(cells, trials, used={"full": 8e-4})
+    assert rate_cells(section, "full")[4] == ("0.0008: 0.9000 ± 0.0250 (2)", True)
     assert section.equal == () and section.warnings == (
         "unequal search budget in glue/sst2, minilm: "
-        "full: 5 rates (2 of them beyond an edge) a factor of 2 apart × 2 seeds × 20 steps of 16 "
+        "full: 5 rates (2 of them beyond the grid) a factor of 2 apart × 2 seeds × 20 steps of 16 "
         "examples, on 1,000 held-out rows; "
         "head: 3 rates a factor of 2 apart × 2 seeds × 20 steps of 16 examples, on 1,000 held-out rows",
     )
@@ -147,11 +147,11 @@ def test_a_grid_that_was_extended_is_another_budget_and_says_so(tmp_path):
     [
         ("{search: {lr: [2.0e-5, 2.0e-4, 2.0e-3]}}", "head: 3 rates a factor of 10 apart"),
         ("{search: {lr: [1.0e-4, 2.0e-4, 8.0e-4]}}", "a factor of 2 or 4 apart"),
-        ("{search: {seeds: [5, 6]}}", "not the same rule, seeds or training rows"),
+        ("{search: {seeds: [5, 6]}}", "rules, seeds or training rows differ"),
         ("{search: {examples: 500}}", "on 500 held-out rows"),
         ("{batch_size: 8}", "20 steps of 8 examples"),
-        ("{train_examples: 9}", "not the same rule, seeds or training rows"),
-        ("{lr: 2.0e-4}", "head: rate given, not searched"),
+        ("{train_examples: 9}", "rules, seeds or training rows differ"),
+        ("{lr: 2.0e-4}", "head: a fixed rate, no search"),
     ],
 )
 def test_the_budget_is_the_same_only_if_it_is_in_every_respect(tmp_path, theirs, words):
@@ -160,7 +160,7 @@ def test_the_budget_is_the_same_only_if_it_is_in_every_respect(tmp_path, theirs,
     if cells[1].search:
         rates = zip(cells[1].search.lr, INTERIOR.values(), strict=True)
         trials += trials_of(cells[1], dict(rates))
-    section = said(cells, trials)
+    section = section_of(cells, trials)
     assert section.equal == () and len(section.warnings) == 1
     assert section.warnings[0].startswith("unequal search budget") and words in section.warnings[0]
 
@@ -170,7 +170,7 @@ def test_other_rates_by_the_same_factor_are_the_same_budget_and_zero_shot_needs_
     cells = cells_of(tmp_path, text)
     higher = {10 * rate: score for rate, score in INTERIOR.items()}
     trials = trials_of(cells[0], INTERIOR) + trials_of(cells[1], higher)
-    section = said(cells, trials, used={"head": 2e-3, "none": None})
+    section = section_of(cells, trials, used={"head": 2e-3, "none": None})
     assert len(section.equal) == 1 and section.warnings == ()
     assert len(section.table.rows) == 2
 
@@ -178,19 +178,19 @@ def test_other_rates_by_the_same_factor_are_the_same_budget_and_zero_shot_needs_
 def test_a_search_under_way_and_trials_of_another_search(tmp_path):
     cells = cells_of(tmp_path)
     trials = both(cells, INTERIOR)
-    section = said(cells, trials[1:])
-    assert found(section, "full")[1] == ("0.0001: missing", False)
-    assert not any(strong for _, strong in found(section, "full"))
+    section = section_of(cells, trials[1:])
+    assert rate_cells(section, "full")[1] == ("0.0001: missing", False)
+    assert not any(strong for _, strong in rate_cells(section, "full"))
     assert "glue/sst2, minilm, full: the search is not finished" in section.warnings
     old = [dataclasses.replace(trial, spec_hash="another") for trial in trials]
-    assert said(cells, old) is None
+    assert section_of(cells, old) is None
     given = cells_of(
         tmp_path,
         MATRIX.replace("  {model", "  {lr: 2.0e-4, model", 1).replace(
             "search: {lr: [1.0e-4, 2.0e-4, 4.0e-4], seeds: [3, 4], examples: 1000, extend: 3}", ""
         ),
     )
-    assert said(given, trials) is None
+    assert section_of(given, trials) is None
 
 
 def test_the_section_is_in_the_report(tmp_path):
@@ -205,4 +205,4 @@ def test_the_section_is_in_the_report(tmp_path):
             text = (out / file).read_text()
             assert (f"{bold}0.0002: 0.8000 ± 0.0250 (2)" in text) == there
             assert ("Every strategy had the same search budget in" in text) == there
-            assert ("The rate taken is the one with the best mean" in text) == there
+            assert ("The rate chosen is the one with the best mean" in text) == there

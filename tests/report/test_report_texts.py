@@ -15,8 +15,8 @@ from benchmark.report.page import write_report
 NASTY = "<script>alert('|')</script> *bold* `x`"
 
 
-def generated(folder, label, seed, said, scores):
-    """A run of E2E with the texts it said and its five scores; the first reference is `ref N`."""
+def generated(folder, label, seed, texts, scores):
+    """A run of E2E with its generated texts and its five scores; the first reference is `ref N`."""
     spec = make_spec(task="generation/e2e_nlg", model="tiny-gpt2", strategy=label, seed=seed)
     record = make_record(spec)
     record = dataclasses.replace(
@@ -24,14 +24,14 @@ def generated(folder, label, seed, said, scores):
         scores=dataclasses.replace(record.scores, main=scores["BLEU"], metric="BLEU", all=scores),
         predictions=f"predictions/{spec.run_id}.jsonl",
     )
-    references = [[f"ref {i}", "another"] for i in range(len(said))]
-    kept = Predictions(
-        ids=[f"id{i}" for i in range(len(said))],
-        predictions=said,
+    references = [[f"ref {i}", "another"] for i in range(len(texts))]
+    table = Predictions(
+        ids=[f"id{i}" for i in range(len(texts))],
+        predictions=texts,
         references=references,
         scores=None,
     )
-    predictions.write(folder / record.predictions, kept)
+    predictions.write(folder / record.predictions, table)
     return write_run(folder, record)
 
 
@@ -39,8 +39,8 @@ def generated(folder, label, seed, said, scores):
 def page(tmp_path):
     folder = tmp_path / "results"
     records = [
-        generated(folder, label, seed, said, {"BLEU": bleu, "NIST": 10 * bleu})
-        for label, seed, said, bleu in (
+        generated(folder, label, seed, texts, {"BLEU": bleu, "NIST": 10 * bleu})
+        for label, seed, texts, bleu in (
             ("full", 0, [f"full {i}" for i in range(50)], 0.60),
             ("full", 1, ["not shown"] * 50, 0.70),
             ("hift", 0, [NASTY, *(f"hift {i} " + "w" * 500 for i in range(1, 50))], 0.50),
@@ -63,7 +63,7 @@ def test_twenty_examples_of_the_first_seed_stand_side_by_side(page):
     places = [int(row.split()[2]) for row in rows]
     assert places == sorted(set(places)) and places[0] == 0 and places[-1] >= 45
     assert all(f"| full {place} |" in row for place, row in zip(places, rows, strict=True))
-    assert "not shown" not in page[0] and "Seeds shown:\nfull 0, hift 0." in page[0]
+    assert "not shown" not in page[0] and "Seeds shown: full 0, hift 0." in page[0]
     assert max(map(len, rows)) < 500 and rows[1].endswith("… |")
 
 
