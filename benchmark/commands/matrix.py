@@ -1,7 +1,9 @@
-"""plan, run, status, report and sync: what is done with a matrix."""
+"""The commands on a matrix: plan, run, status, report and sync."""
 
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,11 +34,13 @@ def plan(
     ] = False,
     budget: Annotated[
         str | None,
-        typer.Option(help="As --memory, and warn of what will not fit: 24GiB, 80G or in bytes."),
+        typer.Option(
+            help="As --memory, and name the cells above this: 24GiB, 80G or a number of bytes."
+        ),
     ] = None,
     format: TableFormat = Format.text,
 ) -> None:
-    """Price a matrix: every run with its state, its predicted steps and what it lacks to start."""
+    """List every run of a matrix: its state, its predicted steps, and the files it needs and lacks."""
     from benchmark.matrices import forecast, planning, pricing
     from benchmark.matrices import matrix as matrices
 
@@ -61,17 +65,18 @@ def run(
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most this many runs (their lr trials come along).")
+        int | None,
+        typer.Option(min=1, help="At most this many runs, and the learning-rate trials they need."),
     ] = None,
     no_warm: Annotated[
         bool,
         typer.Option(
-            "--no-warm", help="Start each run as an interpreter of its own, which is slower."
+            "--no-warm", help="Start a new Python interpreter for each run, which is slower."
         ),
     ] = False,
     format: TableFormat = Format.text,
 ) -> None:
-    """Run what a matrix still lacks, one process a run; then write the report and print the summary."""
+    """Run what is not done of a matrix, a process each; then write the report and print the summary."""
     from benchmark.commands.progress import bars
     from benchmark.matrices import matrix as matrices
     from benchmark.matrices import planning, runner
@@ -80,7 +85,8 @@ def run(
     use_mirror(data_root)
     loaded = matrices.load(matrix)
     runner.check(loaded)
-    todo = [p for p in planning.plan(loaded, results) if p.state not in planning.SETTLED]
+    before = [planned.state for planned in planning.plan(loaded, results)]
+    todo = [state for state in before if state not in planning.SETTLED]
     with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
         outcome = runner.run(
             loaded, results, tracker=tracker, progress=progress, limit=limit, warm=not no_warm
@@ -88,7 +94,7 @@ def run(
         written = _write_report(loaded, results, reports)
         tracker.report(written.parent)
     _show_summary(loaded, results, format)
-    say(f"{outcome.ran} run now, {outcome.failed} failed; the rest was done before")
+    say(closing_line(outcome.ended, before, total=len(planning.plan(loaded, results))))
     if outcome.fixed_s:
         fixed = sorted(outcome.fixed_s)[len(outcome.fixed_s) // 2]
         say(f"fixed cost per run (start, model, data, records, MLflow): {fixed:.1f} s (median)")
@@ -112,21 +118,21 @@ def run(
 def status(
     matrix: MatrixFile, results: Results = RESULTS, format: TableFormat = Format.text
 ) -> None:
-    """Show the summary table of what is on record for a matrix."""
+    """Print the summary table of a matrix from its records."""
     from benchmark.matrices import matrix as matrices
 
     _show_summary(matrices.load(matrix), results, format)
 
 
 def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
-    """Write reports/<matrix>/index.html, report.md and their CSV files from the records alone."""
+    """Write reports/<matrix>/index.html, report.md and CSV files from the records alone."""
     from benchmark.matrices import matrix as matrices
 
     sys.stdout.write(f"{_write_report(matrices.load(matrix), results, reports)}\n")
 
 
 def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
-    """Rebuild the matrix's MLflow runs from its records; what is there already is not doubled."""
+    """Log the records of a matrix to MLflow; runs that MLflow already has are left out."""
     from benchmark.matrices import matrix as matrices
     from benchmark.records import record
     from benchmark.tracking.tracker import Tracker
@@ -135,12 +141,33 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
     with Tracker(tracking_uri, loaded.name) as tracker:
         for folder in (results / loaded.name / "search", results / loaded.name):
             tracker.sync(record.load_all(folder), folder)
-    if tracker.broken:  # it has said why
+    if tracker.broken:  # the tracker has printed the reason
         raise typer.Exit(1)
 
 
+ENDS = ("trained", "evaluated", "failed", "refused", "unsupported", "already done", "left")
+"""The counts of the closing line, in its order. A run is in exactly one of them."""
+
+
+def closing_line(ended: Mapping[str, int], before: Iterable[str], *, total: int) -> str:
+    """The counts of all `total` runs of a matrix, lr trials included: "3 trained, 1 refused, 16 left".
+
+    ended: how the runs of this call ended (`runner.Outcome.ended`). before: the state of each run before it.
+    Runs that were unsupported before count as unsupported. Left are the runs that were not started: those
+    beyond the limit, and those whose learning rate could not be chosen.
+    """
+    counts = Counter(ended)
+    for state in before:
+        if state == "done":
+            counts["already done"] += 1
+        elif state == "unsupported":
+            counts["unsupported"] += 1
+    counts["left"] = total - counts.total()
+    return ", ".join(f"{counts[end]} {end}" for end in ENDS if counts[end])
+
+
 def _command() -> str:
-    """hift-bench as this shell would find it: by its path where it is not on the PATH."""
+    """How to call hift-bench from this shell: by its path if it is not on the PATH."""
     return "hift-bench" if shutil.which("hift-bench") else sys.argv[0]
 
 
@@ -167,6 +194,6 @@ def _show_summary(matrix: Any, results: Path, format: Format) -> None:
     folder = results / matrix.name
     records = record.load_all(folder)
     rows = summary.rows(matrix.cells, records)
-    found = verdicts.judge(matrix.cells, rows, records, folder)
-    table = summary.printable(rows, verdicts.words(found), verdicts.majorities(found))
+    judged = verdicts.judge(matrix.cells, rows, records, folder)
+    table = summary.printable(rows, verdicts.words(judged), verdicts.majorities(judged))
     show(summary.brief(table) if format is Format.text else table, format, title=matrix.name)

@@ -1,4 +1,4 @@
-"""A run's process as the runner sees it: what it is given, what it says, and a record where it left none.
+"""The process of a run, seen by the runner: its environment, its events, and a record if it wrote none.
 
 The process itself is benchmark/run/recipe.py.
 """
@@ -18,29 +18,32 @@ from benchmark.records.spec import RunSpec
 
 
 def identity(path: Path) -> tuple[int, int] | None:
-    """What tells the file at `path` from the next one put there; None where there is none.
+    """Inode and modification time of the file at `path`, which change with the file; None if there is none.
 
-    A run that failed before may have left a record of the same hash, which says nothing of this process.
+    An earlier, failed run may have written a record with the same hash. The identity tells that record from
+    the one that this process writes.
     """
     if not path.exists():
         return None
-    found = path.stat()
-    return found.st_ino, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def event(line: str) -> dict[str, Any] | None:
-    """The event that a run's process reports on this line of its stdout; None if it is none."""
+    """The event in this line of a run's stdout; None if the line is no event."""
     try:
-        found = json.loads(line)
+        data = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and "event" in found else None
+    return data if isinstance(data, dict) and "event" in data else None
 
 
 def environment_of(spec: RunSpec) -> dict[str, str]:
-    """The child's environment: this process's, less threads that libraries start when they are imported (a
-    warm server could not be forked beside them), and no look at the Hub when neither data nor model come from
-    it."""
+    """The environment variables of the run's process.
+
+    They are those of this process, with two changes. Libraries start no threads when they are imported, since
+    a process with threads cannot be forked safely. The Hub is not asked if neither data nor model are on it.
+    """
     variables = os.environ | {
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
@@ -53,7 +56,7 @@ def environment_of(spec: RunSpec) -> dict[str, str]:
 
 
 def why(code: int, log_path: Path) -> str:
-    """The reason a run's process ended without a record, in one line."""
+    """Why a run's process ended without a record, in one line. code: its exit status, as in subprocess."""
     if code == 0:
         return f"the process ended without a record; log: {log_path}"
     if code < 0:
@@ -66,7 +69,10 @@ def why(code: int, log_path: Path) -> str:
 def write_unfinished(
     spec: RunSpec, path: Path, started: float, status: Any, error: str
 ) -> RunRecord:
-    """Write a record for a process that wrote none; returns the one that stands at `path` after it."""
+    """Write a record for a process that wrote none. Returns the record that is at `path` afterwards.
+
+    started: seconds since the epoch. A successful record of the same spec is not replaced.
+    """
 
     def iso(seconds: float) -> str:
         moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)

@@ -1,6 +1,6 @@
 """Predicted peak memory of a matrix's cells, and whether it is within a budget.
 
-No torch is imported but by `simulated`.
+Only `simulated` imports torch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,8 +17,10 @@ from tasks.config import Columns, Words
 
 @dataclass(frozen=True)
 class Forecast:
-    """The predicted peak of a cell's training step in bytes; None where nothing trains, or for the reason
-    `why`."""
+    """The predicted peak of a cell's training step, in bytes.
+
+    It is None if nothing trains, or if the step cannot be simulated; `why` then gives the reason.
+    """
 
     peak: int | None
     why: str = ""
@@ -29,12 +31,13 @@ Place = tuple[str, str, str]
 
 
 def place(planned: Planned) -> Place:
-    """Where in the matrix a run lies."""
+    """The cell of a run."""
     return planned.cell.task, planned.cell.model, planned.cell.label
 
 
 def first_spec(planned: Planned) -> RunSpec:
-    """The run's spec; while its rate is searched, with the first of them, which changes no cost."""
+    """The run's spec. If its learning rate is not chosen yet, the spec has the first rate of the grid: a
+    learning rate changes no memory."""
     search = planned.cell.search
     return planned.spec or planned.cell.runs(search.lr[0] if search else None)[0]
 
@@ -42,24 +45,24 @@ def first_spec(planned: Planned) -> RunSpec:
 def of(
     planned: Iterable[Planned], predict: Callable[[RunSpec], int | None]
 ) -> dict[Place, Forecast]:
-    """What `predict` says of each cell, asked once, as its seeds and rates cost the same."""
-    found: dict[Place, Forecast] = {}
+    """The forecast of each cell. `predict` is called once a cell: seed and learning rate change no memory."""
+    forecasts: dict[Place, Forecast] = {}
     for p in planned:
-        if place(p) not in found:
+        if place(p) not in forecasts:
             try:
-                found[place(p)] = Forecast(predict(first_spec(p)))
+                forecasts[place(p)] = Forecast(predict(first_spec(p)))
             except UserError as error:
-                found[place(p)] = Forecast(None, str(error))
-    return found
+                forecasts[place(p)] = Forecast(None, str(error))
+    return forecasts
 
 
 def simulated(spec: RunSpec) -> int | None:
-    """Peak bytes of the run's training step on a CUDA device, as `benchmark.memory.simulate` has it; None
-    where nothing trains.
+    """Peak bytes of the run's training step on a CUDA device, from `benchmark.memory.simulate`; None if
+    nothing trains.
 
-    An upper bound: every text is taken as `max_length` tokens long, while a batch is padded to its longest.
-    Of candidates that stand in a row's own list one is counted, as their number is not known.
-    Raises UserError where the step cannot be simulated.
+    The prediction assumes that every text has `max_length` tokens, so it is at least the peak of a real
+    batch. The exception are tasks whose rows list their own candidates: their number is not known, and one is
+    counted. Raises UserError if the step cannot be simulated.
     """
     from benchmark.memory import simulate
     from benchmark.memory.setting import Setting
@@ -94,27 +97,29 @@ def _inputs(task: Any) -> int:
 
 
 def columns(forecast: Forecast, budget: int | None) -> dict[str, Any]:
-    """The columns of a run's row."""
+    """The columns that a forecast adds to a run's row: the peak in GiB and, with a budget in bytes, whether
+    it fits."""
     peak = forecast.peak
-    shown = {"peak_gib": None if peak is None else peak / GIB}
+    in_gib = {"peak_gib": None if peak is None else peak / GIB}
     if budget is None:
-        return shown
-    return shown | {"fits": None if peak is None else peak <= budget}
+        return in_gib
+    return in_gib | {"fits": None if peak is None else peak <= budget}
 
 
 def lines(peaks: Mapping[Place, Forecast], budget: int | None) -> Iterator[str]:
-    """The largest peak of each method, where it does not fit, and what could not be predicted."""
+    """Lines about the largest peak of each method, the tasks on which it exceeds `budget` (bytes), and the
+    cells without a prediction."""
     unknown: dict[str, list[str]] = {}
-    by_method: dict[str, list[tuple[int, str]]] = {}
+    peaks_of: dict[str, list[tuple[int, str]]] = {}
     for (task, model, label), forecast in peaks.items():
         if forecast.why:
             unknown.setdefault(forecast.why, []).append(f"{model} {label} on {task}")
         elif forecast.peak is not None:
-            by_method.setdefault(f"{model} {label}", []).append((forecast.peak, task))
-    for method, found in by_method.items():
-        most, task = max(found)
-        yield f"peak memory: {method} up to {most / GIB:.4g} GiB ({task})"
-        over = [name for peak, name in found if budget is not None and peak > budget]
+            peaks_of.setdefault(f"{model} {label}", []).append((forecast.peak, task))
+    for method, peaks_by_task in peaks_of.items():
+        highest, task = max(peaks_by_task)
+        yield f"peak memory: {method} up to {highest / GIB:.4g} GiB ({task})"
+        over = [name for peak, name in peaks_by_task if budget is not None and peak > budget]
         if over and budget is not None:
             yield f"will not fit in {budget / GIB:.4g} GiB: {method} on {', '.join(over)}"
     for why, places in unknown.items():

@@ -1,4 +1,4 @@
-"""What a matrix can name: tasks, models, strategies and matrices, as table rows."""
+"""The tasks, models, strategies and matrices that there are, as rows of tables."""
 
 import re
 from pathlib import Path
@@ -18,17 +18,19 @@ _HEADS = {
     "masked": "masked_lm",
     **dict.fromkeys(("candidates", "generation", "response", "language_model"), "causal_lm"),
 }
-"""Adapter -> the head that its tasks train, said without importing torch."""
+"""Adapter -> the head of the model for its tasks. A table, so that listing imports no torch."""
 
 
 def families(adapter: str) -> str:
-    """The families of models, of those with a twin, that can do the adapter's tasks."""
-    every = {twin.family: _HEADS[adapter] in twin.heads for twin in TWINS.values()}
-    able = [name for name, can in every.items() if can]
-    others = [name for name, can in every.items() if not can]
-    if not others:
+    """The families of twin models that have the head for the adapter's tasks, in words."""
+    has_head = {twin.family: _HEADS[adapter] in twin.heads for twin in TWINS.values()}
+    families_with = [name for name, has in has_head.items() if has]
+    families_without = [name for name, has in has_head.items() if not has]
+    if not families_without:
         return "all"
-    return f"all but {others[0]}" if len(others) == 1 else ", ".join(able)
+    return (
+        f"all but {families_without[0]}" if len(families_without) == 1 else ", ".join(families_with)
+    )
 
 
 def rows(what: str) -> list[dict[str, Any]]:
@@ -39,10 +41,10 @@ def rows(what: str) -> list[dict[str, Any]]:
 
 
 def _tasks() -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for name in tasks.base.names():
         task = tasks.base.load(name)
-        found.append(
+        rows.append(
             {
                 "task": name,
                 "adapter": task.adapter,
@@ -56,7 +58,7 @@ def _tasks() -> list[dict[str, Any]]:
                 "families": families(task.adapter),
             }
         )
-    return found
+    return rows
 
 
 def _models() -> list[dict[str, Any]]:
@@ -68,32 +70,32 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _strategies() -> list[dict[str, Any]]:
-    found = []
+    rows = []
     for name in STRATEGIES:
         kind = strategy_class(name)
         options = {k: f.default for k, f in kind.Options.model_fields.items()}
         about = (__import__(kind.__module__, fromlist=["_"]).__doc__ or "").splitlines()[0]
-        found.append(
+        rows.append(
             {
                 "strategy": name,
                 "options": ", ".join(f"{k}={v}" for k, v in options.items()),
                 "about": about,
             }
         )
-    return found
+    return rows
 
 
 def _matrices() -> list[dict[str, Any]]:
     from benchmark.matrices import matrix
 
-    found = []
+    rows = []
     for path in sorted(MATRICES.glob("*.yaml")):
         loaded = matrix.load(path)
         runs = sum(len(cell.run_ids) for cell in loaded.cells)
-        found.append(
+        rows.append(
             {"matrix": loaded.name, "cells": len(loaded.cells), "runs": runs, "file": str(path)}
         )
-    return found
+    return rows
 
 
 _LISTS = {"tasks": _tasks, "models": _models, "strategies": _strategies, "matrices": _matrices}

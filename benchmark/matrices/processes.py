@@ -1,7 +1,8 @@
-"""How a run's process begins: as a fork of a warm server, or as an interpreter of its own.
+"""Starts the process of a run: a fork of a warm server, or a new Python interpreter.
 
-A run is benchmark/run/recipe.py. The server is benchmark/run/warm.py, which says what the two sides send each
-other. Both are named here and not imported: the runner loads nothing of a run.
+The process runs benchmark/run/recipe.py. The server is benchmark/run/warm.py, whose docstring defines the
+messages between server and runner. Both are started by name and not imported, because the runner must not
+load the libraries of a run.
 """
 
 import contextlib
@@ -31,17 +32,17 @@ class Starter(Protocol):
     """A way to start runs."""
 
     def prepare(self, variables: Mapping[str, str]) -> None:
-        """Begin, without waiting, what a start with these environment variables will need."""
+        """Prepare a start with these environment variables, without waiting for it."""
 
     def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
-        """A run with the command line `arguments`, its stderr in `log`."""
+        """Start a run with the command line `arguments`; its stderr goes to `log`."""
 
 
 @contextlib.contextmanager
 def starter(warm: bool, log: Path, note: Callable[[str], None]) -> Iterator[Starter]:
-    """The way to start runs: `warm` where there is a fork to rely on (Linux), else each by itself.
+    """A Starter: forks of a warm server if `warm` and the system is Linux, otherwise new interpreters.
 
-    `log` gets what the server prints; `note` is told when no server can be had.
+    log: the file for the output of the server. note: called with the reason if the server cannot start runs.
     """
     if not warm or sys.platform != "linux":
         yield Interpreters()
@@ -54,7 +55,7 @@ def starter(warm: bool, log: Path, note: Callable[[str], None]) -> Iterator[Star
 
 
 class Interpreters:
-    """Runs as `python -m benchmark.run.recipe`, each of which imports everything itself."""
+    """Runs as `python -m benchmark.run.recipe`. Each imports all libraries itself."""
 
     def prepare(self, variables: Mapping[str, str]) -> None: ...
 
@@ -69,13 +70,13 @@ class Interpreters:
 
 
 class NoFork(Exception):
-    """The server has ended, or must not be forked; says why."""
+    """The server has ended or must not be forked; the message gives the reason."""
 
 
 class Forks:
-    """Runs forked from a server, which is started again where it ended or another environment is needed.
+    """Runs forked from a server. A new server starts if the last one has ended or has another environment.
 
-    After a server that could not serve, interpreters.
+    Once a server could not fork, all further runs are new interpreters.
     """
 
     def __init__(self, log: Path, note: Callable[[str], None]) -> None:
@@ -94,7 +95,7 @@ class Forks:
             except NoFork as error:
                 self.close()
                 self._instead = Interpreters()
-                self._note(f"no warm server, so runs start slowly: {error}; log: {self._log}")
+                self._note(f"no warm server, so each run starts slowly: {error}; log: {self._log}")
         return self._instead.start(arguments, log, variables)
 
     def _serving(self, variables: Mapping[str, str]) -> "Server":
@@ -110,7 +111,7 @@ class Forks:
 
 
 class Server:
-    """One warm server with the environment `variables`; `log` is appended to."""
+    """One warm server with the environment `variables`. Its output is appended to `log`."""
 
     def __init__(self, variables: Mapping[str, str], log: Path) -> None:
         self._variables = dict(variables)
@@ -126,15 +127,15 @@ class Server:
             )
 
     def serves(self, variables: Mapping[str, str]) -> bool:
-        """Whether it is alive and has this environment."""
+        """Whether the server is alive and has this environment."""
         return self._process.poll() is None and self._variables == dict(variables)
 
     def fork(self, arguments: Sequence[str], log: TextIO) -> "Fork":
-        """Raises NoFork."""
+        """A run with the command line `arguments`; its stderr goes to `log`. Raises NoFork."""
         request = json.dumps({"arguments": list(arguments)}).encode()
         reader, writer = os.pipe()
         try:
-            with contextlib.suppress(ConnectionError):  # a server that has ended gives no reply
+            with contextlib.suppress(ConnectionError):  # the server has ended; `reply` returns None
                 socket.send_fds(self._socket, [request], [writer, log.fileno()])
             reply = self.reply()
         finally:
@@ -145,19 +146,19 @@ class Server:
         return Fork(self, reply["pid"], reader)
 
     def reply(self) -> dict[str, Any] | None:
-        """What the server sends next; None where it has ended."""
+        """The next message of the server; None if it has ended."""
         with contextlib.suppress(ConnectionError):
             packet = self._socket.recv(1 << 16)
             return json.loads(packet) if packet else None
         return None
 
     def wait(self) -> int:
-        """The exit status of the server itself, when it has ended."""
+        """Wait until the server ends; returns its exit status."""
         return self._process.wait()
 
     def close(self) -> None:
-        """End the server: at once where it waits for a request, by a signal where it imports or has a run,
-        which ends with it."""
+        """End the server. A server that waits for a request ends by itself. One that is still importing, or
+        has a run, is killed, and the run with it."""
         self._socket.close()
         try:
             self._process.wait(timeout=1)
@@ -167,22 +168,22 @@ class Server:
 
 
 class Fork:
-    """A run that a server forked, as a Process."""
+    """A Process that a server forked."""
 
     def __init__(self, server: Server, pid: int, stdout: int) -> None:
-        """`stdout`: the file descriptor to read it from."""
+        """stdout: the file descriptor from which the run's stdout is read."""
         self.stdout = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 (wait closes it)
         self._server, self._pid = server, pid
         self._returncode: int | None = None
 
     def terminate(self) -> None:
         if self._returncode is None:
-            os.kill(
-                self._pid, signal.SIGTERM
-            )  # the server keeps the pid from others until the next run
+            # the server does not reap the process before the next run, so the pid is not another's
+            os.kill(self._pid, signal.SIGTERM)
 
     def wait(self) -> int:
-        """The run's exit status, as in subprocess; the server's where that ended and took the run along."""
+        """Wait until the run ends; returns its exit status, negative for a signal as in subprocess. If the
+        server has ended, and the run with it, returns that of the server."""
         if self._returncode is None:
             reply = self._server.reply()
             self._returncode = self._server.wait() if reply is None else reply["returncode"]

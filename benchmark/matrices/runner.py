@@ -1,10 +1,12 @@
-"""Many runs: skip what is done, one fresh process each, go on after a failure, end with what came of it.
+"""Runs a matrix: each run that is not done, one after the other, in a process of its own.
 
-A run is done when a record of its spec's hash with status success exists; so a broken-off matrix resumes by
-running it again. The runner, not the run, talks to MLflow: a run cannot be hurt by it.
+A run is done when its record has the hash of its spec and the status success. An interrupted matrix therefore
+resumes when it is run again. A failed run does not stop the ones after it. The runner talks to MLflow, not
+the run, so an error of MLflow cannot end a run.
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ from benchmark.records.spec import RunSpec
 
 
 class Progress(Protocol):
-    """What shows the runs as they go; the command line's bars, or nothing in a test."""
+    """What shows the progress of the runs: the bars of the command line (benchmark/commands/progress.py)."""
 
     def started(self, spec: RunSpec, steps: int | None) -> None: ...
     def noted(self, note: str) -> None: ...
@@ -42,7 +44,7 @@ class Tracker(Protocol):
 
 
 class Untracked:
-    """A Tracker that keeps nothing, for runs nobody looks back at."""
+    """A Tracker that logs nothing, for runs that need no dashboard."""
 
     def start(self, spec: RunSpec) -> None: ...
     def steps(self, rows: list[dict[str, Any]]) -> None: ...
@@ -51,16 +53,27 @@ class Untracked:
 
 @dataclass
 class Outcome:
-    """What one call of `run` did. `fixed_s`: seconds per successful run outside training and scoring."""
+    """What one call of `run` did.
 
-    ran: int = 0
+    ended: how many runs, trials included, ended how: trained, evaluated (a run that trains nothing), failed,
+    refused or unsupported. failed: the failed runs, and the cells whose every learning rate failed. refused:
+    the reason of each refused run. fixed_s: seconds of each successful run outside training and scoring.
+    """
+
+    ended: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     refused: list[str] = field(default_factory=list)
     fixed_s: list[float] = field(default_factory=list)
 
+    @property
+    def ran(self) -> int:
+        """How many runs were started."""
+        return self.ended.total()
+
 
 def check(matrix: Matrix) -> None:
-    """Refuse before anything runs what cannot run: unknown models, missing or damaged data."""
+    """Raises UserError or TaskError, before any run starts, for an unknown model and for missing or damaged
+    data."""
     for name, revision in dict.fromkeys(
         (cell.model, cell.settings.get("model_revision")) for cell in matrix.cells
     ):
@@ -78,10 +91,10 @@ def run(
     limit: int | None = None,
     warm: bool = True,
 ) -> Outcome:
-    """Run what is not done, at most `limit` runs (with the trials they need), and say what came of it.
+    """Run what is not done: at most `limit` runs, and the trials that they need.
 
-    `warm`: runs are forked from a server that has imported everything, where that is possible. Raises
-    UserError when the matrix cannot run at all or another process is running it.
+    warm: fork the runs from a server that has imported all libraries, where the system allows it. Raises
+    UserError or TaskError if the matrix cannot run (see `check`), and UserError if another process runs it.
     """
     check(matrix)
     scratch = results / "_scratch" / matrix.name
@@ -102,7 +115,7 @@ def run(
 def _to_run(
     matrix: Matrix, results: Path, limit: int | None, outcome: Outcome
 ) -> Iterator[RunSpec]:
-    """Specs that are not done, lazily: a cell's rate is chosen once its trials have run."""
+    """The specs that are not done, one at a time: trials run before their cell's rate is chosen."""
     started = 0
     for cell in matrix.cells:
         if limit is not None and started >= limit:
@@ -112,13 +125,13 @@ def _to_run(
             yield from _trials_to_run(cell, results)
             try:
                 rate = planning.chosen_rate(cell, results)
-            except UserError:  # every trial failed, and said why itself
+            except UserError:  # every trial failed, and each has reported its reason
                 states = {
                     planning.state_of(trial, results) for trial in planning.trials(cell, results)
                 }
                 outcome.failed += states != {"unsupported"}
                 continue
-            if rate is None:  # a trial was refused; its reason is in the outcome already
+            if rate is None:  # a trial was refused; the outcome has its reason
                 continue
         for spec in cell.runs(rate):
             if planning.state_of(spec, results) not in planning.SETTLED and (
@@ -129,7 +142,7 @@ def _to_run(
 
 
 def _trials_to_run(cell: Cell, results: Path) -> Iterator[RunSpec]:
-    """Trials that are not done, each once: what they come to may put further rates at the end."""
+    """The trials that are not done, each once. The scores of a grid may add rates beyond its edge."""
     begun: set[str] = set()
     while True:
         waiting = (t for t in planning.trials(cell, results) if t.run_id not in begun)
@@ -151,7 +164,10 @@ def _run_one(
     progress: Progress,
     outcome: Outcome,
 ) -> None:
-    """One run in its own process; its library output goes to a log, its events to `progress`."""
+    """Run `spec` in a process of its own.
+
+    Its events go to `progress` and `tracker`, all else that it prints to a log in `scratch`.
+    """
     folder = planning.folder_of(spec, results)
     path = folder / f"{spec.run_id}.json"
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
@@ -162,13 +178,12 @@ def _run_one(
     starter.prepare(variables)
     progress.started(spec, planning.predicted_steps(spec))
     tracker.start(spec)
-    outcome.ran += 1
     process = None
     with open(log_path, "w", encoding="utf-8") as log:
         try:
             arguments = [str(spec_path), str(folder)]
             process = starter.start(arguments, log, variables)
-            said = _listen(process, log, tracker, progress)
+            stopped = _listen(process, log, tracker, progress)
             code = process.wait()
         except KeyboardInterrupt:
             if process is not None:
@@ -180,14 +195,15 @@ def _run_one(
                 tracker.finish(record.load(path), folder)
             raise
     done: RunRecord | None = None
-    if child.identity(path) != before:  # the record decides, however its process ended
+    if child.identity(path) != before:  # a new record counts, whatever the exit status
         done = record.load(path)
-    elif said.get("event") == "refused":
-        outcome.refused.append(said["error"])
-    elif said:
-        done = child.write_unfinished(spec, path, started, "unsupported", said["error"])
+    elif stopped.get("event") == "refused":
+        outcome.refused.append(stopped["error"])
+    elif stopped:
+        done = child.write_unfinished(spec, path, started, "unsupported", stopped["error"])
     else:
         done = child.write_unfinished(spec, path, started, "failed", child.why(code, log_path))
+    outcome.ended[_end(spec, done)] += 1
     if done is not None:
         tracker.finish(done, folder)
         if done.status not in ("success", "unsupported"):
@@ -195,18 +211,30 @@ def _run_one(
         elif done.times.fixed_s is not None:
             outside = time.time() - started - done.times.total_s  # process start, MLflow
             outcome.fixed_s.append(done.times.fixed_s + outside)
-    progress.finished(spec, done, said.get("error"))
+    progress.finished(spec, done, stopped.get("error"))
+
+
+def _end(spec: RunSpec, done: RunRecord | None) -> str:
+    """How the run ended, as `Outcome.ended` counts it. `done`: its record; None if it was refused."""
+    if done is None:
+        return "refused"
+    if done.status == "success":
+        return "evaluated" if spec.lr is None else "trained"
+    return "unsupported" if done.status == "unsupported" else "failed"
 
 
 def _listen(
     process: processes.Process, log: TextIO, tracker: Tracker, progress: Progress
 ) -> dict[str, str]:
-    """Pass on what a run says until its stdout ends. Returns the event that says why it stopped, if any."""
-    said: dict[str, str] = {}
+    """Pass on the events of a run until its stdout ends.
+
+    Returns the event "refused" or "unsupported", which gives the reason that it stopped; {} if there is none.
+    """
+    stopped: dict[str, str] = {}
     assert process.stdout is not None
     for line in process.stdout:
         event = child.event(line)
-        if event is None:  # a native library's own print, or a killed process's half line
+        if event is None:  # printed by a native library, or cut off when the process was killed
             log.write(line)
         elif event["event"] == "note":
             progress.noted(event["note"])
@@ -214,5 +242,5 @@ def _listen(
             progress.stepped(event)
             tracker.steps([event])
         elif "error" in event:
-            said = event
-    return said
+            stopped = event
+    return stopped

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from factories import make_failure, make_record
-from runs import FAILING, TWO_CELLS, Watch, pretend
+from runs import FAILING, TWO_CELLS, Watch, pretend, say
 
 from benchmark.cli import app
 from benchmark.matrices import listing, matrix
@@ -118,7 +118,7 @@ def test_what_is_for_the_person_goes_to_stderr(cli, here, in_process, untracked)
     assert code == 0 and json.loads(out)
     for said in (
         "[1/2] glue/sst2 tiny-bert full, seed 0",
-        "2 run now, 0 failed",
+        "\n2 trained\n",
         "reports/m/index.html",
         "picture:   reports/m/plots/pareto_glue-sst2.png",
         " dashboard\n           then open http://127.0.0.1:5000",
@@ -126,7 +126,7 @@ def test_what_is_for_the_person_goes_to_stderr(cli, here, in_process, untracked)
         assert said in err
     assert Path("reports/m/index.html").is_file() and ("report", "reports/m") in untracked.told
     code, out, err = cli("run", "m.yaml", "--format", "json")
-    assert code == 0 and "0 run now" in err
+    assert code == 0 and "2 already done" in err.splitlines()
 
 
 @pytest.mark.parametrize("status", ["failed", "oom", "diverged"])
@@ -134,7 +134,7 @@ def test_a_failed_cell_is_exit_1_and_in_table_and_report(cli, here, in_process, 
     in_process(pretend(status=lambda spec: status if spec.strategy == "head" else "success"))
     code, out, err = cli("run", "m.yaml", "--format", "json")
     assert code == 1 and "Traceback" not in err
-    assert status in out and "2 run now, 1 failed" in err
+    assert status in out and "\n1 trained, 1 failed\n" in err
     assert status in Path("reports/m/report.md").read_text()
     assert cli("status", "m.yaml")[0] == 0, "showing it is no failure"
 
@@ -142,6 +142,61 @@ def test_a_failed_cell_is_exit_1_and_in_table_and_report(cli, here, in_process, 
 def test_an_unsupported_cell_is_no_failure(cli, here, in_process, untracked):
     in_process(pretend(status=lambda spec: "unsupported"))
     assert cli("run", "m.yaml")[0] == 0
+
+
+SEEDS = TWO_CELLS.replace("max_length: 16", "max_length: 16, seeds: [0, 1]")
+SEARCH = TWO_CELLS.replace(
+    "full: {lr: 1.0e-3, ", "full: {search: {lr: [1e-3, 2e-3], examples: 20}, "
+)
+
+
+def ends_by(run_of):
+    """The main() of a run that takes the one `run_of` names for its spec's strategy and seed."""
+
+    def main():
+        spec = json.loads(Path(sys.argv[1]).read_text())
+        return run_of[spec["strategy"], spec["seed"]]()
+
+    return main
+
+
+def test_the_closing_line_counts_every_run_once(cli, here, in_process, untracked):
+    Path("m.yaml").write_text(SEEDS)
+
+    def closing_line(*options):
+        return cli("run", "m.yaml", *options)[2].split("\nreport:")[0].splitlines()[-2:]
+
+    in_process(pretend())
+    assert "1 trained, 3 left" in closing_line("--limit", "1")
+    in_process(
+        ends_by(
+            {
+                ("full", 1): FAILING,
+                ("head", 0): say({"event": "unsupported", "error": "no such kernel"}, 3),
+                ("head", 1): pretend(status=lambda spec: "oom"),
+            }
+        )
+    )
+    assert "1 failed, 1 refused, 1 unsupported, 1 already done" in closing_line()
+    in_process(pretend())
+    assert "1 trained, 1 unsupported, 1 already done, 1 left" in closing_line("--limit", "1")
+    assert "1 trained, 1 unsupported, 2 already done" in closing_line()
+    assert "1 unsupported, 3 already done" in closing_line()
+
+
+def test_the_closing_line_of_runs_that_train_nothing(cli, here, in_process, untracked):
+    Path("m.yaml").write_text(TWO_CELLS.replace("head: {lr: 1.0e-3, max_steps: 2}", "none: {}"))
+    in_process(pretend())
+    assert "\n1 trained, 1 evaluated\n" in cli("run", "m.yaml")[2]
+
+
+def test_the_closing_line_counts_the_trials_of_a_search(cli, here, in_process, untracked):
+    Path("m.yaml").write_text(SEARCH)
+    in_process(pretend(status=lambda spec: "diverged" if spec.is_trial else "success"))
+    code, _, err = cli("run", "m.yaml")
+    assert code == 1 and "\n1 trained, 2 failed, 1 left\n" in err
+    in_process(pretend())
+    assert "\n3 trained, 1 already done\n" in cli("run", "m.yaml")[2]
 
 
 def test_refused_once_said_once(cli, here, in_process, untracked):
