@@ -1,4 +1,4 @@
 """A task's rows: read, drawn by seed, encoded, and put into batches.
 
-Imports `twin` and `tasks`.
+Imported by `matrices`, `run` and `timing`.
 """

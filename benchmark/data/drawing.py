@@ -1,7 +1,7 @@
-"""The draw by seed: which rows of train a run trains on and which are held out of it.
+"""Draws rows by seed: the training rows of a run and its held-out rows.
 
-Rows of one source (`dataset.group_by`, or equal inputs) are never on both sides. Labels are looked at for
-`shots` alone.
+A row and its group (rows with the same `dataset.group_by` text, or else the same input) are never split
+between the two. Labels are used for `shots` only.
 """
 
 import math
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 QUANTILES = 20
-"""Strata of the evaluation split's lengths; `like_eval` strays from their distribution by one at most."""
+"""Number of strata for `held_out: like_eval`, quantiles of the evaluation split's lengths in words. In each
+stratum the number of held-out examples differs from the exact share by less than one."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Places among the rows of train, disjoint. `set_aside`: how many rows do neither because they share
-    their source with a held-out row, lie within one or contain one."""
+    """Indices of the training rows and of the held-out rows among the rows of train. They are disjoint.
+
+    `set_aside`: number of rows in neither list because they belong to the group of a held-out row, are part
+    of its text, or contain its text.
+    """
 
     train: list[int]
     held_out: list[int]
@@ -31,7 +35,7 @@ class Drawn:
 
 
 def permutation(n: int, seed: int) -> list[int]:
-    """0 to n - 1, shuffled by `seed`."""
+    """The integers 0 to n - 1 in an order drawn with `seed`."""
     import numpy as np
 
     return np.random.default_rng(seed).permutation(n).tolist()
@@ -39,8 +43,12 @@ def permutation(n: int, seed: int) -> list[int]:
 
 @dataclass(frozen=True)
 class _Strata:
-    """Groups by the length of their first row: each group's stratum, how many examples each stratum is to
-    give, and its lengths in words, for messages. A group that is as long as no stratum has None."""
+    """The strata (length classes) from which held-out groups are drawn.
+
+    `of_groups`: index of each group's stratum, by the length of its first row; None if its length is in no
+    stratum. `wanted`: number of examples to draw from each stratum. `spans`: each stratum's range of lengths,
+    as text for messages.
+    """
 
     of_groups: list[int | None]
     wanted: list[int]
@@ -50,37 +58,37 @@ class _Strata:
 def draw(
     settings: DataSettings, rows: "Dataset", evaluation: "Dataset", task: TaskConfig, where: str
 ) -> Drawn:
-    """What trains and what is held out of the rows of train: as many rows as make `dev_examples` examples
-    when they are scored, and `train_examples` of the rows that are left.
+    """Draw the held-out rows, enough for `dev_examples` examples, and then `train_examples` of the rest.
 
-    With `shots` both hold equally many rows of each class. `evaluation`: the evaluation split's examples, for
-    `held_out: like_eval`. Raises UserError where there are too few rows.
+    With `shots`, both lists have the same number of rows of each class. `rows`: the rows of train.
+    `evaluation`: the examples of the evaluation split, whose lengths `held_out: like_eval` follows. `where`:
+    the source, for messages. Raises UserError if there are too few rows.
     """
     order = permutation(len(rows), settings.seed)
     if task.dataset.shots is not None:
-        return _few(settings, order, rows, task, where)
+        return _draw_shots(settings, order, rows, task, where)
     held_out: list[int] = []
-    touched: set[int] = set()
-    said = ""
+    excluded: set[int] = set()  # from training
+    note = ""
     if settings.dev_examples:
         texts = overlap.inputs(rows, task)
         by = task.dataset.group_by
         groups = overlap.groups(overlap.sources(rows, task, where) if by else texts)
         firsts = [texts[group[0]] for group in groups]
         strata = _strata(settings.dev_examples, firsts, evaluation, task)
-        held_out, touched = _held_out(settings, groups, strata, task, where)
+        held_out, excluded = _held_out(settings, groups, strata, task, where)
         if task.dataset.nested:
-            touched |= overlap.nested(texts, held_out)
-        said = f", {len(groups)} groups by {by}" if by else ""
-    rest = [place for place in order if place not in touched]
-    set_aside = len(touched) - len(held_out)
+            excluded |= overlap.nested(texts, held_out)
+        note = f", {len(groups)} groups by {by}" if by else ""
+    rest = [index for index in order if index not in excluded]
+    set_aside = len(excluded) - len(held_out)
     wanted = len(rest) if settings.train_examples is None else settings.train_examples
     if wanted > len(rest) or not rest:
         if set_aside:
-            said += f"; {set_aside} are set aside, as they share text with held-out ones"
+            note += f"; {set_aside} are set aside, as they share text with held-out ones"
         raise UserError(
             f"{where}: {task.name}: train_examples {wanted} and dev_examples {settings.dev_examples} are "
-            f"more than the {len(rows)} examples of {task.dataset.splits['train']}{said}"
+            f"more than the {len(rows)} examples of {task.dataset.splits['train']}{note}"
         )
     return Drawn(rest[:wanted], held_out, set_aside)
 
@@ -88,28 +96,34 @@ def draw(
 def _held_out(
     settings: DataSettings, groups: list[list[int]], strata: _Strata, task: TaskConfig, where: str
 ) -> tuple[list[int], set[int]]:
-    """The rows held out, and all rows of their groups: of the last group that a stratum takes some rows may
-    be more than it wants."""
-    left, held_out, touched = [*strata.wanted], list[int](), set[int]()
+    """The held-out rows, and all rows of their groups.
+
+    The last group of a stratum may have more rows than are still wanted; then only some of it is held out.
+    Raises UserError if a stratum has too few examples.
+    """
+    missing, held_out, excluded = [*strata.wanted], list[int](), set[int]()
     for number in permutation(len(groups), settings.seed):
         group, stratum = groups[number], strata.of_groups[number]
-        if stratum is None or not left[stratum]:
+        if stratum is None or not missing[stratum]:
             continue
-        taken = group if task.merges else group[: left[stratum]]
-        left[stratum] -= 1 if task.merges else len(taken)
+        taken = group if task.merges else group[: missing[stratum]]
+        missing[stratum] -= 1 if task.merges else len(taken)
         held_out += taken
-        touched.update(group)
-    for missing, wanted, span in zip(left, strata.wanted, strata.spans, strict=True):
-        if missing:
+        excluded.update(group)
+    for lacking, wanted, span in zip(missing, strata.wanted, strata.spans, strict=True):
+        if lacking:
             raise UserError(
                 f"{where}: {task.name}: dev_examples {settings.dev_examples} need {wanted} examples{span}; "
-                f"{task.dataset.splits['train']} has {wanted - missing}"
+                f"{task.dataset.splits['train']} has {wanted - lacking}"
             )
-    return held_out, touched
+    return held_out, excluded
 
 
 def _strata(wanted: int, texts: list[str], evaluation: "Dataset", task: TaskConfig) -> _Strata:
-    """One stratum, or one per quantile of the evaluation split's lengths."""
+    """One stratum of all lengths, or with `held_out: like_eval` one per quantile of the evaluation split's.
+
+    `wanted`: number of examples to hold out. `texts`: the input of each group's first row.
+    """
     import numpy as np
 
     if task.dataset.held_out == "random":
@@ -123,19 +137,26 @@ def _strata(wanted: int, texts: list[str], evaluation: "Dataset", task: TaskConf
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind="stable")[: wanted - shares.sum()]] += 1
     lengths = np.array([len(text.split()) for text in texts])
-    found = np.searchsorted(upper, lengths)
+    stratum_of = np.searchsorted(upper, lengths)
     inside = (lengths >= lower[0]) & (lengths <= upper[-1])
     return _Strata(
-        [stratum if fits else None for stratum, fits in zip(found.tolist(), inside, strict=True)],
+        [
+            stratum if fits else None
+            for stratum, fits in zip(stratum_of.tolist(), inside, strict=True)
+        ],
         shares.tolist(),
         [f" of {low} to {high} words" for low, high in zip(lower, upper, strict=True)],
     )
 
 
-def _few(
+def _draw_shots(
     settings: DataSettings, order: list[int], rows: "Dataset", task: TaskConfig, where: str
 ) -> Drawn:
-    """The first rows of each class train, the next are held out, less those whose input trains."""
+    """The draw for a task with `shots`, class by class in the order given.
+
+    The first `shots.count` rows of each class are the training rows. The next rows are held out, except those
+    with the same input as a training row. Raises UserError if a class has too few rows.
+    """
     dataset = task.dataset
     shots, split = dataset.shots, dataset.splits["train"]
     assert shots is not None
@@ -152,23 +173,24 @@ def _few(
             f"{where}: {task.name}: column {shots.per}: {split} has no class but {classes}, "
             f"too few for {dataset.sizes['train']} rows of {shots.count} each"
         )
-    held_out, left_over = divmod(settings.dev_examples, len(by_class))
-    if settings.train_examples is not None or left_over:
+    per_class, remainder = divmod(settings.dev_examples, len(by_class))
+    if settings.train_examples is not None or remainder:
         raise UserError(
             f"{task.name}: takes {shots.count} rows of each of {len(by_class)} classes: give no "
             f"train_examples, and dev_examples as a multiple of {len(by_class)}"
         )
-    train = {i for found in by_class.values() for i in found[: shots.count]}
-    texts = overlap.inputs(rows, task) if held_out else []
-    known = {texts[i] for i in train} if held_out else set()
-    development: set[int] = set()
-    for label, found in by_class.items():
-        others = [i for i in found[shots.count :] if held_out and texts[i] not in known][:held_out]
-        there = min(len(found), shots.count) + len(others)
-        if there < shots.count + held_out and label not in shots.all_of:
+    train = {i for indices in by_class.values() for i in indices[: shots.count]}
+    texts = overlap.inputs(rows, task) if per_class else []
+    train_texts = {texts[i] for i in train} if per_class else set()
+    held_out: set[int] = set()
+    for label, indices in by_class.items():
+        rest = indices[shots.count :] if per_class else []
+        others = [i for i in rest if texts[i] not in train_texts][:per_class]
+        available = min(len(indices), shots.count) + len(others)
+        if available < shots.count + per_class and label not in shots.all_of:
             raise UserError(
-                f"{where}: {task.name}: column {shots.per}: class {label} has {there} rows of "
-                f"{split}, fewer than the {shots.count + held_out} wanted"
+                f"{where}: {task.name}: column {shots.per}: class {label} has {available} rows of "
+                f"{split}, fewer than the {shots.count + per_class} wanted"
             )
-        development.update(others)
-    return Drawn([i for i in order if i in train], [i for i in order if i in development])
+        held_out.update(others)
+    return Drawn([i for i in order if i in train], [i for i in order if i in held_out])

@@ -1,6 +1,6 @@
-"""What a run gets of a task's rows: those it trains on and those it is scored on, drawn by seed and encoded.
+"""The examples of one run: training, held-out and evaluation rows, drawn by seed and encoded.
 
-The held-out slice and the training rows never overlap (`drawing.py`).
+Training rows and held-out rows never overlap (`drawing.py`).
 """
 
 import hashlib
@@ -27,35 +27,42 @@ Columns = Mapping[str, list[Any]]
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows of one use: `encoded` has the model's features (None for training rows of a run that trains
-    nothing), `ids` a hash per example."""
+    """The examples of one use (training, held-out or evaluation), in a fixed order.
+
+    `encoded`: the model's features; None for the training rows of a run that trains nothing. `references`:
+    one JSON value per example, as `Adapter.references` returns it. `ids`: a hash of each example. `split`:
+    the name of the split.
+    """
 
     encoded: "Dataset | None"
     references: list[Any]
     ids: list[str]
     split: str
 
-    def only(self, places: Sequence[int]) -> "Rows":
-        """Those at the `places`, in that order."""
+    def only(self, indices: Sequence[int]) -> "Rows":
+        """The examples at `indices`, in that order."""
         assert self.encoded is not None
         return Rows(
-            self.encoded.select(places),
-            [self.references[place] for place in places],
-            [self.ids[place] for place in places],
+            self.encoded.select(indices),
+            [self.references[index] for index in indices],
+            [self.ids[index] for index in indices],
             self.split,
         )
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains and is scored on; `development` is None unless a slice was held out.
+    """All examples of a run. `development`: the held-out rows; None if none are held out.
 
-    `revision`: the commit on the Hub (two where there are two datasets); None for a mirror or twin.
-    `read`: rows of each role's split as it lies in the source. `truncated`: examples whose text was cut.
-    `left_out`: rows that are no examples. `set_aside`: rows of train that neither train nor are held out, as
-    they share text with held-out ones. `long`: those that max_length does not hold. `shown`: demonstrations
-    before a prompt, the mean over examples. `overlap_*`: what the scored examples share with the rows that
-    train, or are shown.
+    `revision`: the dataset's commit on the Hub, or both for two datasets; None for a mirror or twin.
+    `fingerprint`: 12 hex digits of the SHA-256 of all example hashes.
+    `read`: number of rows in the split of each role ("train", "eval").
+    `truncated`: number of examples whose text was cut.
+    `left_out`: number of rows that the task's `without` excludes.
+    `set_aside`: number of rows of train used for nothing, because they share text with held-out rows.
+    `long`: number of rows longer than max_length.
+    `shown`: mean number of demonstrations before a prompt.
+    `overlap_*`: shares of the scored examples that also occur in the training rows (or demonstrations).
     """
 
     train: Rows
@@ -74,9 +81,10 @@ class Data:
 
 
 def load(settings: DataSettings, adapter: Adapter, tokenizer: "PreTrainedTokenizerBase") -> Data:
-    """Read, draw and encode the rows of one run, and give the adapter its demonstrations.
+    """Read, draw and encode the rows of one run. Sets `adapter.demonstrations`.
 
-    Raises UserError for missing or unreadable data, too few rows and rows that the task cannot use.
+    Raises UserError for missing or unreadable data, for too few rows, and for a row that does not match the
+    task's YAML.
     """
     task = adapter.config
     read = sources.read_all(task, settings.data)
@@ -93,7 +101,8 @@ def load(settings: DataSettings, adapter: Adapter, tokenizer: "PreTrainedTokeniz
     evaluation = _evaluated(parts["eval"], settings)
     if drawn.held_out:
         held_out = parts["train"].only(drawn.held_out)
-        if parts["train"] is raw["train"]:  # else they are examples already, as blocks of a text
+        # `arranged` has already made examples (blocks of text) of the rows of a language model task
+        if parts["train"] is raw["train"]:
             held_out = encoder.arranged(held_out, "train", training=False)
 
     if settings.demonstrations > len(drawn.train):
@@ -101,7 +110,7 @@ def load(settings: DataSettings, adapter: Adapter, tokenizer: "PreTrainedTokeniz
             f"{where}: {task.name}: demonstrations {settings.demonstrations} are more than the "
             f"{len(drawn.train)} rows drawn from train"
         )
-    trained, learnt = encoder.trained(train) if settings.trains else encoder.shown(train)
+    trained, seen = encoder.trained(train) if settings.trains else encoder.demonstrated(train)
     scored = encoder.encoded(evaluation, "eval")
     development = encoder.encoded(held_out, "train", " (held out)") if held_out else None
     used = [part for part in (trained, scored, development) if part is not None]
@@ -122,21 +131,21 @@ def load(settings: DataSettings, adapter: Adapter, tokenizer: "PreTrainedTokeniz
         set_aside=drawn.set_aside,
         long=too_long.counts(encoder.long, settings, task.name),
         shown=shown,
-        overlap_eval=overlap.shared(evaluation.rows, learnt.rows, task, read["eval"].where),
-        overlap_dev=overlap.shared(held_out.rows, learnt.rows, task, where) if held_out else None,
+        overlap_eval=overlap.shared(evaluation.rows, seen.rows, task, read["eval"].where),
+        overlap_dev=overlap.shared(held_out.rows, seen.rows, task, where) if held_out else None,
     )
 
 
 def _evaluated(part: splits.Part, settings: DataSettings) -> splits.Part:
-    """All examples of the evaluation split, or the same `eval_examples` of them for every seed."""
-    wanted, there = settings.eval_examples, len(part.rows)
-    if wanted is None or wanted >= there:
+    """The examples of the evaluation split, or `eval_examples` of them: the same ones for every seed."""
+    wanted, available = settings.eval_examples, len(part.rows)
+    if wanted is None or wanted >= available:
         return part
-    return part.only(drawing.permutation(there, 0)[:wanted])
+    return part.only(drawing.permutation(available, 0)[:wanted])
 
 
 class _Encoder:
-    """Makes of parts of splits what the adapter makes of them; `long` has the long rows of each use."""
+    """Applies the adapter to parts of splits. `long`: the rows longer than max_length, one entry per use."""
 
     def __init__(
         self,
@@ -150,35 +159,36 @@ class _Encoder:
         self._read = read
 
     def arranged(self, part: splits.Part, role: str, training: bool) -> splits.Part:
-        """The part's examples, where the task makes them of several rows, or of pieces of one."""
+        """The examples of a part. An example may be made of several rows, or of a piece of one."""
         from datasets import Dataset
 
-        columns = {
-            name: part.rows[name] for name in part.rows.column_names
-        }  # each read when asked for
+        # lazy columns: a column is read only if the adapter reads it
+        columns = {name: part.rows[name] for name in part.rows.column_names}
         try:
-            made = self._adapter.arrange(
+            columns_of_examples = self._adapter.arrange(
                 columns, training, self._tokenizer, self._settings.max_length
             )
         except TaskError as error:
             raise self._named(error, part, role) from None
-        if made is None:
+        if columns_of_examples is None:
             return part
-        arranged = dict(made)
+        arranged = dict(columns_of_examples)
         firsts = arranged.pop(NUMBER, None)
         rows = Dataset.from_dict(arranged)
         numbers = range(len(rows)) if firsts is None else [part.numbers[first] for first in firsts]
         return splits.Part(rows, numbers, part.left_out)
 
     def trained(self, part: splits.Part) -> tuple[Rows, splits.Part]:
-        """The training rows less those that are too long, encoded and raw."""
+        """The rows to train on, encoded and raw: the part without the rows that are too long."""
         rows = self.encoded(part, "train")
-        kept = self.long[-1].kept(self._settings)
-        return rows.only(kept), part.only(kept)
+        indices = self.long[-1].trained(self._settings)
+        return rows.only(indices), part.only(indices)
 
-    def shown(self, part: splits.Part) -> tuple[Rows, splits.Part]:
-        """Of a run that trains nothing: the rows drawn, not encoded, and those of them that are its
-        demonstrations, which the adapter gets."""
+    def demonstrated(self, part: splits.Part) -> tuple[Rows, splits.Part]:
+        """For a run that trains nothing: the drawn rows, not encoded, and the demonstrations among them.
+
+        Sets `adapter.demonstrations`.
+        """
         demonstrations = part.only(range(self._settings.demonstrations))
         if self._settings.demonstrations:
             self._adapter.demonstrations = self._used(
@@ -188,36 +198,36 @@ class _Encoder:
         return Rows(None, [], ids, self._adapter.config.dataset.splits["train"]), demonstrations
 
     def encoded(self, part: splits.Part, role: str, note: str = "") -> Rows:
-        """The model's features of the part; `note` says what of the split it is, if it does not train."""
+        """The part as features of the model. `note`: suffix of the split's name, empty for training rows."""
         adapter, limit = self._adapter, self._settings.max_length
         split, training = adapter.config.dataset.splits[role] + note, role == "train" and not note
 
         def encode(columns: Columns) -> tuple[Rows, "Dataset"]:
             ids = _example_ids(columns)
-            made = tokenised.encoded(adapter, columns, ids, self._tokenizer, limit, training)
-            return Rows(made, adapter.references(columns), ids, split), made
+            features = tokenised.encoded(adapter, columns, ids, self._tokenizer, limit, training)
+            return Rows(features, adapter.references(columns), ids, split), features
 
-        rows, made = self._used(part, role, encode)
+        rows, features = self._used(part, role, encode)
         long = too_long.Long(self._read[role].where, split, training, part.numbers)
-        self.long.append(too_long.find(long, made, limit))
+        self.long.append(too_long.find(long, features, limit))
         return rows
 
     def _used(self, part: splits.Part, role: str, make: Callable[[Columns], T]) -> T:
-        """What `make` makes of the rows; one that it cannot use is named by its number in the split."""
+        """The result of `make` for the part's columns. Raises UserError for its TaskErrors (see `_named`)."""
         try:
             return make({name: list(part.rows[name]) for name in part.rows.column_names})
         except TaskError as error:
             raise self._named(error, part, role) from None
 
     def _named(self, error: TaskError, part: splits.Part, role: str) -> UserError:
-        """The error with the place of the data, and the number of its row in the split."""
+        """The error as a UserError that names the data's source and the row's number in the split."""
         split = splits.name(self._adapter.config.dataset, role)
         at = "" if error.row is None else f" row {part.numbers[error.row]} of {split}:"
         return UserError(f"{self._read[role].where}:{at} {error.reason}")
 
 
 def _example_ids(columns: Columns) -> list[str]:
-    """16 hex digits over a row's content, the same from every source that holds the same row."""
+    """A hash of each row's content without `idx`: 16 hex digits, the same for equal rows of two sources."""
     names = [name for name in columns if name != "idx"]
     ids = []
     for values in zip(*(columns[name] for name in names), strict=True):

@@ -1,7 +1,7 @@
-"""The order in which encoded rows become batches, in training and in evaluation.
+"""The order of the examples and their batches, in training and in evaluation.
 
-A block-wise method updates its groups in a fixed cycle of steps, so no order may be periodic: each group
-would see its own kind of batch.
+HiFT updates its groups in a fixed cycle of steps. If the order of the batches were periodic, some groups
+would always see short batches and others long ones. So no order in training is periodic.
 """
 
 import math
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class GroupedByLength(Sampler[list[int]]):
-    """Batches of rows of like length, in random order.
+    """Batches of examples of similar length, in random order.
 
-    transformers' sampler sorts the rows within every 50 batches and leaves these in that order, a sawtooth:
-    under HiFT's cycle of 8 groups one group saw 10 tokens a row on average and another 21. So whole batches
-    are shuffled once more.
+    transformers' LengthGroupedSampler sorts the examples within every 50 batches by length, so lengths rise
+    and fall periodically. With HiFT's cycle of 8 groups, one group saw 10 tokens per example on average and
+    another 21. This sampler therefore shuffles the batches once more.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> None:
@@ -37,14 +37,15 @@ class GroupedByLength(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         batches = _cut(list(self._rows), self._batch_size)
-        for place in torch.randperm(len(batches), generator=self._generator).tolist():
-            yield batches[place]
+        for number in torch.randperm(len(batches), generator=self._generator).tolist():
+            yield batches[number]
 
 
 def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> "DataLoader[Any]":
-    """Shuffled by the seed with a generator of its own, so every strategy sees the same batches.
+    """Training batches, shuffled with a generator seeded by the spec, so every strategy sees the same ones.
 
-    `group_by_length` puts rows of like length together, which on short texts saves half of the padding.
+    `group_by_length` puts examples of similar length together, which saves half of the padding on short
+    texts.
     """
     generator = torch.Generator().manual_seed(spec.seed)
     features = _features(rows)
@@ -56,8 +57,11 @@ def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> "DataLoader[Any
 
 
 class EvaluationOrder:
-    """The batches in which rows are scored: longest first, so that padding is least and memory peaks in the
-    first batch; of equal lengths in the order of the rows."""
+    """The order of the examples in an evaluation: by input length, longest first, ties in the order of
+    `rows`.
+
+    This needs the least padding, and the memory peak is in the first batch.
+    """
 
     def __init__(self, rows: Rows, batch_size: int) -> None:
         self._rows = rows
@@ -66,22 +70,22 @@ class EvaluationOrder:
         self._batches = _cut(self._order, batch_size)
 
     def ids(self) -> list[list[str]]:
-        """The hashes of each batch's examples."""
+        """The example hashes of each batch."""
         return [[self._rows.ids[index] for index in batch] for batch in self._batches]
 
     def batches(self, collate: Any, start: int = 0) -> "DataLoader[Any]":
-        """The batches from number `start` on."""
+        """The batches, without the first `start`."""
         features = _features(self._rows)
         return DataLoader(features, batch_sampler=self._batches[start:], collate_fn=collate)
 
     def in_row_order(self, predictions: list[Any]) -> list[Any]:
-        """Predictions in the order of the batches, put into the order of the rows."""
-        placed = dict(zip(self._order, predictions, strict=True))
-        return [placed[index] for index in range(len(self._order))]
+        """`predictions`, given in the order of the batches, in the order of the rows."""
+        by_index = dict(zip(self._order, predictions, strict=True))
+        return [by_index[index] for index in range(len(self._order))]
 
 
 def batches_as_drawn(rows: Rows, collate: Any, batch_size: int) -> "DataLoader[Any]":
-    """Batches in the order of the rows. That order was drawn at random, so the batches are alike."""
+    """Batches in the order of the rows. That order is random, so the batches are a random partition."""
     return DataLoader(_features(rows), batch_size, collate_fn=collate)
 
 
@@ -90,14 +94,14 @@ def _cut(order: list[int], size: int) -> list[list[int]]:
 
 
 def _features(rows: Rows) -> "Dataset":
-    """What the collator reads, without what is only counted."""
+    """The columns that the collator reads. Columns that are only counted are dropped."""
     assert rows.encoded is not None
     counted = {"truncated", "needs", "shown"} & set(rows.encoded.column_names)
     return rows.encoded.remove_columns(sorted(counted))
 
 
 def _lengths(rows: Rows) -> list[int]:
-    """The length of each example's input, of the longest where it has several."""
+    """The number of tokens of each example's input, or of its longest input if it has several."""
     assert rows.encoded is not None
     return [
         max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)

@@ -1,5 +1,8 @@
-"""Which rows are the same to a task, come of one source, or are pieces of one another; and how many of the
-scored examples share that with the rows that train. What hold-out keeps apart, and what records count."""
+"""Equal inputs, equal sources and contained texts among rows.
+
+`drawing` uses them to separate held-out from training rows. `shared` counts how many scored examples also
+occur in the training set, for the record.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,18 +18,20 @@ if TYPE_CHECKING:
 
 
 def inputs(rows: "Dataset", task: TaskConfig) -> list[str]:
-    """Each row's input as a text, equal where rows differ in nothing that the task reads but the answer.
+    """The input of each row as one text, with words separated by blanks. The answer is not part of it.
 
-    Its blanks part the words. Rows that the task has made into something else (the blocks of a language
-    model) count with all their columns.
+    Two rows have the same text if they are equal in all columns that the input is made of. Rows without these
+    columns (the blocks of a language model task) are compared in all their columns.
     """
     names = [name for name in task.input_columns if name in rows.column_names] or rows.column_names
     return ["\n".join(map(plain, values)) for values in zip(*(rows[n] for n in names), strict=True)]
 
 
 def sources(rows: "Dataset", task: TaskConfig, where: str) -> list[str]:
-    """Each row's source: the text of the column `group_by`, or its input. Raises UserError where there is no
-    such column."""
+    """The source of each row: the text of the column `dataset.group_by`, else the row's input.
+
+    Raises UserError if the column does not exist.
+    """
     column = task.dataset.group_by
     if column is None:
         return inputs(rows, task)
@@ -37,49 +42,52 @@ def sources(rows: "Dataset", task: TaskConfig, where: str) -> list[str]:
 
 
 def groups(keys: Iterable[str]) -> list[list[int]]:
-    """The places of equal keys, in the order in which each key comes first."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, key in enumerate(keys):
-        places[key].append(place)
-    return list(places.values())
+    """The indices of equal keys, one list per key, in the order of each key's first occurrence."""
+    indices: dict[str, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        indices[key].append(index)
+    return list(indices.values())
 
 
 def shared(scored: "Dataset", trained: "Dataset", task: TaskConfig, where: str) -> Overlap:
-    """The shares of scored examples whose input, and whose source, stands among the rows that train."""
+    """The shares of the scored examples whose input, and whose source, also occurs in the training rows."""
 
-    def share(of_scored: Sequence[str], of_trained: Sequence[str]) -> float:
-        known = {*of_trained}
-        return sum(key in known for key in of_scored) / len(of_scored)
+    def share(scored_keys: Sequence[str], trained_keys: Sequence[str]) -> float:
+        known = {*trained_keys}
+        return sum(key in known for key in scored_keys) / len(scored_keys)
 
     exact = share(inputs(scored, task), inputs(trained, task))
     if task.dataset.group_by is None:
         return Overlap(exact=exact, group=exact)
-    of_source = share(sources(scored, task, where), sources(trained, task, where))
-    return Overlap(exact=exact, group=of_source)
+    group = share(sources(scored, task, where), sources(trained, task, where))
+    return Overlap(exact=exact, group=group)
 
 
 def nested(texts: Sequence[str], held_out: Iterable[int]) -> set[int]:
-    """The places of texts that lie within one of the held-out texts as a run of its words, or contain one;
-    the held-out ones are among them."""
+    """The indices of texts that contain a held-out text, or are contained in one, as consecutive words.
+
+    `held_out`: indices of the held-out texts. The result includes them.
+    """
     words = [text.split() for text in texts]
-    held = {" ".join(words[place]) for place in held_out}
-    pieces = {piece for text in held for piece in _runs(text.split())}
-    found = {place for place, text in enumerate(words) if " ".join(text) in pieces}
-    # a text that contains a held-out one has its rarest word, so few have to be looked through
-    counts = Counter(word for text in words for word in text)
+    held_texts = {" ".join(words[index]) for index in held_out}
+    pieces = {piece for text in held_texts for piece in _runs(text.split())}
+    related = {index for index, text_words in enumerate(words) if " ".join(text_words) in pieces}
+    # A text that contains a held-out text also contains that text's rarest word. So each text is compared
+    # only with the held-out texts whose rarest word it has.
+    counts = Counter(word for text_words in words for word in text_words)
     by_rarest = defaultdict(list)
-    for text in held:
+    for text in held_texts:
         if text:
             by_rarest[min(text.split(), key=lambda word: counts[word])].append(f" {text} ")
-    for place, of_text in enumerate(words):
-        whole, rarest = f" {' '.join(of_text)} ", {*of_text} & by_rarest.keys()
-        if any(piece in whole for word in rarest for piece in by_rarest[word]):
-            found.add(place)
-    return found
+    for index, text_words in enumerate(words):
+        text, rarest = f" {' '.join(text_words)} ", {*text_words} & by_rarest.keys()
+        if any(held in text for word in rarest for held in by_rarest[word]):
+            related.add(index)
+    return related
 
 
 def _runs(words: Sequence[str]) -> Iterator[str]:
-    """Every run of one or more words."""
+    """Every sequence of one or more consecutive words, as a text."""
     for start in range(len(words)):
         for stop in range(start + 1, len(words) + 1):
             yield " ".join(words[start:stop])

@@ -1,4 +1,4 @@
-"""DataSettings: what decides which rows a run gets, and in which form."""
+"""DataSettings: the settings that decide which rows a run uses, and in which form."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,10 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """The fields of RunSpec of the same names. `trains`: rows of train are encoded, not only drawn."""
+    """The fields of RunSpec with the same names.
+
+    `trains`: whether the run trains. If not, the rows drawn from train are not encoded.
+    """
 
     data: Literal["hub", "mirror", "twin"]
     seed: int

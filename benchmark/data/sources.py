@@ -1,6 +1,7 @@
-"""Where a task's rows lie: the Hub, a mirror folder laid out like it, or the generated twin.
+"""Reads a task's datasets from one of three sources: the Hub, a mirror folder, or the generated twin.
 
-The source is chosen, recorded and never falls back by itself. A twin is a mirror whose content is generated.
+A mirror has the folder layout of the Hub. A twin is a mirror with generated content. The user chooses the
+source and the record names it. There is no automatic fallback to another source.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ ROOT_VARIABLE = "HIFT_DATA_ROOT"
 
 
 class Read(NamedTuple):
-    """A dataset as it lies in its source: a folder, or an id on the Hub and the commit read."""
+    """A dataset that was read. `where`: its folder, or its id on the Hub. `commit`: None for a folder."""
 
     where: str
     splits: "DatasetDict"
@@ -29,13 +30,13 @@ class Read(NamedTuple):
 
 
 def mirror_root() -> Path | None:
-    """The folder that HIFT_DATA_ROOT (or --data-root, which sets it) names."""
+    """The folder in HIFT_DATA_ROOT, which --data-root sets; None if it is not set."""
     root = os.environ.get(ROOT_VARIABLE)
     return Path(root) if root else None
 
 
 def check(task: TaskConfig, source: str) -> None:
-    """Refuse, before anything runs, a mirror without the dataset or with a damaged file."""
+    """Raises UserError for a mirror that lacks the task's dataset or holds a damaged file. Reads no rows."""
     if source != "mirror":
         return
     for origin in task.dataset.origins.values():
@@ -56,7 +57,10 @@ def _check(task: TaskConfig, origin: Origin) -> None:
 
 
 def folder_of(task: TaskConfig, origin: Origin, source: str) -> Path:
-    """The folder in the Hub's layout that holds the dataset. Raises UserError where it is not there."""
+    """The folder of the dataset in a mirror or twin. Builds a twin that does not exist yet.
+
+    Raises UserError if there is no mirror, or if it has no such dataset.
+    """
     if source == "twin":
         from benchmark.twin import data as twin
 
@@ -69,32 +73,32 @@ def folder_of(task: TaskConfig, origin: Origin, source: str) -> Path:
         )
     folder = mirror / origin.id
     if not folder.is_dir():
-        there = sorted(str(p.relative_to(mirror)) for p in mirror.glob("*/*") if p.is_dir())
+        available = sorted(str(p.relative_to(mirror)) for p in mirror.glob("*/*") if p.is_dir())
         raise UserError(
             f"{mirror}: has no dataset {origin.id}, which {task.name} needs; "
-            f"it has {', '.join(there) or 'none'}"
+            f"it has {', '.join(available) or 'none'}"
         )
     return folder
 
 
 def read_all(task: TaskConfig, source: str) -> dict[str, Read]:
-    """What `read` gives for each role; a dataset that serves both is read once."""
+    """The dataset of each role ("train", "eval"). One dataset that has both roles is read once."""
     train, evaluation = task.dataset.origins.values()
-    found = read(task, train, source)
+    train_read = read(task, train, source)
     return {
-        "train": found,
-        "eval": found if evaluation is train else read(task, evaluation, source),
+        "train": train_read,
+        "eval": train_read if evaluation is train else read(task, evaluation, source),
     }
 
 
 def read(task: TaskConfig, origin: Origin, source: str) -> Read:
-    """The whole dataset. Raises UserError where it cannot be read, or not at the commit that is pinned."""
+    """Read all splits of a dataset. Raises UserError if it cannot be read, or not at its pinned commit."""
     import datasets
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
     if source == "hub":
-        # the address, as a folder of the dataset's name in the current one would go before the Hub
+        # an hf:// address: with the id alone, datasets prefers a local folder of that name
         where, path, arguments = (
             origin.id,
             f"hf://datasets/{origin.id}",
@@ -113,32 +117,35 @@ def read(task: TaskConfig, origin: Origin, source: str) -> Read:
 
     try:
         try:
-            found, commit = prepared()
+            splits, commit = prepared()
         except Exception:
             if source == "hub":
                 raise
-            shutil.rmtree(arguments["cache_dir"], ignore_errors=True)  # it may be what is damaged
-            found, commit = prepared()
-    except Exception as error:  # whatever the reader's libraries raise, it is the data that is bad
+            shutil.rmtree(arguments["cache_dir"], ignore_errors=True)  # the cache may be damaged
+            splits, commit = prepared()
+    except Exception as error:  # the libraries raise many types for unreadable data
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         hint = (
             "; no network? data: mirror with --data-root, or data: twin" if source == "hub" else ""
         )
         raise UserError(f"{where}: {task.name} cannot be read: {reason}{hint}") from error
     if source != "hub":
-        return Read(where, found, None)
+        return Read(where, splits, None)
     if origin.pinned and commit != origin.revision:
-        # without network, datasets takes the latest that is in its cache, of whatever commit
+        # without network, datasets uses the latest version in its cache, whatever its commit
         raise UserError(
             f"{where}: {task.name} is pinned to commit {origin.revision}, and what can be read here, without "
             f"the Hub, is {commit}"
         )
-    return Read(where, found, commit)
+    return Read(where, splits, commit)
 
 
 def _cache_of(folder: Path) -> str:
-    """A cache for these very files: the key that datasets gives a local folder is its README's header, so
-    it would serve the rows of another folder, or those a file held before it was put right."""
+    """The cache folder for the files in `folder`, with a key made of their paths, sizes and times.
+
+    The library's own key for a local folder is the header of its README. With that key it would return
+    cached rows of another folder, or of an older version of a file.
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return str(cache_folder("datasets") / hashlib.sha256(repr(stamps).encode()).hexdigest()[:16])

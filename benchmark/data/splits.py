@@ -1,4 +1,4 @@
-"""Which rows of a dataset a run can draw from: slices of splits, less the rows that are no examples."""
+"""The rows of a split that a run can draw from: a slice of it, without the rows that `without` excludes."""
 
 import re
 from collections.abc import Sequence
@@ -16,25 +16,28 @@ _SLICE = re.compile(r"(?P<split>[^\[]+)(\[(?P<start>\d*):(?P<stop>\d*)\])?")
 
 @dataclass(frozen=True)
 class Part:
-    """The examples that a run can draw from, and the number of each in its split, for messages; `left_out`
-    rows are no examples by the task's `without`."""
+    """Rows or examples that a run can draw from.
+
+    `numbers`: the number of each row in its split, for messages. `left_out`: number of rows that the task's
+    `without` excludes.
+    """
 
     rows: "Dataset"
     numbers: Sequence[int]
     left_out: int = 0
 
-    def only(self, places: Sequence[int]) -> "Part":
-        """The part's rows at these places."""
-        return Part(self.rows.select(places), [self.numbers[place] for place in places])
+    def only(self, indices: Sequence[int]) -> "Part":
+        """The rows at `indices`, in that order."""
+        return Part(self.rows.select(indices), [self.numbers[index] for index in indices])
 
 
 def name(dataset: DatasetConfig, role: str) -> str:
-    """The split of a role, `train` or `eval`, without the slice of it that is used."""
+    """The name of the split of a role (`train` or `eval`), without its slice."""
     return dataset.splits[role].partition("[")[0]
 
 
 def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part:
-    """The rows of a role, `train` or `eval`. Raises UserError for a split or column that is not there."""
+    """The rows of a role (`train` or `eval`). Raises UserError for a split or column that does not exist."""
     dataset, where = task.dataset, f"{where}: {task.name}"
     named = _SLICE.fullmatch(dataset.splits[role])
     split = named["split"] if named else dataset.splits[role]
@@ -44,11 +47,11 @@ def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part
     if not named[2] and not dataset.without:
         return Part(rows, range(len(rows)))
     numbers = list(range(len(rows)))[slice(*(int(n) if n else None for n in named.group(3, 4)))]
-    within = len(numbers)
+    in_slice = len(numbers)
     for column, value in dataset.without.items():
         if column not in rows.column_names:
             hint = nearest(column, rows.column_names)
             raise UserError(f"{where}: {split} has no column {column}{hint}")
         values = list(rows[column])
         numbers = [number for number in numbers if values[number] != value]
-    return Part(rows.select(numbers), numbers, within - len(numbers))
+    return Part(rows.select(numbers), numbers, in_slice - len(numbers))

@@ -1,7 +1,8 @@
-"""Encoded rows, kept by the hash of all they are made from: a second start of a cell tokenises nothing.
+"""A cache of encoded rows, so that a run with the same task, rows and tokenizer need not tokenise again.
 
-A Parquet file with checksums in the cache folder `encoded`. Processes that make the same file at once write
-the same bytes, each whole; what cannot be read is made again.
+The cache folder `encoded` has one Parquet file per encoding, with checksums. Its name is a hash of everything
+the encoding depends on. Two processes may write the same file at once: each write is atomic and has the same
+content. A file that cannot be read is written again.
 """
 
 import contextlib
@@ -30,20 +31,20 @@ def encoded(
     max_length: int,
     training: bool,
 ) -> "Dataset":
-    """What `adapter.encode` makes of the raw `columns`, whose rows the hashes `ids` stand for.
+    """The result of `adapter.encode` for the raw `columns`, from the cache if it is there.
 
-    Raises TaskError as the adapter does.
+    `ids`: a hash of each row. Raises TaskError as `adapter.encode` does.
     """
     from datasets import Dataset
 
     key = _key(adapter, columns, ids, tokenizer, max_length, training)
     path = cache_folder("encoded") / f"{key}.parquet"
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    made = Dataset.from_dict(adapter.encode(columns, tokenizer, max_length, training))
-    _write(made, path)
-    return made
+    cached = _read(path)
+    if cached is not None:
+        return cached
+    rows = Dataset.from_dict(adapter.encode(columns, tokenizer, max_length, training))
+    _write(rows, path)
+    return rows
 
 
 def _key(
@@ -54,13 +55,14 @@ def _key(
     max_length: int,
     training: bool,
 ) -> str:
+    """A hash of everything that the encoded rows depend on, 32 hex digits."""
     import tokenizers
     import transformers
 
     backend = tokenizer.backend_tokenizer
-    backend.no_padding()  # an earlier call's settings; every call makes its own
+    backend.no_padding()  # padding and truncation are settings of the last call, not of the tokenizer
     backend.no_truncation()
-    whole = {
+    content = {
         "rows": ids,
         "idx": columns.get("idx"),  # not in `ids`, but a template may read it
         "task": adapter.config.model_dump(mode="json", exclude={"card"}),
@@ -71,13 +73,13 @@ def _key(
         "max_length": max_length,
         "training": training,
     }
-    text = json.dumps(whole, sort_keys=True, default=str)
+    text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @functools.cache
 def _code() -> str:
-    """A hash of the adapters' sources and of what they share, less the metrics."""
+    """A hash of the source files of `tasks/`, without the metrics."""
     digest = hashlib.sha256()
     for path in sorted(Path(tasks.__path__[0]).glob("*.py")):
         digest.update(path.read_bytes())
@@ -85,6 +87,7 @@ def _code() -> str:
 
 
 def _read(path: Path) -> "Dataset | None":
+    """The rows in a cache file; None if it is missing or damaged."""
     import pyarrow
     import pyarrow.parquet
     from datasets import Dataset
@@ -98,7 +101,7 @@ def _read(path: Path) -> "Dataset | None":
 
 
 def _write(rows: "Dataset", path: Path) -> None:
-    """Atomically; a cache that cannot be written (a full or read-only disk) is done without."""
+    """Write a cache file atomically. If the disk is full or read-only, the run continues without a cache."""
     import pyarrow.parquet
 
     with contextlib.suppress(OSError), replacing(path) as temporary:

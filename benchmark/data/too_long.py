@@ -1,7 +1,7 @@
-"""Rows that `max_length` does not hold: left out, cut or refused by `too_long`, and counted.
+"""Rows longer than `max_length`: the spec's `too_long` says whether they are dropped, cut or an error.
 
-A task's own way of shortening (a column `cut`, the end of a text to classify) comes first: rows that it fits
-are none of these. Rows that are scored are never left out.
+First each task shortens a row in its own way: it cuts the column `cut`, or the end of a text to classify.
+Only a row that is still longer than `max_length` counts here as long. Rows that are scored are never dropped.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Long:
-    """The long ones among the rows of one use.
+    """The long rows among the rows of one use (training, held-out or evaluation).
 
-    `where` the data is; `numbers`: of all rows, in their split. `needs`: the place of each long row, and the
-    least max_length that holds it. `uncut`: places of those that no cut makes fit, as the answer alone is too
-    long.
+    `where`: the source of the data. `numbers`: number of every row in its split. `needs`: for the index of
+    each long row, the smallest max_length that fits it. `uncut`: indices of the rows whose answer alone is
+    too long, so that cutting the prompt does not help.
     """
 
     where: str
@@ -33,19 +33,19 @@ class Long:
     uncut: frozenset[int] = frozenset()
 
     def left_out(self, settings: DataSettings) -> frozenset[int]:
-        """The places of the rows that do not train."""
+        """The indices of the training rows that are dropped; empty for rows that are scored."""
         if not self.training:
             return frozenset()
         return frozenset(self.needs) if settings.too_long == "drop" else self.uncut
 
-    def kept(self, settings: DataSettings) -> Sequence[int]:
-        """The places of the others."""
-        gone = self.left_out(settings)
-        return [place for place in range(len(self.numbers)) if place not in gone]
+    def trained(self, settings: DataSettings) -> Sequence[int]:
+        """The indices of the training rows that are not dropped."""
+        dropped = self.left_out(settings)
+        return [index for index in range(len(self.numbers)) if index not in dropped]
 
-    def only(self, places: frozenset[int]) -> "Long":
-        """The same rows, those at `places` alone counted as long."""
-        needs = {place: n for place, n in self.needs.items() if place in places}
+    def only(self, indices: frozenset[int]) -> "Long":
+        """The same rows, but only those at `indices` count as long."""
+        needs = {index: n for index, n in self.needs.items() if index in indices}
         return dataclasses.replace(self, needs=needs)
 
     def __str__(self) -> str:
@@ -54,8 +54,11 @@ class Long:
 
 @dataclass(frozen=True)
 class Counts:
-    """Long rows of a run: training rows left out and cut, and cut ones that are scored, be it on the
-    evaluation split or on the slice held out of train."""
+    """Numbers of long rows in a run.
+
+    `train_dropped`, `train_cut`: training rows that are dropped, or whose prompt is cut. `eval_cut`:
+    evaluation and held-out rows whose prompt is cut.
+    """
 
     max_length: int
     train_dropped: int = 0
@@ -66,61 +69,61 @@ class Counts:
         return any((self.train_dropped, self.train_cut, self.eval_cut))
 
     def __str__(self) -> str:
-        found = {
+        counts = {
             "training rows left out": self.train_dropped,
             "training prompts cut from the left": self.train_cut,
             "evaluation prompts cut from the left": self.eval_cut,
         }
-        said = ", ".join(f"{count:,} {what}" for what, count in found.items() if count)
-        return f"longer than max_length {self.max_length}: {said}"
+        parts = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        return f"longer than max_length {self.max_length}: {parts}"
 
 
 def find(rows: Long, encoded: "Dataset", max_length: int) -> Long:
-    """`rows` with the long ones among them, from what the adapter made of each."""
+    """`rows` with its long rows filled in, from the columns `needs` and `truncated` of the encoded rows."""
     if "needs" not in encoded.column_names:
         return rows
-    needs = {place: n for place, n in enumerate(encoded["needs"]) if n > max_length}
+    needs = {index: n for index, n in enumerate(encoded["needs"]) if n > max_length}
     cut = encoded["truncated"]
-    uncut = frozenset(place for place in needs if not cut[place])
+    uncut = frozenset(index for index in needs if not cut[index])
     return dataclasses.replace(rows, needs=needs, uncut=uncut)
 
 
-def counts(found: Sequence[Long], settings: DataSettings, task: str) -> Counts:
-    """How many rows are left out and cut.
+def counts(parts: Sequence[Long], settings: DataSettings, task: str) -> Counts:
+    """The numbers of rows dropped and cut, over all uses.
 
-    Raises UserError where `too_long: error` allows neither, where a row that is scored cannot be cut, and
-    where no row is left to train on. It counts the rows and names the longest.
+    Raises UserError if there are long rows and `too_long` is "error", if a scored row cannot be cut, and if
+    all training rows are dropped. The message counts the rows and names the longest.
     """
-    trained = [part for part in found if part.training]
-    scored = [part for part in found if not part.training]
+    trained = [part for part in parts if part.training]
+    scored = [part for part in parts if not part.training]
     if settings.too_long == "error":
-        _refuse(found, settings, task, "do not fit in")
+        _refuse(parts, settings, task, "do not fit in")
     unreadable = [part.only(part.uncut) for part in scored]
     _refuse(unreadable, settings, task, "have an answer that leaves no room for a prompt in")
-    gone = [part.only(part.left_out(settings)) for part in trained]
+    dropped = [part.only(part.left_out(settings)) for part in trained]
     _refuse(
-        [part for part in gone if len(part.needs) == len(part.numbers)],
+        [part for part in dropped if len(part.needs) == len(part.numbers)],
         settings,
         task,
         "do not fit in",
     )
-    dropped = sum(len(part.needs) for part in gone)
+    train_dropped = sum(len(part.needs) for part in dropped)
     return Counts(
         settings.max_length,
-        train_dropped=dropped,
-        train_cut=sum(len(part.needs) for part in trained) - dropped,
+        train_dropped=train_dropped,
+        train_cut=sum(len(part.needs) for part in trained) - train_dropped,
         eval_cut=sum(len(part.needs) for part in scored),
     )
 
 
-def _refuse(found: Sequence[Long], settings: DataSettings, task: str, why: str) -> None:
-    """Raise UserError where one of the rows is long."""
-    long = [part for part in found if part.needs]
+def _refuse(parts: Sequence[Long], settings: DataSettings, task: str, why: str) -> None:
+    """Raises UserError if `parts` have a long row; `why` stands in the message before max_length."""
+    long = [part for part in parts if part.needs]
     if not long:
         return
     part = max(long, key=lambda part: max(part.needs.values()))
-    place = max(part.needs, key=part.needs.__getitem__)
+    index = max(part.needs, key=part.needs.__getitem__)
     raise UserError(
         f"{part.where}: {task}: {' and '.join(map(str, long))} {why} max_length {settings.max_length}; the "
-        f"longest is row {part.numbers[place]} of {part.split}: max_length {part.needs[place]} holds all"
+        f"longest is row {part.numbers[index]} of {part.split}: max_length {part.needs[index]} holds all"
     )

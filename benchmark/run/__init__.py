@@ -1,4 +1,4 @@
-"""One run, from spec to record. `recipe.py` is the file to read first.
+"""One run, from spec to record. Read `recipe.py` first.
 
-Only `timing` imports it; the runner starts it as a process.
+Only `timing` imports this package. The runner (`matrices`) starts it as a process.
 """

@@ -1,4 +1,4 @@
-"""What cannot work together, refused before data or weights are loaded."""
+"""Refuses, before data or weights are loaded, what cannot work together: strategy, task, model, precision."""
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -11,7 +11,7 @@ from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
 
 PRETRAINED_HEADS = ("causal_lm", "masked_lm")
-"""Heads that pretraining has trained; any other is new and random, unless the checkpoint holds it."""
+"""Heads that are pretrained. Any other head is initialised at random, unless the checkpoint holds it."""
 
 
 def check(
@@ -21,14 +21,16 @@ def check(
     source: Source,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Raises Unsupported for what cannot work, UserError for more tokens than the model can read and for
-    options of the optimizer whose values it refuses."""
+    """Raises Unsupported for a combination that cannot work.
+
+    Raises UserError if `max_length` exceeds the model's positions, or if the optimizer rejects its options.
+    """
     strategy.check()
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
     registry.check_head(source, adapter.head)
     if spec.demonstrations and not adapter.prompted:
-        raise Unsupported(f"demonstrations: {spec.task} has no prompt that they could stand before")
+        raise Unsupported(f"demonstrations: {spec.task} has no prompt to put them before")
     pretrained = adapter.head in PRETRAINED_HEADS or registry.holds_head(source, adapter.head)
     if not strategy.trains and not pretrained:
         raise Unsupported(

@@ -1,6 +1,6 @@
-"""What a trained model is worth: its predictions and their scores, and what they cost in memory.
+"""The final evaluation of a run: predictions, their scores and the peak memory.
 
-Predictions come batch by batch, each kept as it comes.
+Each batch of predictions is saved as soon as it is computed, so a killed evaluation can continue.
 """
 
 import contextlib
@@ -23,12 +23,15 @@ from tasks.base import Adapter
 from tasks.metrics import standard_error
 
 LOSS = "loss@1"
-"""The metric of a trial that goes by the loss, with its version."""
+"""Name and version of the metric of a trial that is scored by its held-out loss."""
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """`predictions` and `peak`, the evaluation's own in bytes, are None where only the loss was asked for."""
+    """The result of an evaluation. `peak` is its peak memory in bytes.
+
+    `predictions` and `peak` are None if only the loss was computed (`score_on: dev_loss`).
+    """
 
     scores: Scores
     predictions: Predictions | None
@@ -39,49 +42,52 @@ def evaluate(
     model: PreTrainedModel,
     adapter: Adapter,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Data,
+    data: Data,
     spec: RunSpec,
     *,
     device: torch.device,
-    kept: Unfinished,
+    unfinished: Unfinished,
 ) -> Evaluated:
-    """Score the model on the part of `rows` that `spec.score_on` names; with "dev_loss" by the mean loss of
-    the held-out rows. Raises Diverged or NotFinite for a model that gives no number."""
-    scored = rows.evaluation if spec.score_on == "eval" else rows.development
-    assert scored is not None
+    """Score the model on the rows that `spec.score_on` names: the evaluation split or the held-out rows.
+
+    With "dev_loss" the score is the mean loss of the held-out rows. Raises Diverged if this loss, and
+    NotFinite if a score, is NaN or infinite.
+    """
+    rows = data.evaluation if spec.score_on == "eval" else data.development
+    assert rows is not None
     if spec.score_on == "dev_loss":
-        batches = loaders.batches_as_drawn(
-            scored, adapter.collator(tokenizer), spec.eval_batch_size
-        )
+        batches = loaders.batches_as_drawn(rows, adapter.collator(tokenizer), spec.eval_batch_size)
         loss, error = mean_loss(model, adapter, batches, device, spec.precision)
         scores = Scores(
             main=loss,
             metric="loss",
             metric_version=LOSS,
             higher_is_better=False,
-            split=scored.split,
-            n=len(scored.ids),
+            split=rows.split,
+            n=len(rows.ids),
             all={"loss": loss},
             stderr=error,
         )
         return Evaluated(scores, None, None)
-    found, peak = predictions(model, adapter, tokenizer, scored, spec, device=device, kept=kept)
-    task, names = adapter.config, adapter.score(found, scored.references)
-    of_examples = adapter.per_example(found, scored.references)
+    predicted, peak = predictions(
+        model, adapter, tokenizer, rows, spec, device=device, unfinished=unfinished
+    )
+    task, by_metric = adapter.config, adapter.score(predicted, rows.references)
+    per_example = adapter.per_example(predicted, rows.references)
     scores = Scores(
-        main=names[task.main_key],
+        main=by_metric[task.main_key],
         metric=task.main_key,
         metric_version=task.main_version,
         higher_is_better=task.higher_is_better,
-        split=scored.split,
-        n=len(found),
-        all=names,
-        stderr=standard_error(of_examples),
+        split=rows.split,
+        n=len(predicted),
+        all=by_metric,
+        stderr=standard_error(per_example),
     )
-    lines = Predictions(
-        ids=scored.ids, predictions=found, references=scored.references, scores=of_examples
+    stored = Predictions(
+        ids=rows.ids, predictions=predicted, references=rows.references, scores=per_example
     )
-    return Evaluated(scores, lines, peak)
+    return Evaluated(scores, stored, peak)
 
 
 def predictions(
@@ -92,51 +98,53 @@ def predictions(
     spec: RunSpec,
     *,
     device: torch.device,
-    kept: Unfinished,
+    unfinished: Unfinished,
 ) -> tuple[list[Any], int]:
-    """Predictions in the order of `rows`, and the evaluation's own peak in bytes.
+    """Predictions in the order of `rows`, and the peak memory of the evaluation in bytes.
 
-    Goes on after the batches that `kept` has of an earlier start. Only what `adapter.predict` returns is
-    held, so memory does not grow with the logits of the split.
+    Batches that `unfinished` has from an earlier start are not computed again. Only the return values of
+    `adapter.predict` are stored, so the logits of earlier batches take no memory.
     """
     order = loaders.EvaluationOrder(rows, spec.eval_batch_size)
     ids = order.ids()
-    scored = kept.scored(ids)
+    scored = unfinished.scored(ids)
     ready(model, device)
     peak = _Peak(model, device, scored[-1].peak if scored else 0)
-    left = order.batches(adapter.collator(tokenizer), start=len(scored))
-    for of_batch, batch in zip(ids[len(scored) :], left, strict=True):
+    remaining = order.batches(adapter.collator(tokenizer), start=len(scored))
+    for batch_ids, batch in zip(ids[len(scored) :], remaining, strict=True):
         batch = on(device, batch)
         with peak.around(batch):
-            found = predict_batch(model, adapter, batch, tokenizer, spec.precision)
-        scored.append(Scored(ids=of_batch, predictions=found, peak=peak.bytes))
-        kept.add(scored[-1])
-    in_order = [prediction for batch in scored for prediction in batch.predictions]
-    return order.in_row_order(in_order), peak.bytes
+            predicted = predict_batch(model, adapter, batch, tokenizer, spec.precision)
+        scored.append(Scored(ids=batch_ids, predictions=predicted, peak=peak.bytes))
+        unfinished.add(scored[-1])
+    in_batch_order = [prediction for batch in scored for prediction in batch.predictions]
+    return order.in_row_order(in_batch_order), peak.bytes
 
 
 class _Peak:
-    """Peak bytes of weights, batch and what is made of them; the optimizer state of a training that still
-    waits on the device is not the evaluation's.
+    """`bytes`: the peak memory of the weights, a batch and the tensors computed from them.
 
-    On a CPU the first batch is counted alone, which is the longest: counting costs about 10 µs an operation.
+    On a CUDA device, memory that training still occupies, such as optimizer state, is subtracted. On a CPU
+    only the first batch is counted, because counting costs about 10 µs an operation; it is the longest.
     """
 
-    def __init__(self, model: torch.nn.Module, device: torch.device, so_far: int) -> None:
-        self.bytes = so_far
+    def __init__(self, model: torch.nn.Module, device: torch.device, earlier: int) -> None:
+        """`earlier`: the peak, in bytes, of the batches that an earlier start scored; 0 if there are none."""
+        self.bytes = earlier
         self._cuda = device.type == "cuda"
         self._device = device
         self._resident = [*model.parameters(), *model.buffers()]
         if self._cuda:
             weights = sum(tensor.nbytes for tensor in self._resident)
-            self._elsewhere = torch.cuda.memory_allocated(device) - weights
+            self._training_bytes = torch.cuda.memory_allocated(device) - weights
             torch.cuda.reset_peak_memory_stats(device)
 
     @contextlib.contextmanager
     def around(self, batch: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Context for the computation of one batch, which updates `bytes`."""
         if self._cuda:
             yield
-            peak = torch.cuda.max_memory_allocated(self._device) - self._elsewhere
+            peak = torch.cuda.max_memory_allocated(self._device) - self._training_bytes
             self.bytes = max(self.bytes, peak)
         elif self.bytes:
             yield

@@ -1,4 +1,4 @@
-"""The training of one run: Lightning's trainer over the strategy's optimizer, measured and looked at."""
+"""The training of one run: Lightning's Trainer with the strategy's optimizer, Measure and Validation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,11 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class Fit:
-    """A prepared model on its way through `train`; `trainable` are the names of the parameters that train."""
+    """The training of one model, which `strategy.prepare` has returned.
+
+    `trainable`: names of the parameters that require a gradient. `report` is called with an event after each
+    optimizer step.
+    """
 
     def __init__(
         self,
@@ -58,13 +62,14 @@ class Fit:
 
     @property
     def device(self) -> torch.device:
-        """Where the run computes."""
+        """The device that Lightning chose for the run."""
         return self._trainer.strategy.root_device
 
     def train(self) -> Trained:
-        """Fit the model in place; where nothing trains, look at it as it is. Returns what that cost.
+        """Train the model in place. Returns the measured cost and the evaluations made during training.
 
-        Raises Diverged for a loss that is no number, and whatever a device raises that has no memory left.
+        A strategy that trains nothing leaves the model as it is; then only its parameters are counted. Raises
+        Diverged if a loss is NaN or infinite, and torch's or Python's error if memory runs out.
         """
         if self._trains:
             batches = loaders.training_batches(self._rows, self._collate, self._spec)
@@ -75,6 +80,6 @@ class Fit:
             train=self._measure.train(),
             params=self._measure.params(),
             memory=self._measure.memory(),
-            evaluations=self._validation.seen,
+            evaluations=self._validation.evaluations,
             curve=curve_text(self._measure.curve, CURVE_COLUMNS),
         )

@@ -1,4 +1,4 @@
-"""The Lightning module: a model, its task's adapter and its tuning strategy. Knows neither by name."""
+"""The Lightning module of a run, and predictions and loss of a model. No task or strategy is named here."""
 
 import math
 import statistics
@@ -19,12 +19,15 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "bf16": "bf16-mixed",
     "fp16": "16-mixed",
 }
-"""RunSpec.precision -> Lightning's; what is not here the strategy does itself on a 32-true trainer."""
+"""RunSpec.precision -> Lightning's. For other values Lightning uses 32-true; the strategy does the rest."""
 
 
 class FineTuning(lightning.LightningModule):
-    """Automatic optimization with one optimizer and a scheduler stepped once per optimizer step, so that
-    accumulation, clipping and mixed precision are Lightning's own."""
+    """A model, the adapter of its task and its tuning strategy, for Lightning's Trainer.
+
+    Lightning does gradient accumulation, clipping and mixed precision (automatic optimization). The scheduler
+    is stepped once per optimizer step.
+    """
 
     def __init__(
         self, model: PreTrainedModel, adapter: Adapter, strategy: TuningStrategy, total_steps: int
@@ -47,7 +50,7 @@ class FineTuning(lightning.LightningModule):
 
 
 def ready(model: torch.nn.Module, device: torch.device) -> None:
-    """Put the model on the device, for evaluation: no dropout."""
+    """Move the model to the device and switch it to eval mode (no dropout)."""
     model.to(device).eval()
 
 
@@ -59,7 +62,7 @@ def predict(
     device: torch.device,
     precision: str = "fp32",
 ) -> list[Any]:
-    """Predictions in the loader's order."""
+    """Predictions for all batches, in the order of the loader. Leaves the model in eval mode."""
     ready(model, device)
     predictions: list[Any] = []
     for batch in loader:
@@ -75,11 +78,11 @@ def mean_loss(
     device: torch.device,
     precision: str = "fp32",
 ) -> tuple[float, float | None]:
-    """The training loss over the loader's batches, weighted by their examples as in transformers' Trainer,
-    and its standard error.
+    """The mean training loss over the batches, and its standard error.
 
-    The error is that of the mean over batches, so the batches must be alike: equally large, in random
-    order. None where there are fewer than two. Raises Diverged for a loss that is no number.
+    The mean weights each batch by its number of examples, as in transformers' Trainer. The standard error is
+    computed from the batches as large as the first; it assumes that rows are in random order. It is None with
+    fewer than two such batches. Raises Diverged if the mean is NaN or infinite.
     """
     ready(model, device)
     losses, sizes = [], []
@@ -90,8 +93,8 @@ def mean_loss(
     mean = statistics.fmean(losses, sizes)
     if not math.isfinite(mean):
         raise Diverged(f"the loss of the held-out rows is {mean}")
-    whole = [loss for loss, size in zip(losses, sizes, strict=True) if size == sizes[0]]
-    error = statistics.stdev(whole) / math.sqrt(len(whole)) if len(whole) > 1 else None
+    full = [loss for loss, size in zip(losses, sizes, strict=True) if size == sizes[0]]
+    error = statistics.stdev(full) / math.sqrt(len(full)) if len(full) > 1 else None
     return mean, error
 
 
@@ -108,6 +111,6 @@ def predict_batch(
     tokenizer: PreTrainedTokenizerBase,
     precision: str,
 ) -> list[Any]:
-    """What `adapter.predict` says of one batch, computed in the precision of the training."""
+    """The predictions of `adapter.predict` for one batch on the model's device, computed in `precision`."""
     with autocast(precision, batch["input_ids"].device):
         return adapter.predict(model, batch, tokenizer)

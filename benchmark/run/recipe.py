@@ -1,8 +1,8 @@
-"""One run, from spec to record, read top to bottom. THE file to read first.
+"""One run, from its spec to its record. Read this file first; `run` is the whole of it, top to bottom.
 
-seed -> task -> model -> strategy -> data -> fit -> predict -> score -> record. Nothing flows back. Each run
-is a process of its own: `python -m benchmark.run.recipe SPEC.json FOLDER`, or a fork that is as good (see
-`warm.py`). The runner reads its progress as JSON lines on stdout.
+seed -> strategy, task, model -> data -> training -> predictions -> scores -> record. Data flows one way.
+Each run is a process of its own, started as `python -m benchmark.run.recipe SPEC.json FOLDER` or forked by
+the warm server (`warm.py`). It reports its progress to the runner as JSON lines on stdout.
 """
 
 import datetime
@@ -45,34 +45,39 @@ def run(
     report: Report = lambda row: None,
     scratch: Path | None = None,
 ) -> RunRecord:
-    """Train and score one spec and write its record, curve and predictions below `folder`.
+    """Train and score the model that `spec` describes. Writes and returns the record of the run.
 
-    Killed in the evaluation, it goes on from there when started again with the same `scratch` folder. Out of
-    memory and divergence are results and become the record's status. Writes nothing and raises UserError or
-    TaskError for bad input, Unsupported for a combination that cannot work.
+    The record, the training curve and the predictions are written below `folder`. Running out of memory and
+    diverging are results: they become the record's status. `report` is called with each progress event.
+
+    `scratch`: folder for the state of an unfinished run. If the process is killed during the evaluation, the
+    next start with the same folder skips training and the batches already scored. None: nothing is saved.
+
+    Raises UserError or TaskError for bad input and Unsupported for a combination that cannot work. Then
+    nothing is written.
     """
     started = datetime.datetime.now(datetime.UTC)
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
-    # who takes part; what cannot work together is refused before data or weights are read
+    # 1. strategy, task and model; a combination that cannot work is refused before data or weights are read
     strategy = strategies.build(spec.strategy, training_settings(spec), spec.options)
     adapter = tasks.base.adapter(tasks.base.load(spec.task))
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))
     tokenizer = registry.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
 
-    # the rows, the weights, and the record's note of both
+    # 2. the rows (training, held-out and evaluation) and the pretrained weights
     data = examples.load(data_settings(spec), adapter, tokenizer)
     if data.long:
         report({"event": "note", "note": str(data.long)})
     arguments = adapter.model_arguments()
     loaded = registry.load(source, adapter.head, tokenizer.pad_token_id, **arguments)
     inputs = _inputs(spec, adapter, source, data, loaded)
-    # from_pretrained leaves the model in eval mode, without dropout
+    # .train() because from_pretrained returns the model in eval mode, without dropout
     model = strategy.prepare(loaded.model).train()
     fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)
 
-    # train, unless an earlier start of this run has; then predict and score
+    # 3. train, unless an earlier start of this run has finished training; then predict and score
     unfinished = Unfinished(scratch and scratch / f"{_name(spec)}.unfinished", inputs)
     trained = unfinished.restore(model)
     common = _Common(spec, started, source, inputs, resumed=trained is not None)
@@ -83,29 +88,34 @@ def run(
         report({"event": "evaluating"})
         evaluation_started = time.time()
         evaluated = evaluate(
-            model, adapter, tokenizer, data, spec, device=fit.device, kept=unfinished
+            model, adapter, tokenizer, data, spec, device=fit.device, unfinished=unfinished
         )
         evaluation_s = time.time() - evaluation_started
     except (Diverged, NotFinite) as error:
-        done = common.record("diverged", str(error))
+        record = common.record("diverged", str(error))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        done = common.record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
+        record = common.record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
     else:
-        done = _success(common, folder, trained, evaluated, evaluation_s)
-    write(done, folder / f"{spec.run_id}.json")
+        record = _success(common, folder, trained, evaluated, evaluation_s)
+
+    # 4. the record
+    write(record, folder / f"{spec.run_id}.json")
     unfinished.remove()
-    return done
+    return record
 
 
 def _name(spec: RunSpec) -> str:
-    """Of the files of this very spec, beside its record."""
+    """The file name, without suffix, of the run's curve, predictions and unfinished state.
+
+    It includes the hash, because specs that differ in other settings can have the same run id.
+    """
     return f"{spec.run_id}.{spec.hash}"
 
 
 def _inputs(spec: RunSpec, adapter: Adapter, source: Source, data: Data, loaded: Loaded) -> Inputs:
-    """What the run is made from, before anything is trained."""
+    """The model and the data of the run, as the record describes them."""
     task = adapter.config
     return Inputs(
         model=spec.model,
@@ -136,7 +146,7 @@ def _inputs(spec: RunSpec, adapter: Adapter, source: Source, data: Data, loaded:
 
 @dataclass(frozen=True)
 class _Common:
-    """What the record says however the run ends."""
+    """The parts of a record that are the same for every status."""
 
     spec: RunSpec
     started: datetime.datetime
@@ -145,7 +155,7 @@ class _Common:
     resumed: bool
 
     def record(self, status: Status, error: str | None = None, **results: Any) -> RunRecord:
-        """The record of a run that ends now."""
+        """The record of a run that ends now; `results` are further fields of RunRecord."""
         finished = datetime.datetime.now(datetime.UTC)
         return RunRecord(
             run_id=self.spec.run_id,
@@ -169,35 +179,45 @@ class _Common:
 def _success(
     common: _Common, folder: Path, trained: Trained, evaluated: Evaluated, evaluation_s: float
 ) -> RunRecord:
-    """The record of a run that came to its scores; its curve and predictions are written."""
+    """The record of a run with scores. Writes its curve and predictions below `folder`.
+
+    `evaluation_s`: seconds that the evaluation took.
+    """
     name, trains = _name(common.spec), common.spec.lr is not None
-    curve = f"curves/{name}.csv" if trains else None
-    if curve is not None:
-        write_text(folder / curve, trained.curve)
-    stored = f"predictions/{name}.jsonl" if evaluated.predictions is not None else None
-    if stored is not None and evaluated.predictions is not None:
-        predictions.write(folder / stored, evaluated.predictions)
+    curve_path = predictions_path = None
+    if trains:
+        curve_path = f"curves/{name}.csv"
+        write_text(folder / curve_path, trained.curve)
+    if evaluated.predictions is not None:
+        predictions_path = f"predictions/{name}.jsonl"
+        predictions.write(folder / predictions_path, evaluated.predictions)
     memory = replace(trained.memory, eval_peak=evaluated.peak)
     if not trains and evaluated.peak is not None:
         memory = replace(memory, peak_allocated=evaluated.peak)
-    done = common.record(
+    record = common.record(
         "success",
         scores=evaluated.scores,
         train=trained.train,
         params=trained.params,
         memory=memory,
         evaluations=trained.evaluations,
-        curve=curve,
-        predictions=stored,
+        curve=curve_path,
+        predictions=predictions_path,
     )
-    fixed = done.times.total_s - evaluation_s - (0 if common.resumed else trained.train.seconds)
-    return replace(done, times=replace(done.times, fixed_s=round(fixed, 3)))
+    training_s = 0 if common.resumed else trained.train.seconds  # an earlier process trained it
+    fixed_s = record.times.total_s - evaluation_s - training_s
+    return replace(record, times=replace(record.times, fixed_s=round(fixed_s, 3)))
 
 
 def main() -> int:
-    """Run the spec of one file. The last event says why where it exits 2 (bad input) or 3 (unsupported)."""
+    """Run the spec in the file `sys.argv[1]`; results go to the folder `sys.argv[2]`. Returns the exit
+    status.
+
+    0: a record was written. 2: bad input. 3: unsupported. For 2 and 3 the last event on stdout has the
+    reason.
+    """
     spec_path, folder = map(Path, sys.argv[1:])
-    # whatever libraries print, stdout holds events alone
+    # stdout holds events only, so what libraries print goes to stderr
     events, sys.stdout = sys.stdout, sys.stderr
 
     def report(row: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A spec as the rooms below know it: what a strategy needs of it, what the data, and nothing else."""
+"""The parts of a RunSpec that strategies and data read. Those packages do not know RunSpec itself."""
 
 from benchmark.data.settings import DataSettings
 from benchmark.records.spec import RunSpec
@@ -6,7 +6,7 @@ from benchmark.strategies.settings import TrainingSettings
 
 
 def training_settings(spec: RunSpec) -> TrainingSettings:
-    """How the spec's optimizer and learning rate are to be."""
+    """The spec's settings for a strategy: optimizer, learning rate and precision."""
     return TrainingSettings(
         lr=spec.lr,
         optimizer=spec.optimizer,
@@ -21,7 +21,7 @@ def training_settings(spec: RunSpec) -> TrainingSettings:
 
 
 def data_settings(spec: RunSpec) -> DataSettings:
-    """Which rows the spec asks for."""
+    """The spec's settings for the data: which rows, and in which form."""
     return DataSettings(
         data=spec.data,
         seed=spec.seed,

@@ -1,8 +1,10 @@
-"""What a run keeps from the end of training until its record, so that a killed evaluation can go on.
+"""The state of a run between the end of training and its record, so that a killed evaluation can continue.
 
-A folder beside the results: `weights.safetensors` with the parameters that trained (as many bytes as they
-weigh: 52 GB for all of a 13B model in fp32), `trained.json` with what the training cost, and
-`predictions.jsonl` with a line per batch. It is gone once the record is written.
+It is a folder with three files:
+`weights.safetensors`: the trained parameters (52 GB for all parameters of a 13B model in fp32);
+`trained.json`: the inputs of the run and the cost of its training;
+`predictions.jsonl`: one line per scored batch.
+The folder is removed once the record is written.
 """
 
 import dataclasses
@@ -26,7 +28,7 @@ from benchmark.records.record import Evaluation, Inputs, Memory, Params, Train
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training cost; `curve` is the text of the curve's CSV."""
+    """The measured cost of a training and the evaluations during it. `curve`: the training curve as CSV."""
 
     train: Train
     params: Params
@@ -36,14 +38,16 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _Saved:
+    """The content of `trained.json`."""
+
     inputs: Inputs
     trained: Trained
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """One batch: a hash per example, the predictions, and the peak bytes of the evaluation up to here."""
+    """One scored batch: the hash and prediction of each example, and the evaluation's peak bytes so far."""
 
     ids: list[Any]
     predictions: list[Any]
@@ -51,32 +55,38 @@ class Scored:
 
 
 class Unfinished:
-    """The folder of one run, or with None nothing at all. What was kept of other inputs does not count."""
+    """The folder of one run. With `folder` None nothing is saved.
+
+    A state that was saved from other `inputs` (model or data) is removed and not used.
+    """
 
     def __init__(self, folder: Path | None, inputs: Inputs) -> None:
         self._folder = folder
         self._inputs = inputs
 
     def restore(self, model: torch.nn.Module) -> Trained | None:
-        """What an earlier start trained, with its weights put into `model`; None where there is nothing."""
+        """The training of an earlier start; its weights replace those of `model`. None if none was saved.
+
+        A parameter takes the dtype in which it was saved.
+        """
         if self._folder is None:
             return None
         path = self._folder / "trained.json"
         try:
-            kept = jsonfile.build(_Kept, json.loads(path.read_text(encoding="utf-8")), path)
+            saved = jsonfile.build(_Saved, json.loads(path.read_text(encoding="utf-8")), path)
             weights = load_file(self._folder / "weights.safetensors")
-        except (OSError, ValueError, SafetensorError):  # not there, or cut short
-            kept = None
-        if kept is None or kept.inputs != self._inputs:
+        except (OSError, ValueError, SafetensorError):  # missing or incomplete
+            saved = None
+        if saved is None or saved.inputs != self._inputs:
             self.remove()
             return None
-        named = dict(model.named_parameters())
+        parameters = dict(model.named_parameters())
         for name, tensor in weights.items():
-            named[name].data = tensor.to(named[name].device)  # in the dtype it was trained in
-        return kept.trained
+            parameters[name].data = tensor.to(parameters[name].device)
+        return saved.trained
 
     def keep(self, trained: Trained, model: torch.nn.Module, names: Collection[str]) -> None:
-        """Keep a training: the parameters called `names`, and those that it gave another dtype."""
+        """Save a training: its cost, the parameters in `names`, and every parameter that is not float32."""
         if self._folder is None:
             return
         weights = {
@@ -84,38 +94,40 @@ class Unfinished:
             for name, p in model.named_parameters()
             if name in names or p.dtype != torch.float32
         }
-        kept = _Kept(inputs=self._inputs, trained=trained)
+        saved = _Saved(inputs=self._inputs, trained=trained)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(weights, self._folder / "weights.safetensors")
-            # last, as the sign that all is there
-            write_text(
-                self._folder / "trained.json", json.dumps(dataclasses.asdict(kept), allow_nan=False)
-            )
+            # written last: `restore` takes this file as the sign that the state is complete
+            text = json.dumps(dataclasses.asdict(saved), allow_nan=False)
+            write_text(self._folder / "trained.json", text)
         except (OSError, SafetensorError) as error:
             self._give_up(error)
 
     def scored(self, batches: Iterable[list[str]]) -> list[Scored]:
-        """The first of the `batches` (the hashes of their examples) that an earlier start has scored.
+        """The batches that an earlier start has scored: a prefix of `batches`, which hold example hashes.
 
-        A half-written last line is cut off, so that `add` goes on after whole ones.
+        Cuts an incomplete last line off the file, so that `add` appends after a complete one.
         """
         if self._folder is None or not self._predictions.exists():
             return []
-        found, whole = [], 0
+        scored, complete_bytes = [], 0
         with open(self._predictions, "rb") as file:
             for ids, line in zip(batches, file, strict=False):
                 batch = _parsed(line)
                 if batch is None or batch.ids != ids:
                     break
-                found.append(batch)
-                whole += len(line)
-        os.truncate(self._predictions, whole)
-        return found
+                scored.append(batch)
+                complete_bytes += len(line)
+        os.truncate(self._predictions, complete_bytes)
+        return scored
 
     def add(self, batch: Scored) -> None:
-        """Keep one more batch, where there is room, and no orphan of a killed runner has thrown the folder
-        away: the evaluation itself goes on."""
+        """Save one more batch.
+
+        If that fails, the evaluation continues and saves nothing more. The disk may be full, or an orphaned
+        process of the same run may have removed the folder.
+        """
         if self._folder is None:
             return
         try:
@@ -125,12 +137,13 @@ class Unfinished:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
+        """Warn, remove the folder and save nothing from here on."""
         warnings.warn(f"an interrupted evaluation will start anew: {error}", stacklevel=3)
         self.remove()
         self._folder = None
 
     def remove(self) -> None:
-        """Throw all of it away."""
+        """Remove the folder."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -141,7 +154,7 @@ class Unfinished:
 
 
 def _parsed(line: bytes) -> Scored | None:
-    """The batch of a line, None for one that is not whole."""
+    """The batch in a line of `predictions.jsonl`; None if the line is incomplete."""
     try:
         return Scored(**json.loads(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):

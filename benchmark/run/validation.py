@@ -1,7 +1,7 @@
-"""What is looked at along a training: the loss of held-out rows, scores, and which weights were the best.
+"""Evaluation during training: held-out loss, scores, and the choice of the best weights.
 
-The time and memory of a look are not the training's, and its random numbers neither: a run that is looked
-at trains exactly as one that is not.
+The time and memory of an evaluation do not count as training. It draws no random numbers from the training's
+generators, so a run with evaluations trains exactly like one without them.
 """
 
 from typing import Any
@@ -19,11 +19,12 @@ from benchmark.run.module import mean_loss, predict
 from tasks.base import Adapter
 
 POINTS = 5
-"""Looks of a run that only selects: every fifth of the steps (arXiv 2305.17333, appendix E)."""
+"""Evaluations in a run with `select` but no `eval_every`: one after each fifth of the steps
+(arXiv 2305.17333, appendix E)."""
 
 
 def points(spec: RunSpec, total_steps: int) -> set[int]:
-    """After which optimizer steps a run is looked at."""
+    """The optimizer steps after which a run is evaluated; empty without `eval_every` and `select`."""
     if spec.eval_every is not None:
         return {*range(spec.eval_every, total_steps, spec.eval_every), total_steps}
     if spec.select != "last":
@@ -32,11 +33,12 @@ def points(spec: RunSpec, total_steps: int) -> set[int]:
 
 
 class Validation(lightning.Callback):
-    """Looks at the `points` of a run; fills `seen`.
+    """Evaluates the model after each step of `points`. `evaluations`: the results, in the order of the steps.
 
-    `select: best` keeps the weights of the best held-out score, as MeZO does for RoBERTa, `best_loss` those
-    of the lowest held-out loss, as it does for OPT (arXiv 2305.17333); the first of equals. One copy of what
-    trains waits on the host and is put back at the end. The split that is scored in the end selects nothing.
+    `select: best` ends training with the weights of the best held-out score, as MeZO does for RoBERTa.
+    `select: best_loss` ends it with those of the lowest held-out loss, as MeZO does for OPT
+    (arXiv 2305.17333). On a tie the earliest weights win. One copy of the trained parameters is stored on the
+    host. The evaluation split never decides which weights are chosen.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Validation(lightning.Callback):
         total_steps: int,
         measure: Measure,
     ) -> None:
-        self.seen: list[Evaluation] = []
+        self.evaluations: list[Evaluation] = []
         self._adapter, self._tokenizer, self._data, self._spec = adapter, tokenizer, data, spec
         self._collate = adapter.collator(tokenizer)
         self._measure = measure
@@ -56,31 +58,33 @@ class Validation(lightning.Callback):
         self._best: tuple[float, dict[str, torch.Tensor]] | None = None
 
     def setup(self, trainer: lightning.Trainer, module: Any, stage: str) -> None:
-        """Which parameters train: asked before an optimizer freezes the groups whose turn it is not."""
+        """Note the names of the trained parameters, before HiFT's optimizer freezes the inactive groups."""
         self._trained = [n for n, p in module.model.named_parameters() if p.requires_grad]
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step not in self._points or (self.seen and self.seen[-1].step == step):
+        done = self.evaluations and self.evaluations[-1].step == step
+        if step not in self._points or done:
             return
         cuda = [module.device] if module.device.type == "cuda" else []
         with self._measure.paused(), torch.random.fork_rng(cuda):
-            look = self._look(module)
+            evaluation = self._evaluate(module)
             module.model.train()
-            self.seen.append(look)
+            self.evaluations.append(evaluation)
             if self._spec.select != "last":
-                self._keep_if_best(look, module)
+                self._copy_if_best(evaluation, module)
 
     @torch.no_grad()
     def on_fit_end(self, trainer: lightning.Trainer, module: Any) -> None:
         if self._best is not None:
-            now = dict(module.model.named_parameters())
+            parameters = dict(module.model.named_parameters())
             for name, best in self._best[1].items():
-                now[name].copy_(best)
+                parameters[name].copy_(best)
 
-    def _look(self, module: Any) -> Evaluation:
+    def _evaluate(self, module: Any) -> Evaluation:
+        """The losses and scores that the spec asks for, with the model's weights at this step."""
         held_out, spec = self._data.development, self._spec
         dev_loss = dev_score = score = None
         if held_out is not None and spec.select != "best":
@@ -97,21 +101,24 @@ class Validation(lightning.Callback):
         )
 
     def _score(self, rows: Rows, module: Any) -> float:
+        """The task's main score on `rows`."""
         spec, task = self._spec, self._adapter.config
         order = EvaluationOrder(rows, spec.eval_batch_size)
         loader = order.batches(self._collate)
-        in_order = predict(
+        predicted = predict(
             module.model, self._adapter, loader, self._tokenizer, module.device, spec.precision
         )
-        scores = self._adapter.score(order.in_row_order(in_order), rows.references)
+        scores = self._adapter.score(order.in_row_order(predicted), rows.references)
         return scores[task.main_key]
 
-    def _keep_if_best(self, look: Evaluation, module: Any) -> None:
-        found = look.dev_loss if self._spec.select == "best_loss" else look.dev_score
-        assert found is not None
-        lower = self._spec.select == "best_loss" or not self._adapter.config.higher_is_better
-        value = -found if lower else found
-        if self._best is None or value > self._best[0]:
-            now = dict(module.model.named_parameters())
-            copies = {n: now[n].detach().to("cpu", copy=True) for n in self._trained}
-            self._best = value, copies
+    def _copy_if_best(self, evaluation: Evaluation, module: Any) -> None:
+        """Copy the trained parameters to the host if this evaluation is better than all before it."""
+        by_loss = self._spec.select == "best_loss"
+        value = evaluation.dev_loss if by_loss else evaluation.dev_score
+        assert value is not None
+        lower_is_better = by_loss or not self._adapter.config.higher_is_better
+        goodness = -value if lower_is_better else value
+        if self._best is None or goodness > self._best[0]:
+            parameters = dict(module.model.named_parameters())
+            copies = {n: parameters[n].detach().to("cpu", copy=True) for n in self._trained}
+            self._best = goodness, copies

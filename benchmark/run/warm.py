@@ -1,13 +1,13 @@
-"""The warm server: imports what a run needs once, then forks a fresh process for each run.
+"""The warm server: imports the libraries of a run once, then forks a fresh process for each run.
 
-The runner starts it as `python -m benchmark.run.warm SOCKET`, SOCKET the number of an inherited Unix socket
-that keeps packets apart (SOCK_SEQPACKET). One run at a time, three packets a run:
+The runner starts it as `python -m benchmark.run.warm SOCKET`. SOCKET is the file descriptor of an inherited
+Unix socket of type SOCK_SEQPACKET. The server does one run at a time, with three packets per run:
 
     runner -> server   {"arguments": [...]}, with two file descriptors: the run's stdout and stderr
-    server -> runner   {"pid": 123}          the run has begun; or {"error": "..."}: no fork can be had
-    server -> runner   {"returncode": 0}     it has ended; as in subprocess, -N where signal N ended it
+    server -> runner   {"pid": 123}: the run has started; or {"error": "..."}: the server cannot fork
+    server -> runner   {"returncode": 0}: the run has ended; -N if signal N ended it, as in subprocess
 
-Libraries read some environment variables when they are imported, so a server serves one environment.
+Some libraries read environment variables at import, so all runs of a server share one environment.
 Linux only.
 """
 
@@ -24,41 +24,43 @@ from collections.abc import Callable, Sequence
 from benchmark.run.parent import end_with
 
 FAMILIES = ("bert", "gpt2", "gpt_neo", "llama", "opt", "roberta")
-"""The families of transformers that the models of `benchmark.models.registry.MODELS` belong to."""
+"""The transformers model families of `benchmark.models.registry.MODELS`."""
 
 LATER = (
     *("benchmark.engine", "benchmark.twin.data", "benchmark.twin.models"),
     *("datasets", "evaluate", "peft", "scipy.io", "sklearn.metrics", "transformers.pipelines"),
     *(f"transformers.models.{name}.modeling_{name}" for name in FAMILIES),
 )
-"""What a run imports where it is first used, beside the modules of its strategy and its task."""
+"""Modules that a run imports inside functions, apart from those of its strategy and its task."""
 
 
 def preload() -> None:
-    """Import what runs import, and note the code's commit, so that no fork has to.
+    """Import the modules of a run and read the code's commit, so that the forks need not.
 
-    Reads no data and makes no tensor. Torch's and NumPy's random states stay as they are; Python seeds its
-    own anew in each fork.
+    Reads no data, creates no tensor and leaves the random states of torch and NumPy as they are. Python
+    reseeds its own random state in each fork.
     """
     from benchmark.records import environment
     from benchmark.strategies import STRATEGIES
     from tasks.base import ADAPTERS
 
-    places = [*STRATEGIES.values(), *(place for place, _ in ADAPTERS.values())]
-    ours = [place.partition(":")[0] for place in places]
-    for name in ("benchmark.run.recipe", *ours, *LATER):
+    classes = [*STRATEGIES.values(), *(path for path, _ in ADAPTERS.values())]
+    modules = [path.partition(":")[0] for path in classes]
+    for name in ("benchmark.run.recipe", *modules, *LATER):
         importlib.import_module(name)
-    environment.code()  # of what is imported here, whatever is checked out later
+    environment.code()  # now: another commit may be checked out while the server runs
     from transformers import conversion_mapping
 
-    conversion_mapping.get_checkpoint_conversion_mapping("bert")  # compiles those of all families
+    conversion_mapping.get_checkpoint_conversion_mapping(
+        "bert"
+    )  # compiles the patterns of all families
 
 
 def unsafe() -> str | None:
-    """Why a fork of this process would not be as good as a fresh process; None where it is.
+    """The reason why this process must not be forked, for a message; None if a fork is safe.
 
-    A fork has none of the other threads, so a lock that one of them holds stays locked. A CUDA context does
-    not survive a fork.
+    A fork does not have the other threads of the process, so a lock that one of them holds stays locked. A
+    CUDA context does not work in a fork.
     """
     threads = sorted(os.listdir("/proc/self/task"))
     if len(threads) > 1:
@@ -70,6 +72,7 @@ def unsafe() -> str | None:
 
 
 def _name_of(thread: str) -> str:
+    """The name of a thread of this process, by its id."""
     with open(f"/proc/self/task/{thread}/comm", encoding="utf-8") as file:
         return file.read().strip()
 
@@ -77,8 +80,8 @@ def _name_of(thread: str) -> str:
 def serve(requests: socket.socket, run: Callable[[], int]) -> int:
     """Fork a process for each request until the runner closes its end of the socket.
 
-    Returns in the server with 0, and in each fork with what `run` returned there, called with the request's
-    `arguments` in `sys.argv[1:]`. Both are exit statuses.
+    A fork calls `run` with the request's `arguments` in `sys.argv[1:]`. Returns an exit status: 0 in the
+    server, the return value of `run` in a fork.
     """
     server, ended = os.getpid(), None
     while True:
@@ -97,21 +100,21 @@ def serve(requests: socket.socket, run: Callable[[], int]) -> int:
             return run()
         else:
             _send(requests, {"pid": pid})
-            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-            assert found is not None
-            # not reaped before the next request: until then no other process has this pid, and the runner
-            # may still send it a signal
+            result = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            assert result is not None
+            # The run is reaped at the next request only. Until then no other process can get its pid, to
+            # which the runner may still send a signal.
             ended = pid
-            exited = found.si_code == os.CLD_EXITED
-            _send(requests, {"returncode": found.si_status if exited else -found.si_status})
+            exited = result.si_code == os.CLD_EXITED
+            _send(requests, {"returncode": result.si_status if exited else -result.si_status})
         for file in files:
             os.close(file)
 
 
 def _become(arguments: Sequence[str], files: Sequence[int]) -> None:
-    """Give this fork its `arguments`, and `files` as stdout and stderr."""
-    for file, place in zip(files, (1, 2), strict=True):
-        os.dup2(file, place)
+    """Set the `arguments` of this fork, and redirect its stdout and stderr to the descriptors `files`."""
+    for file, standard in zip(files, (1, 2), strict=True):
+        os.dup2(file, standard)
         os.close(file)
     sys.argv[1:] = arguments
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -122,10 +125,11 @@ def _send(requests: socket.socket, reply: dict[str, object]) -> None:
 
 
 class Exit:
-    """The exit status of this process, once known; then the interpreter's end is cut short.
+    """Ends the process with `status`, if that is set, without the interpreter's final cleanup.
 
-    Freeing each module would copy the pages that a fork shares with the server: over half a second. Made
-    before anything is imported that registers with atexit, it is called after all of that.
+    Freeing the modules would copy the memory pages that a fork shares with the server, which takes over half
+    a second. atexit calls its functions in reverse order, so this object is made before other imports: it is
+    called last.
     """
 
     status: int | None = None
@@ -142,13 +146,13 @@ class Exit:
 
 def main() -> int:
     """Serve on the socket whose number is the only argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runner and the run
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner and the run handle Ctrl-C
     end_with(os.getppid())
     leave = Exit()
     requests = socket.socket(fileno=int(sys.argv[1]))
     preload()
     gc.collect()
-    gc.freeze()  # collections in a fork leave alone what it shares with this process
+    gc.freeze()  # garbage collection in a fork does not touch objects shared with the server
     recipe = importlib.import_module("benchmark.run.recipe")
     leave.status = serve(requests, recipe.main)
     return leave.status

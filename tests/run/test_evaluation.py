@@ -33,8 +33,10 @@ def loaded(task="glue/sst2", model="tiny-gpt2", device=CPU, **fields):
 
 
 def evaluate(spec, model, adapter, tokenizer, rows, device=CPU):
-    kept = Unfinished(None, make_record().inputs)
-    return evaluation.predictions(model, adapter, tokenizer, rows, spec, device=device, kept=kept)
+    unfinished = Unfinished(None, make_record().inputs)
+    return evaluation.predictions(
+        model, adapter, tokenizer, rows, spec, device=device, unfinished=unfinished
+    )
 
 
 @pytest.mark.parametrize("task", ["glue/sst2", "mezo/sst2"])

@@ -12,7 +12,7 @@ import tasks.base
 from benchmark.data import examples
 from benchmark.models import registry
 from benchmark.records import record as records
-from benchmark.run import recipe, validation
+from benchmark.run import fit, recipe, validation
 from benchmark.run.settings import data_settings
 
 USUAL = {
@@ -36,23 +36,23 @@ def spec_of(**fields):
 
 @pytest.fixture
 def looked(tmp_path, monkeypatch):
-    """Runs a spec; returns its record and the weights at each look and in the end."""
+    """Runs a spec; returns its record and the weights at each evaluation and at the end."""
 
     def looked(spec):
-        kept = {}
+        weights = {}
 
         class Watched(validation.Validation):
-            def _look(self, module):
-                look = super()._look(module)
-                kept[look.step] = copy.deepcopy(module.model.state_dict())
-                return look
+            def _evaluate(self, module):
+                evaluation = super()._evaluate(module)
+                weights[evaluation.step] = copy.deepcopy(module.model.state_dict())
+                return evaluation
 
             def on_fit_end(self, trainer, module):
                 super().on_fit_end(trainer, module)
-                kept["end"] = copy.deepcopy(module.model.state_dict())
+                weights["end"] = copy.deepcopy(module.model.state_dict())
 
-        monkeypatch.setattr(recipe, "Validation", Watched)
-        return recipe.run(spec, tmp_path), kept
+        monkeypatch.setattr(fit, "Validation", Watched)
+        return recipe.run(spec, tmp_path), weights
 
     return looked
 
@@ -111,15 +111,15 @@ def test_a_run_that_is_looked_at_trains_as_one_that_is_not(extra, looked, tmp_pa
 
 
 class Slow(validation.Validation):
-    """Each look takes a long time by the clock."""
+    """Each evaluation takes a long time by the clock."""
 
-    def _look(self, module):
+    def _evaluate(self, module):
         CLOCK.now += 1000
-        return super()._look(module)
+        return super()._evaluate(module)
 
-    def _keep_if_best(self, look, module):
+    def _copy_if_best(self, evaluation, module):
         CLOCK.now += 1000
-        super()._keep_if_best(look, module)
+        super()._copy_if_best(evaluation, module)
 
 
 class Clock:
@@ -135,7 +135,7 @@ CLOCK = Clock()
 
 def test_neither_scoring_nor_copying_is_training_time(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmark.measure.training.time", CLOCK)
-    monkeypatch.setattr(recipe, "Validation", Slow)
+    monkeypatch.setattr(fit, "Validation", Slow)
     record = recipe.run(spec_of(select="best"), tmp_path)
     assert len(record.evaluations) == 5
     assert record.train.seconds < 1
@@ -143,16 +143,16 @@ def test_neither_scoring_nor_copying_is_training_time(tmp_path, monkeypatch):
 
 
 def scripted(**values):
-    """A Validation whose looks see the values given."""
+    """A Validation whose evaluations return the values given."""
 
     class Scripted(validation.Validation):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             self._script = {name: itertools.cycle(found) for name, found in values.items()}
 
-        def _look(self, module):
-            look = super()._look(module)
-            return dataclasses.replace(look, **{n: next(v) for n, v in self._script.items()})
+        def _evaluate(self, module):
+            evaluation = super()._evaluate(module)
+            return dataclasses.replace(evaluation, **{n: next(v) for n, v in self._script.items()})
 
     return Scripted
 
