@@ -1,8 +1,8 @@
 """The command line: reads the input of a command, calls one part, and turns errors into exit codes.
 
-Exit 0: fine; 1: some cell failed or a check fell short; 2: bad input, said in one line. The commands are in
-`benchmark/commands`; what one needs is imported inside it, so that `--help`, `plan` and `report` import no
-torch.
+Exit codes: 0, success; 1, a run or a check failed; 2, bad input, reported in one line. The commands are in
+`benchmark/commands`. Each imports its part inside its function, so that `--help`, `plan` and `report` import
+no torch.
 """
 
 import os
@@ -49,7 +49,7 @@ app.command(name="list")(list_)
 
 
 INTERRUPTED = 130
-"""The exit of Ctrl-C, which typer returns."""
+"""The exit code after Ctrl-C, as typer returns it."""
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     except (UserError, TaskError) as error:
         say(f"hift-bench: {' '.join(str(error).split())}")
         sys.exit(2)
-    except BrokenPipeError:  # the reader, say `head`, has what it wanted
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except typer.Abort:
@@ -72,12 +72,12 @@ def main() -> None:
         say(f"hift-bench: {error.filename}: {(error.strerror or str(error)).lower()}")
         sys.exit(2)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # click's usage errors have one
+        if not hasattr(error, "format_message"):  # only click's usage errors have it
             raise
         say(f"hift-bench: {error.format_message()}")
         sys.exit(2)
     if code == INTERRUPTED:
-        say("hift-bench: interrupted; the same command goes on where this one ended")
+        say("hift-bench: interrupted; the same command continues from here")
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -24,7 +24,10 @@ class Format(enum.StrEnum):
 def show(
     rows: Sequence[Mapping[str, Any]], format: Format, *, title: str = "", empty: str = "nothing"
 ) -> None:
-    """Print rows that share their keys. None is null in JSON and blank elsewhere."""
+    """Print `rows`, which share their keys. None is null in JSON and blank elsewhere.
+
+    title: printed above the rows, in text only. empty: printed in text in place of no rows.
+    """
     if format is Format.json:
         sys.stdout.write(json.dumps(list(rows), indent=2, allow_nan=False) + "\n")
     elif format is Format.csv:
@@ -38,7 +41,7 @@ def show(
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Header and rows, `\\n` line ends."""
+    """The rows as CSV, with a header; lines end in `\\n`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -47,7 +50,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A GitHub-flavoured table; what would end a cell or begin markup in a value is escaped."""
+    """The rows as a GitHub-flavoured table. Characters that would end a cell or begin markup are escaped."""
     if not rows:
         return ""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
@@ -79,5 +82,5 @@ def _show_text(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     for row in rows:
         table.add_row(*(escape(_text(value)) for value in row.values()))
     console = Console()
-    # a pipe has no width of its own: let every column have what it needs
+    # a pipe has no width; 200 characters hold every column
     (console if console.is_terminal else Console(width=200)).print(table)

@@ -1,7 +1,6 @@
 """Bad input: one line that names the place, the key and the nearest valid name.
 
-The command line turns it into exit code 2; nothing else is caught there, so a traceback always means
-a defect of ours.
+The command line catches these errors and exits with 2. A traceback therefore means a defect of this suite.
 """
 
 import difflib
@@ -13,15 +12,18 @@ if TYPE_CHECKING:
 
 
 class UserError(ValueError):
-    """What the user gave cannot be used; the message is the one line they read."""
+    """An input that cannot be used. The message is the one line that the user reads."""
 
 
 class Unsupported(UserError):
-    """A combination that cannot work (method, precision, device): a result of the cell, not a mistake."""
+    """A combination of method, precision and device that cannot work: a result of the run, not a mistake."""
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:
-    """' (did you mean "x"?)' for a near miss, else ' (valid: a, b, …)'; '' when nothing is valid."""
+    """The end of a message: ' (did you mean "x"?)' if a valid name is near, else ' (valid: a, b, …)'.
+
+    It is '' if there are no valid names.
+    """
     names = sorted(valid)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:
@@ -30,9 +32,10 @@ def nearest(name: object, valid: Iterable[str]) -> str:
 
 
 def first_complaint(error: "ValidationError", valid: Iterable[str]) -> str:
-    """The first complaint of pydantic in one line, with the value and, for a name, the nearest valid."""
-    found = error.errors()
-    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    """pydantic's first error in one line, with the value. An unknown key comes first, with the nearest of the
+    `valid` names."""
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return f"{first['loc'][-1]}: unknown key{nearest(first['loc'][-1], valid)}"

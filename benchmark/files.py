@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and names that any file system takes."""
+"""Writes files and folders whole or not at all, and builds names that every file system accepts."""
 
 import contextlib
 import os
@@ -10,28 +10,28 @@ from pathlib import Path
 
 
 def file_stem(*parts: str) -> str:
-    """The parts joined by "_", each with "-" for what is not a letter, digit, ".", "+" or "-" of ASCII.
+    """The parts joined by "_". Characters other than ASCII letters, digits, ".", "+" and "-" become "-".
 
-    No part begins or ends with "-" or ".": such a name would be hidden, or read as an option.
+    No part begins or ends with "-" or ".", so the file is neither hidden nor read as an option.
     """
     return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
 
 
 def free(path: Path) -> Path:
-    """`path`, or where that is taken the first of <stem>.2, <stem>.3 and so on beside it that is not."""
-    found, number = path, 1
-    while found.exists():
+    """`path` if no file is there, else the first of <stem>.2, <stem>.3 and so on that does not exist."""
+    candidate, number = path, 1
+    while candidate.exists():
         number += 1
-        found = path.with_name(f"{path.stem}.{number}{path.suffix}")
-    return found
+        candidate = path.with_name(f"{path.stem}.{number}{path.suffix}")
+    return candidate
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, for the body to write a file to; the file then replaces `path`.
+    """Yields a temporary path beside `path`. The file that the body writes there then replaces `path`.
 
-    A reader, or a crash, sees the old file or the new one, never a half. Where the body raises, the old file
-    stays. The folder is made where it is missing.
+    Readers see the old file or the new one, even after a crash. If the body raises, the old file stays. A
+    missing folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -45,28 +45,28 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 in place of the file at `path`, whole or not at all."""
+    """Write `text` to `path` as UTF-8, whole or not at all. It replaces a file that is there."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Return the folder `target`, built by `fill(empty folder)` unless it is there already.
+    """Return the folder `target`. If it does not exist, `fill` builds it.
 
-    `fill` works in a temporary folder beside `target` that is renamed into place when it is whole, so
-    a reader never sees half of it and a killed build leaves `target` absent. Of two builders at once
-    the first to finish wins; `fill` must be deterministic, so the loser's copy is dropped.
+    `fill` gets an empty temporary folder beside `target`, which is renamed to `target` once `fill` returns.
+    So a reader never sees half a folder, and a killed build leaves no `target`. If two processes build at
+    once, the first one's folder stays and the other's is deleted; `fill` must therefore be deterministic.
     """
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        scratch.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
+        scratch.chmod(0o755)  # mkdtemp's 0700 would lock other users out of a shared cache
         fill(scratch)
         try:
             os.rename(scratch, target)
-        except OSError:  # another process was first: a non-empty folder is never renamed over
+        except OSError:  # another process was first: rename does not replace a non-empty folder
             if not target.is_dir():
                 raise
     finally:

@@ -1,8 +1,8 @@
-"""Optimizers by name: where each class lies, what its name implies, which options it takes.
+"""Optimizers by name: the class of each, the options that its name implies, and those that a user may set.
 
-An entry of OPTIMIZERS is all that an optimizer needs: specs, the engine, the memory ledger and the commands
-read this table. No torch here, so that a matrix is checked without it, and no update rule: torch.optim,
-bitsandbytes and lion-pytorch are used as they are.
+One entry of OPTIMIZERS adds an optimizer: specs, the engine, the memory ledger and the commands read this
+table. The module does not import torch, so that a matrix is checked without it. The update rules are those of
+torch.optim, bitsandbytes and lion-pytorch.
 """
 
 import math
@@ -15,9 +15,9 @@ from benchmark.errors import UserError, nearest
 Shape = Sequence[int]
 State = Callable[[Shape, int, Mapping[str, Any]], int]
 SCALAR = 4
-"""Bytes of a tensor's step count: torch keeps it as one fp32 number."""
+"""Bytes of the step count of one tensor, which torch stores as one fp32 number."""
 SHARED = ("lr", "weight_decay", "fused")
-"""Options of every optimizer that are settings of the training, and no options here."""
+"""Arguments of every optimizer class that are settings of the training, not options of the optimizer."""
 
 
 def _adam(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
@@ -38,7 +38,8 @@ def _rmsprop(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
 
 
 def _adafactor(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
-    """Row and column sums of a matrix (of each matrix of a stack); the whole for a vector."""
+    """Row and column sums of each matrix; one value per element for a vector. Leading dimensions stack
+    matrices."""
     if len(shape) < 2:
         return math.prod(shape) * size + SCALAR
     *stack, rows, columns = shape
@@ -51,11 +52,12 @@ def _lion(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """`class_name`, in the first of `modules` that is installed and has it.
+    """An optimizer class: `class_name` in the first of `modules` that is installed and has it.
 
-    implied: options that the name stands for. options: those a user may set, by their names in the class's
-    signature, besides SHARED. fused: torch has a fused kernel for it. state: bytes of the state of one tensor
-    of `shape`, with so many bytes an element and these options; None where no closed form is known.
+    implied: options that the name implies, such as the momentum of sgdm. options: the options a user may set,
+    by their names in the signature of the class. fused: torch has a fused kernel for it. state: the bytes of
+    the state of one tensor, a function of its shape, its bytes per element and the options; None if there is
+    no closed form.
     """
 
     class_name: str
@@ -120,17 +122,17 @@ FUSED = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.fused)
 
 
 def find(name: str) -> Optimizer:
-    """The entry of a name. Raises UserError for an unknown one."""
+    """The entry of OPTIMIZERS for `name`. Raises UserError for an unknown name."""
     if name not in OPTIMIZERS:
         raise UserError(f"unknown optimizer {name!r}{nearest(name, OPTIMIZERS)}")
     return OPTIMIZERS[name]
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises UserError for an unknown optimizer, and for an option that it does not take."""
+    """Raises UserError for an unknown optimizer, and for an option that the optimizer does not have."""
     valid = find(name).options
     for option in options:
         if option in SHARED:
-            raise UserError(f"{option} is a setting of its own, no option of an optimizer")
+            raise UserError(f"{option} is a setting of the training, not an option of an optimizer")
         if option not in valid:
             raise UserError(f"optimizer {name} has no option {option}{nearest(option, valid)}")

@@ -1,4 +1,4 @@
-"""Units of bytes, and amounts of memory as people write and read them."""
+"""Units of bytes, and amounts of memory parsed from text and formatted as text."""
 
 import re
 
@@ -14,13 +14,18 @@ _UNITS = {"": 1, "b": 1} | {
 
 
 def parse_bytes(text: str) -> int:
-    """ "24GiB", "24GB" (10^9), "80G" (2^30) or plain bytes. Raises UserError for anything else."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
-    if found is None or found[2] not in _UNITS or float(found[1]) == 0:
-        raise UserError(f"budget {text!r} is no amount of memory, such as 24GiB, 24GB or 80G")
-    return int(float(found[1]) * _UNITS[found[2]])
+    """Bytes of an amount such as "24GiB", "24GB" (10^9), "80G" (2^30) or "24000000000".
+
+    Raises UserError for any other text.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in _UNITS or float(match[1]) == 0:
+        raise UserError(f"budget {text!r} is not an amount of memory, such as 24GiB, 24GB or 80G")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def readable(size: int) -> str:
-    """`size` bytes in GiB, or in MiB below one GiB with three digits: "12.34 GiB", "0.00977 MiB"."""
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.3g} MiB"
+    """`size` bytes as text, in GiB, or in MiB below one GiB: "12.34 GiB", "1.5 MiB", "0.00977 MiB"."""
+    if size >= GIB:
+        return f"{size / GIB:.2f} GiB"
+    return f"{size / MIB:.1f} MiB" if size >= MIB else f"{size / MIB:.3g} MiB"

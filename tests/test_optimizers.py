@@ -35,7 +35,7 @@ def test_the_options_are_those_of_the_class_signature(name):
     [
         ("adamw", {"beta": (0.9, 0.95)}, r'adamw has no option beta \(did you mean "betas"\?\)$'),
         ("sgd", {"betas": (0.9, 0.95)}, "sgd has no option betas .valid: dampening, momentum"),
-        ("adamw", {"lr": 1.0}, "lr is a setting of its own"),
+        ("adamw", {"lr": 1.0}, "lr is a setting of the training"),
         ("adamq", {}, 'did you mean "adam'),
     ],
 )

@@ -1,4 +1,4 @@
-"""dashboard: MLflow's own UI over what was tracked."""
+"""dashboard: MLflow's own UI over the logged runs."""
 
 from typing import Annotated
 

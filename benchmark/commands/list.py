@@ -1,4 +1,4 @@
-"""list: what can be named in a matrix."""
+"""list: the names that a matrix can use."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ def list_(
     what: Annotated[str, typer.Argument(help="tasks, models, strategies or matrices")],
     format: TableFormat = Format.text,
 ) -> None:
-    """List what can be named in a matrix."""
+    """List the tasks, models, strategies or matrices, by the names that a matrix uses."""
     from benchmark.matrices import listing
 
     show(listing.rows(what), format)

@@ -1,4 +1,4 @@
-"""memory: peak memory of a training step, simulated, held against a budget, or measured."""
+"""memory: peak memory of a training step, simulated, compared with a budget, or measured."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,30 +23,32 @@ def memory(
     strategy: Annotated[str, typer.Option(help="Names, with commas.")] = "hift",
     optimizer: Annotated[str, typer.Option(help="adamw, sgdm, adafactor, ...")] = "adamw",
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16, mixed_hi, or mixed: all masters on the device.")
+        str, typer.Option(help="fp32, bf16, fp16, mixed (all masters on the device) or mixed_hi.")
     ] = "fp32",
     batch_size: Annotated[int, typer.Option()] = 8,
     seq_len: Annotated[int, typer.Option()] = 512,
     group_size: Annotated[
-        int | None, typer.Option(min=1, help="HiFT's m, units per group; 1 without it.")
+        int | None, typer.Option(min=1, help="HiFT's m, units per group. Default: 1.")
     ] = None,
-    order: Annotated[str | None, typer.Option(help="HiFT's order; bottom2up without it.")] = None,
+    order: Annotated[str | None, typer.Option(help="HiFT's order. Default: bottom2up.")] = None,
     option: StrategyOptions = None,
     attention: Annotated[
-        str | None, typer.Option(help="eager or sdpa; what transformers chooses without it.")
+        str | None, typer.Option(help="eager or sdpa. Default: the choice of transformers.")
     ] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing")] = False,
     budget: Annotated[
         str | None, typer.Option(help="24GiB, 24GB (10^9), 80G (2^30) or plain bytes.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Run the step for real as well, and record it.")
+        bool, typer.Option("--measure", help="Run the step too, and write a record.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cuda or cpu: whose peak is simulated.")] = "cuda",
+    device: Annotated[
+        str, typer.Option(help="The device whose peak is simulated: cuda or cpu.")
+    ] = "cuda",
     results: Results = RESULTS,
     format: TableFormat = Format.text,
 ) -> None:
-    """Simulate a step's peak memory, group by group: what takes it, whether it fits, and what would fit."""
+    """Simulate the peak memory of a step: its parts, whether it fits a budget, and what would fit."""
     from benchmark.memory import answer
     from benchmark.memory.setting import Setting
     from benchmark.strategies import share_options
@@ -82,18 +84,18 @@ def memory(
     if format is Format.text:
         title = ", ".join(_said(key, rows[0][key]) for key in answer.NAMED if rows[0][key])
         rows = [{k: v for k, v in row.items() if k not in answer.NAMED} for row in rows]
-    if format is Format.text and len(rows) == 1:  # upright
+    if format is Format.text and len(rows) == 1:  # one row is printed as a column
         rows = [{"": name, "value": value} for name, value in rows[0].items()]
     show(rows, format, title=title)
     if not measure:
         say(
-            f"simulated for {device}: tensors alone, every text {seq_len} tokens long; what the device's own "
-            "context and a fragmented allocator take comes on top"
+            f"simulated for {device}: tensors only, every text {seq_len} tokens long. The context of the "
+            "device and the fragmentation of its allocator take memory besides."
         )
 
 
 def _in_gib(row: dict[str, Any]) -> dict[str, Any]:
-    """Bytes become GiB, to four digits, and their names say so."""
+    """`row` with its bytes in GiB, to four digits, and "_gib" in place of "_bytes" in their names."""
     return {
         key.replace("_bytes", "_gib"): float(f"{value / GIB:.4g}")
         if "_bytes" in key and value

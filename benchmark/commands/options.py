@@ -1,4 +1,4 @@
-"""The options that several commands share, and how a command speaks to the person."""
+"""Options and helper functions that several commands share."""
 
 import os
 import sys
@@ -15,13 +15,14 @@ from benchmark.errors import UserError
 MatrixFile = Annotated[
     Path, typer.Argument(help="A matrix YAML, such as those in benchmark/matrices.")
 ]
-Results = Annotated[Path, typer.Option("--results", help="Where records lie and go.")]
-Reports = Annotated[Path, typer.Option("--reports", help="Where reports are written.")]
+Results = Annotated[Path, typer.Option("--results", help="The folder of the records.")]
+Reports = Annotated[Path, typer.Option("--reports", help="The folder for reports.")]
 TableFormat = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
-        "--tracking-uri", help="MLflow's; MLFLOW_TRACKING_URI or a local sqlite without it."
+        "--tracking-uri",
+        help="MLflow's tracking URI. Default: MLFLOW_TRACKING_URI, or a local sqlite file.",
     ),
 ]
 DataRoot = Annotated[
@@ -36,29 +37,32 @@ RESULTS, REPORTS = Path("results"), Path("reports")
 
 
 def say(line: str) -> None:
-    """A line for the person, on stderr, so that stdout holds the table alone."""
+    """Print `line` to stderr: stdout holds nothing but the table."""
     sys.stderr.write(line + "\n")
 
 
 def use_mirror(folder: Path | None) -> None:
-    """Let `data: mirror` mean this folder, in the runs' processes too; None leaves it as it is."""
+    """Make `data: mirror` read `folder`, in the runs' processes too. None changes nothing."""
     if folder is not None:
         os.environ["HIFT_DATA_ROOT"] = str(folder.resolve())
 
 
 def strategy_options(texts: Sequence[str] | None, **flags: Any) -> dict[str, Any]:
-    """The strategies' options that a command was given: `flags` that are not None, and NAME=VALUE `texts`,
-    whose values are read as in a matrix. Raises UserError for any other text, and for a name given twice."""
-    given = {name: value for name, value in flags.items() if value is not None}
+    """The options for strategies from the command line, by name.
+
+    They are the `flags` that are not None and the NAME=VALUE `texts`, whose values are YAML as in a matrix.
+    Raises UserError for any other text, and for a name that comes twice.
+    """
+    options = {name: value for name, value in flags.items() if value is not None}
     for text in texts or ():
         name, is_pair, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not name or not is_pair:
-            raise UserError(f"--option {text}: is not NAME=VALUE, such as group_size=2")
-        if name in given:
+            raise UserError(f"--option {text}: not NAME=VALUE, such as group_size=2")
+        if name in options:
             raise UserError(f"--option {text}: {name} is given twice")
         try:
-            given[name] = yaml.safe_load(value)
+            options[name] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise UserError(f"--option {text}: {value!r} is no value of a matrix") from None
-    return given
+            raise UserError(f"--option {text}: {value!r} is not valid YAML") from None
+    return options

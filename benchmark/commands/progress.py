@@ -1,5 +1,4 @@
-"""Bars of the runs as they go: one for the matrix's current run, on stderr; plain lines where it is no
-terminal."""
+"""Progress on stderr: a bar for the current run on a terminal, plain lines elsewhere."""
 
 import contextlib
 import time
@@ -21,39 +20,42 @@ from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 
 LINE_SECONDS = 30.0
-"""How often a run that is not on a terminal says where it is."""
+"""Seconds between two plain lines about the steps of a run."""
 
 
 class Bars:
-    """The runner's Progress on a console: a bar per run, then one line with what came of it."""
+    """The runner's Progress on a console: a bar for each run, then one line with its score or error.
+
+    bars: None for plain lines. total: the expected number of runs, if known.
+    """
 
     def __init__(self, console: Console, bars: Progress | None, total: int | None) -> None:
         self._console, self._bars, self._total = console, bars, total
         self._number = 0
-        self._said = 0.0
+        self._printed = 0.0  # when the last plain line was printed
 
     def started(self, spec: RunSpec, steps: int | None) -> None:
         self._number += 1
         of = f"/{self._total}" if self._total else ""
         rate = f", trial of lr {spec.lr:g}" if spec.is_trial else ""
-        what = f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}"
-        self._name = f"[{self._number}{of}] {what}"
-        self._began = self._said = time.monotonic()
+        run = f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}"
+        self._name = f"[{self._number}{of}] {run}"
+        self._began = self._printed = time.monotonic()
         if self._bars is not None:
             self._task = self._bars.add_task(escape(self._name), total=steps, loss="starting")
         else:
             self._console.print(f"{self._name}: started", markup=False)
 
     def noted(self, note: str) -> None:
-        """One line of what the run's record will say of its data."""
+        """Print a note of the run, such as the rows that it leaves out."""
         self._console.print(f"{self._name}: {note}", markup=False, soft_wrap=True)
 
     def stepped(self, row: Mapping[str, Any]) -> None:
         loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
         if self._bars is not None:
             self._bars.update(self._task, completed=row["step"], total=row["total"], loss=loss)
-        elif time.monotonic() - self._said > LINE_SECONDS:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._printed > LINE_SECONDS:
+            self._printed = time.monotonic()
             self._console.print(
                 f"{self._name}: step {row['step']}/{row['total']} {loss}", markup=False
             )
@@ -63,17 +65,19 @@ class Bars:
             self._bars.remove_task(self._task)
         seconds = time.monotonic() - self._began
         if done is None:
-            said = f"refused: {error}"
+            result = f"refused: {error}"
         elif done.scores is None:
-            said = f"{done.status}: {done.error}"
+            result = f"{done.status}: {done.error}"
         else:
-            said = f"{done.scores.metric} {done.scores.main:.4f} on {done.scores.split}"
-        self._console.print(f"{self._name}: {said} ({seconds:.0f} s)", markup=False, soft_wrap=True)
+            result = f"{done.scores.metric} {done.scores.main:.4f} on {done.scores.split}"
+        self._console.print(
+            f"{self._name}: {result} ({seconds:.0f} s)", markup=False, soft_wrap=True
+        )
 
 
 @contextlib.contextmanager
 def bars(total: int | None) -> Iterator[Bars]:
-    """Bars on stderr for about `total` runs."""
+    """A Bars on stderr; `total`: the expected number of runs."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Bars(console, None, total)
@@ -92,7 +96,7 @@ def bars(total: int | None) -> Iterator[Bars]:
 
 @contextlib.contextmanager
 def counting(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr for work that counts its parts: a function of (done, of)."""
+    """A bar on stderr. Yields the function that moves it: (parts done, parts in all)."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(name, total=None)
         yield lambda done, of: progress.update(task, completed=done, total=of)

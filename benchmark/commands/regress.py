@@ -13,7 +13,7 @@ def regress(
     update: Annotated[bool, typer.Option("--update", help="Rewrite the golden values.")] = False,
     golden: Annotated[Path, typer.Option(help="The golden values.")] = RESULTS / "regression",
 ) -> None:
-    """Run the tiny-model regression and hold it against the golden values; exit 1 on drift."""
+    """Run the tiny-model regression and compare it with the golden values; exit 1 if a value drifted."""
     from benchmark.commands.progress import bars
     from benchmark.matrices import regression
 
@@ -25,9 +25,7 @@ def regress(
         sys.stdout.write(f"{drift}\n")
     allowed = f"losses to {tolerance.loss:g} relative, scores to {tolerance.score:g}"
     if tolerance != regression.SAME:
-        allowed += (
-            " (the wider tolerance: another torch version or CPU kind made the golden values)"
-        )
+        allowed += " (the wider tolerance: the golden values are from another torch version or kind of CPU)"
     say(
         f"regress: {len(drifts)} values drifted ({allowed})"
         if drifts

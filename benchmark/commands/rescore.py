@@ -1,4 +1,4 @@
-"""rescore: every score of a matrix again from its stored predictions."""
+"""rescore: recompute every score of a matrix from the stored predictions."""
 
 from typing import Annotated
 
@@ -12,20 +12,20 @@ def rescore(
     matrix: MatrixFile,
     results: Results = RESULTS,
     write: Annotated[
-        bool, typer.Option("--write", help="Put the new scores into the records.")
+        bool, typer.Option("--write", help="Write the new scores into the records.")
     ] = False,
     format: TableFormat = Format.text,
 ) -> None:
-    """Compute every score again from the stored predictions; exit 1 where one differs from its record."""
+    """Recompute every score from the stored predictions; exit 1 if one differs from its record."""
     from benchmark.matrices import matrix as matrices
     from benchmark.matrices import rescore as scoring
 
-    found = scoring.rescore(matrices.load(matrix), results)
-    show([row for run in found for row in run.rows()], format)
-    changed = sum(run.changed for run in found)
+    rescored = scoring.rescore(matrices.load(matrix), results)
+    show([row for run in rescored for row in run.rows()], format)
+    changed = sum(run.changed for run in rescored)
     if write:
-        say(f"rescore: {scoring.write(found)} of {len(found)} records written")
+        say(f"rescore: {scoring.write(rescored)} of {len(rescored)} records written")
         return
-    say(f"rescore: {changed} of {len(found)} runs would change")
+    say(f"rescore: {changed} of {len(rescored)} runs would change")
     if changed:
         raise typer.Exit(1)

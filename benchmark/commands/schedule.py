@@ -1,4 +1,4 @@
-"""schedule: what a HiFT run would do, step by step."""
+"""schedule: the group and learning rate of each step of a HiFT run."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ def schedule(
     model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
     group_size: Annotated[int, typer.Option(min=1, help="m, units per group.")] = 1,
     order: Annotated[str, typer.Option(help="bottom2up, top2down or random.")] = "bottom2up",
-    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the random order.")] = 0,
     dwell: Annotated[int, typer.Option(min=1, help="Steps per group.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the run.")] = 40,
     mode: Annotated[str, typer.Option(help="paper, or reference: the authors' code.")] = "paper",
@@ -21,7 +21,7 @@ def schedule(
     warmup_steps: Annotated[int, typer.Option(min=0)] = 0,
     format: TableFormat = Format.text,
 ) -> None:
-    """Print step, sweep, group, units, learning rate and trainable ratio; builds no weights."""
+    """Print the schedule of a HiFT run: group, units, learning rate and trainable ratio of each step."""
     from benchmark.timing import preview
 
     rows = preview.schedule(

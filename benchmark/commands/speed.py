@@ -1,4 +1,4 @@
-"""speed: what a step of each strategy costs, as ratios measured in one run."""
+"""speed: the step time of each strategy, as ratios measured in one process."""
 
 import datetime
 import os
@@ -24,7 +24,8 @@ def speed(
     ] = "gpt2-12x512",
     strategies: Annotated[str, typer.Option(help="Names, with commas.")] = "full,hift,lora",
     group_size: Annotated[
-        int | None, typer.Option(min=1, help="HiFT's m, and the yardsticks'; 1 without it.")
+        int | None,
+        typer.Option(min=1, help="m, units per group, of HiFT and the yardsticks. Default: 1."),
     ] = None,
     option: StrategyOptions = None,
     optimizer: Annotated[str, typer.Option(help="The optimizer of every strategy.")] = "adamw",
@@ -32,15 +33,19 @@ def speed(
     seq_len: Annotated[int, typer.Option(min=1)] = 128,
     sweeps: Annotated[int, typer.Option(min=1, help="Timed sweeps of HiFT.")] = 3,
     evaluation: Annotated[
-        bool, typer.Option(help="Evaluation instead, on twins, against transformers' own.")
+        bool,
+        typer.Option(
+            help="Time evaluation on twins, beside transformers, instead of training steps."
+        ),
     ] = False,
     save: Annotated[
-        bool, typer.Option("--save", help="Keep the step times, for the table speed.")
+        bool,
+        typer.Option("--save", help="Write a record of the step times, for the table `speed`."),
     ] = False,
     results: Results = RESULTS,
     format: TableFormat = Format.text,
 ) -> None:
-    """Time strategies in turn on random weights: ratios to full fine-tuning, measured in one run."""
+    """Time the training steps of strategies on random weights, as ratios to full fine-tuning."""
     names = [name.strip() for name in strategies.split(",")]
     options = strategy_options(option, group_size=group_size)
     if save and evaluation:

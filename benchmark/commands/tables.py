@@ -1,4 +1,4 @@
-"""tables: the paper's tables, paper beside ours."""
+"""tables: the paper's tables, its values beside ours."""
 
 import enum
 import sys
@@ -15,7 +15,7 @@ OUT = Path("reports/paper")
 
 
 class PaperFormat(enum.StrEnum):
-    """The formats of every command, and two for papers and pages."""
+    """The formats of every command, and LaTeX and HTML."""
 
     text = "text"
     json = "json"
@@ -32,7 +32,7 @@ def tables(
         bool, typer.Option("--all", help="Write every table, in every format.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Where --all writes; reports/paper without it.")
+        Path | None, typer.Option(help="The folder for --all. Default: reports/paper.")
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -40,12 +40,12 @@ def tables(
     ] = None,
     group_size: Annotated[int, typer.Option(min=1, help="HiFT's m in a closed-form table.")] = 1,
     simulate: Annotated[
-        bool, typer.Option(help="Simulate the peaks not on record yet: seconds each.")
+        bool, typer.Option(help="Simulate the peaks that have no record yet, seconds each.")
     ] = False,
     results: Results = RESULTS,
     format: Annotated[PaperFormat, typer.Option(help="How to print.")] = PaperFormat.text,
 ) -> None:
-    """Regenerate the paper's tables: trainable parameters, memory, scores; paper beside ours."""
+    """Print or write the paper's tables: published values beside ours."""
     from benchmark.commands.progress import counting
     from benchmark.tables import definition, render, simulated
 
@@ -63,18 +63,18 @@ def tables(
     chosen = render.complete() if all_ else [definition.load(str(name))]
     models = tuple(model or ())
     if simulate:
-        wanted = [s for table in chosen for s in render.settings(table, models, group_size)]
+        settings = [s for table in chosen for s in render.settings(table, models, group_size)]
         with counting("simulations") as report:
-            simulated.run(wanted, results, report)
+            simulated.run(settings, results, report)
     if all_:
         sys.stdout.write(f"{render.write_all(out or OUT, results)}\n")
         return
-    made = render.render(chosen[0], results, models=models, group_size=group_size)
+    rendered = render.render(chosen[0], results, models=models, group_size=group_size)
     if format is PaperFormat.text:
-        show(made.shown, Format.text, title=made.table.title)
-        sys.stdout.write("".join(f"{note}\n" for note in made.notes))
+        show(rendered.shown, Format.text, title=rendered.table.title)
+        sys.stdout.write("".join(f"{note}\n" for note in rendered.notes))
     else:
-        sys.stdout.write(made.text(format.value))
-    if format in (PaperFormat.json, PaperFormat.csv):  # which hold the rows alone
-        for notice in made.notices:
+        sys.stdout.write(rendered.text(format.value))
+    if format in (PaperFormat.json, PaperFormat.csv):  # these formats have no room for notices
+        for notice in rendered.notices:
             say(notice)

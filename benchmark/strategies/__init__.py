@@ -1,6 +1,7 @@
 """The fine-tuning methods, a file each.
 
-To add one: its file, and its line in STRATEGIES."""
+A new method needs its file and a line in STRATEGIES.
+"""
 
 import importlib
 from collections.abc import Iterable, Mapping
@@ -24,27 +25,29 @@ STRATEGIES = {
 
 
 def strategy_class(name: str) -> "type[TuningStrategy]":
-    """The class behind a name of STRATEGIES; its file imports torch only when it prepares a model.
-    Raises UserError for an unknown name."""
+    """The class of the strategy `name`. No torch is imported: a strategy imports it when it prepares a model.
+
+    Raises UserError for an unknown name.
+    """
     if name not in STRATEGIES:
         raise UserError(f"unknown strategy {name!r}{nearest(name, STRATEGIES)}")
     module, _, attribute = STRATEGIES[name].partition(":")
-    found: type[TuningStrategy] = getattr(importlib.import_module(module), attribute)
-    return found
+    strategy: type[TuningStrategy] = getattr(importlib.import_module(module), attribute)
+    return strategy
 
 
 def options_of(name: str) -> type[BaseModel]:
-    """The strategy's own settings, which a matrix gives beside the common ones."""
+    """The model of the strategy's own options, which a matrix sets beside the settings of every strategy."""
     return strategy_class(name).Options
 
 
 def build(
     name: str, settings: TrainingSettings, options: Mapping[str, Any] | None = None
 ) -> "TuningStrategy":
-    """The strategy with its checked `options`; no torch is imported.
+    """The strategy with its checked `options`. No torch is imported.
 
-    Raises UserError for an unknown name or option and for a learning rate where nothing trains, or none where
-    something does; Unsupported for a precision that the method has not.
+    Raises UserError for an unknown name or option, for a missing learning rate, and for a learning rate of a
+    strategy that trains nothing; Unsupported for a precision that the strategy does not have.
     """
     kind = strategy_class(name)
     if settings.precision not in kind.precisions:
@@ -52,13 +55,13 @@ def build(
             f"strategy {name} has no precision {settings.precision}, only {', '.join(kind.precisions)}"
         )
     if kind.trains == (settings.lr is None):
-        says = "trains, and needs one" if kind.trains else "trains nothing, and takes none"
-        raise UserError(f"lr: strategy {name} {says}")
+        reason = "needs a learning rate" if kind.trains else "trains nothing, so it has none"
+        raise UserError(f"lr: strategy {name} {reason}")
     return kind(settings, checked_options(name, options or {}))
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> BaseModel:
-    """The strategy's options with their defaults. Raises UserError for a key or value that is not valid."""
+    """The strategy's options, defaults included. Raises UserError for an unknown key and an invalid value."""
     kind = options_of(name)
     for option in options:
         if option not in kind.model_fields:
@@ -69,17 +72,17 @@ def checked_options(name: str, options: Mapping[str, Any]) -> BaseModel:
         return kind.model_validate(dict(options))
     except ValidationError as error:
         option = str(error.errors()[0]["loc"][0])
-        said = first_complaint(error, kind.model_fields).removeprefix(f"{option}: ")
-        raise UserError(f"strategy {name}: {option}: {said}") from None
+        message = first_complaint(error, kind.model_fields).removeprefix(f"{option}: ")
+        raise UserError(f"strategy {name}: {option}: {message}") from None
 
 
-def share_options(names: Iterable[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each strategy those of the `given` options that it has.
+def share_options(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Strategy name -> those of `options` that the strategy has.
 
     Raises UserError for an unknown strategy, and for an option that none of them has.
     """
     valid = {name: options_of(name).model_fields for name in names}
-    for option in given:
+    for option in options:
         if not any(option in fields for fields in valid.values()):
             known = {field for fields in valid.values() for field in fields}
             which = (
@@ -90,6 +93,6 @@ def share_options(names: Iterable[str], given: Mapping[str, Any]) -> dict[str, d
             verb = "has no" if len(valid) == 1 else "has an"
             raise UserError(f"{which} {verb} option {option}{nearest(option, known)}")
     return {
-        name: {option: value for option, value in given.items() if option in fields}
+        name: {option: value for option, value in options.items() if option in fields}
         for name, fields in valid.items()
     }

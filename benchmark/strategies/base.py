@@ -1,6 +1,6 @@
-"""TuningStrategy: the contract of a fine-tuning method. Knows models and optimizers, never tasks or loops.
+"""TuningStrategy: the interface of a fine-tuning method. It knows models and optimizers, not tasks or loops.
 
-Not to be confused with Lightning's `Trainer(strategy=)`, which means DDP or FSDP.
+Lightning's `Trainer(strategy=)` is something else: it means DDP or FSDP.
 """
 
 from __future__ import annotations
@@ -19,44 +19,49 @@ if TYPE_CHECKING:
 
 
 class Options(Strict):
-    """A strategy's own settings, with defaults that never change (see RunSpec)."""
+    """A strategy's own options. Their defaults never change, since a spec's hash leaves them out (see
+    RunSpec)."""
 
 
 class TuningStrategy:
     """One method: which parameters train, and with which optimizer and learning rate.
 
-    `benchmark.strategies.build` makes one, and checks its settings and options first.
+    Use `benchmark.strategies.build`, which checks the settings and options.
     """
 
     Options: type[BaseModel] = Options
     trains = True
-    """Whether there are training steps at all; without, a spec has no learning rate and no steps."""
+    """Whether the strategy takes training steps. If not, its spec has no learning rate and no steps."""
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
     simulated_precisions: ClassVar[Mapping[str, str]] = {}
-    """Precisions that no step has yet -> the one whose step is counted for them, with all masters on the
-    device."""
+    """Precisions that can be simulated but not trained -> the precision whose step is simulated instead. All
+    masters then count as on the device."""
 
     def __init__(self, settings: TrainingSettings, options: BaseModel) -> None:
         self.settings = settings
         self.options: Any = options
 
     def check(self) -> None:
-        """Raises UserError, before any model is loaded, for options whose values the optimizer refuses.
-        Imports torch."""
+        """Raises UserError for option values that the optimizer class refuses. It needs no model, but imports
+        torch."""
         from benchmark.engine.wrapped import check_values
 
         if self.trains:
             check_values(self.settings.optimizer, self.settings.optimizer_arguments)
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Freeze, wrap, lower or leave `model`, which is on the host: what comes back moves to the device
-        before the optimizer exists. Default: all of it trains."""
+        """The model to train: `model` with parameters frozen, wrapped or cast. By default all parameters
+        train.
+
+        `model` is on the host. The returned model moves to the device before `optimizer` is called.
+        """
         return model
 
     def optimizer(
         self, model: torch.nn.Module, total_steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The optimizer over what trains and its scheduler, stepped once per optimizer step."""
+        """The optimizer of the trainable parameters, and its scheduler, which steps once per optimizer
+        step."""
         import torch
 
         from benchmark.engine import Rate
@@ -69,8 +74,8 @@ class TuningStrategy:
             weight_decay=settings.weight_decay,
             **settings.optimizer_arguments,
         )
-        # a fused kernel would unscale fp16 gradients by itself, after they are clipped, so Lightning refuses
-        # to clip at all; without this the scaler unscales them before, as it does for any other optimizer
+        # A fused kernel unscales fp16 gradients itself, after clipping, so Lightning refuses to clip.
+        # With False here GradScaler unscales them before clipping, as for any other optimizer.
         optimizer._step_supports_amp_scaling = False
         rate = Rate(settings.schedule, total_steps, 1, settings.warmup_steps(total_steps))
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)

@@ -1,4 +1,4 @@
-"""Blockwise: what the methods that the engine runs have in common."""
+"""Blockwise: the base class of the methods that use the engine's block-wise optimizer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ if TYPE_CHECKING:
 
 
 class Blockwise(TuningStrategy):
-    """A method that is a setting of the engine's block-wise optimizer (`blockwise`)."""
+    """A method that trains with the engine's optimizer; `blockwise` builds it."""
 
     master_precisions: tuple[str, ...] = ()
-    """Those in which the weights are bf16 and each has an fp32 master."""
+    """The precisions with bf16 weights and an fp32 master of each."""
     _masters: dict[str, torch.Tensor] | None = None  # from `prepare` until the optimizer takes them
 
     @property
     def has_masters(self) -> bool:
+        """Whether the weights have fp32 masters."""
         return self.settings.precision in self.master_precisions
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The weights are lowered here, on the host: the device never holds them all in fp32."""
+        """Cast the weights to bf16 on the host, so that the device never holds all of them in fp32."""
         import torch
 
         from benchmark.engine import lower
@@ -33,9 +34,10 @@ class Blockwise(TuningStrategy):
         return model
 
     def blockwise(
-        self, model: torch.nn.Module, total_steps: int, *, rate: str = "paper", **knobs: Any
+        self, model: torch.nn.Module, total_steps: int, *, rate: str = "paper", **options: Any
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The engine's optimizer with these `knobs` (see `HiFT`) and its delayed rate."""
+        """The engine's optimizer with `options` (see `HiFT`), and its scheduler, the delayed learning
+        rate."""
         from benchmark.engine import HiFT, decay_groups
 
         settings = self.settings
@@ -46,7 +48,7 @@ class Blockwise(TuningStrategy):
             seed=settings.seed,
             master="none" if self._masters is None else self._masters,
             **settings.optimizer_arguments,
-            **knobs,
+            **options,
         )
         return optimizer, optimizer.delayed_lr(
             settings.schedule,

@@ -1,4 +1,4 @@
-"""FPFT: full-parameter fine-tuning, every parameter at every step. The baseline HiFT is held against."""
+"""FPFT, full-parameter fine-tuning: every step updates every parameter. The baseline of HiFT."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Full(Blockwise):
-    """The contract's defaults are full fine-tuning. With masters (mixed) it is the engine's one group."""
+    """The defaults of TuningStrategy. In precision mixed it is the engine's optimizer with one group."""
 
     precisions = (*TuningStrategy.precisions, "mixed")
     master_precisions = ("mixed",)

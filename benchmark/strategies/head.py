@@ -1,4 +1,4 @@
-"""Linear probing: only what the pretrained checkpoint did not hold (the new head) trains."""
+"""Linear probing: only the new head trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Head(TuningStrategy):
-    """Freezes the base model (`model.base_model`); a pooler inside it stays pretrained and frozen."""
+    """Freezes the base model (`model.base_model`), with its pooler if it has one."""
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         base = model.base_model

@@ -1,4 +1,4 @@
-"""HiFT: one group of layer units per optimizer step, all else frozen (arXiv 2401.15207, Algorithm 1)."""
+"""HiFT: each optimizer step updates one group of layer units (arXiv 2401.15207, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 
 class HiftOptions(Options):
-    """The engine's knobs. `group_size` is m; `dwell` steps per group; `idle`: where the optimizer state
-    of the other groups waits; `rate`: the paper's delayed learning rate or the authors' code's."""
+    """Options of the engine.
+
+    group_size: m, units per group. order: the order of the groups in a sweep. dwell: consecutive steps per
+    group. idle: the optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu)
+    or is dropped. rate: the delayed learning rate of the paper, or that of the authors' code (reference).
+    """
 
     group_size: Annotated[int, Field(ge=1)] = 1
     order: Literal["bottom2up", "top2down", "random"] = "bottom2up"
@@ -26,7 +30,7 @@ class HiftOptions(Options):
 
 
 class Hift(Blockwise):
-    """All parameters train, a group at a time; the engine does the rest."""
+    """All parameters train, one group at a time (`benchmark.engine.HiFT`)."""
 
     Options = HiftOptions
     precisions = (*TuningStrategy.precisions, "mixed_hi")

@@ -1,4 +1,4 @@
-"""LoRA through peft: low-rank updates of the attention projections, the new head trained beside them."""
+"""LoRA through peft: low-rank updates of the attention projections train, and so does a new head."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class LoraOptions(Options):
-    """r, alpha and dropout as in LoRA (arXiv 2106.09685); `targets` are module names, by default the
-    ones that peft knows for the model family."""
+    """r, alpha and dropout are those of LoRA (arXiv 2106.09685). targets: names of the adapted modules; by
+    default peft's choice for the model family."""
 
     r: Annotated[int, Field(ge=1)] = 8
     alpha: Annotated[float, Field(gt=0)] = 16
@@ -25,7 +25,7 @@ class LoraOptions(Options):
 
 
 class Lora(TuningStrategy):
-    """A new head trains in full beside the updates: which module that is, peft knows by the task type."""
+    """The base model is frozen. peft finds the new head, which trains in full, by the task type."""
 
     Options = LoraOptions
 
@@ -34,21 +34,21 @@ class Lora(TuningStrategy):
         from transformers.pytorch_utils import Conv1D
 
         options: LoraOptions = self.options
-        scale: Any = options.alpha  # peft divides it by r; its annotation says int
+        scale: Any = options.alpha  # peft annotates it as int, but takes a float
         config = LoraConfig(
             task_type=_task_type(model),
             r=options.r,
             lora_alpha=scale,
             lora_dropout=options.dropout,
             target_modules=list(options.targets) if options.targets else None,
-            # GPT-2's projections are transposed; peft finds out by itself, and warns
+            # GPT-2's projections (Conv1D) are transposed; said here, or else peft warns
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         )
         try:
-            with warnings.catch_warnings():  # peft 0.21 asks transformers by a deprecated name
+            with warnings.catch_warnings():  # peft 0.21 uses a deprecated name of transformers
                 warnings.simplefilter("ignore", FutureWarning)
                 wrapped: Any = get_peft_model(model, config)
-                return wrapped  # no PreTrainedModel, but it passes on all that one has
+                return wrapped  # a PeftModel, which forwards all attributes of a PreTrainedModel
         except ValueError as error:
             targets = ", ".join(options.targets or ()) or "by default"
             reason = str(error).splitlines()[0]
@@ -56,7 +56,8 @@ class Lora(TuningStrategy):
 
 
 def _task_type(model: PreTrainedModel) -> str | None:
-    """peft's name for the model's head; None for a masked LM's, which is as pretrained as its base."""
+    """peft's task type for the model's head; None for a masked LM, whose head is pretrained and stays
+    frozen."""
     if hasattr(model, "qa_outputs"):
         return "QUESTION_ANS"
     if hasattr(model, "num_labels"):

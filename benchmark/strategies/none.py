@@ -1,9 +1,9 @@
-"""The model as it is: zero-shot, or in-context with the run's `demonstrations` before each prompt."""
+"""No training: the model is scored zero-shot, or in context with `demonstrations` before each prompt."""
 
 from benchmark.strategies.base import TuningStrategy
 
 
 class Untrained(TuningStrategy):
-    """Nothing trains: a run is its evaluation."""
+    """Nothing trains; a run is an evaluation only."""
 
     trains = False

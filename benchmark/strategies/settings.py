@@ -1,4 +1,4 @@
-"""TrainingSettings: what a strategy needs to know of a training besides its own options."""
+"""TrainingSettings: the settings of a training that every strategy takes, besides its own options."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,17 @@ from benchmark import optimizers
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """How the optimizer and its learning rate are to be.
+    """Optimizer, learning rate and precision.
 
-    lr: None where nothing trains. optimizer: a name of `benchmark.optimizers`. optimizer_options: its own,
-    such as betas, eps and momentum. fused: torch's fused kernel. weight_decay: of matrices alone. schedule:
-    linear, cosine or constant, after `warmup` (a share of the steps). precision: fp32; bf16 or fp16, autocast
-    over fp32 weights; or bf16 weights with fp32 masters, all on the device (mixed) or those of the active
-    group (mixed_hi). seed: of what a strategy draws itself.
-    Raises UserError for an unknown optimizer or option of it.
+    lr: the peak learning rate; None for a strategy that trains nothing. optimizer: a name of
+    `benchmark.optimizers`. optimizer_options: its options, such as betas, eps and momentum. fused: use
+    torch's fused kernel. weight_decay: of matrices only, not of norms and biases. warmup: the share of the
+    steps in which the rate rises from 0. schedule: its shape afterwards, linear, cosine or constant.
+    precision: fp32; bf16 or fp16, which are autocast over fp32 weights; mixed, which is bf16 weights with all
+    fp32 masters on the device; mixed_hi, with the masters of the active group alone on the device. seed: of
+    the random order of groups.
+
+    Raises UserError for an unknown optimizer, and for an option that it does not have.
     """
 
     lr: float | None
@@ -34,10 +37,10 @@ class TrainingSettings:
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:
-        """What the optimizer's class is called with, besides parameters and weight decay."""
+        """The arguments of the optimizer class, other than parameters and weight decay."""
         fused = {"fused": True} if self.fused else {}
         return {"lr": self.lr, **self.optimizer_options, **fused}
 
     def warmup_steps(self, total_steps: int) -> int:
-        """Optimizer steps of the warm-up, rounded up as transformers does."""
+        """Optimizer steps of the warm-up out of `total_steps`, rounded up as in transformers."""
         return -int(-self.warmup * total_steps // 1)

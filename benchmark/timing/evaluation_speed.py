@@ -1,8 +1,8 @@
-"""`hift-bench speed --evaluation`: examples a second, ours beside transformers' own, measured in one run.
+"""`hift-bench speed --evaluation`: examples per second, ours and those of transformers, timed in one process.
 
-Both sides have the same model, encoded rows and batch size. A classification is held against
-`Trainer.evaluate`; generation, which the Trainer cannot do, against `model.generate` over
-batches in the order of the data set. Rows are the twins', weights random, so every text is generated to the
+Both sides have the same model, encoded rows and batch size. Classification is compared with
+`Trainer.evaluate`. Generation, which the Trainer does not do, is compared with `model.generate` over batches
+in the order of the data set. The rows are those of twins and the weights are random, so every text has the
 full length.
 """
 
@@ -27,7 +27,7 @@ CELLS = (
     ("mezo/squad", "tiny-gpt2", 40),
     ("generation/dart", "tiny-gpt2", 16),
 )
-"""Task, model and number of examples of each row of the table."""
+"""Task, model and number of examples, one entry for each row of the table."""
 
 Run = Callable[[], object]
 
@@ -38,9 +38,10 @@ def measure(
     repeats: int = 5,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, Any]]:
-    """A row per task: examples a second, and ours over transformers'.
+    """One row per task: examples per second of both sides, and the ratio of ours to that of transformers.
 
-    The best of `repeats`, taken in turn and in both orders, as other load only slows.
+    Each side counts with the fastest of its `repeats` runs, since other load can only slow a run down. The
+    sides alternate, and so does the one that goes first. report: called with (runs done, runs in all).
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
@@ -74,7 +75,8 @@ def measure(
 def _sides(
     task: str, model_name: str, batch_size: int, n_examples: int, device: torch.device
 ) -> dict[str, Run]:
-    """Two ways to predict the same encoded rows: ours, and transformers' under its name."""
+    """Two functions that predict the same encoded rows: "ours", and the one of transformers under its
+    name."""
     adapter = tasks.base.adapter(tasks.base.load(task))
     source = registry.source(model_name)
     tokenizer = registry.load_tokenizer(source)
@@ -89,8 +91,8 @@ def _sides(
 
     def ours() -> object:
         order = loaders.EvaluationOrder(rows, batch_size)
-        found = predict(model, adapter, order.batches(collate), tokenizer, device)
-        return order.in_row_order(found)
+        predictions = predict(model, adapter, order.batches(collate), tokenizer, device)
+        return order.in_row_order(predictions)
 
     if isinstance(adapter, Generation):
         return {
@@ -113,7 +115,7 @@ def _trainer(model: Any, rows: examples.Rows, tokenizer: Any, batch_size: int) -
     assert rows.encoded is not None
     encoded = rows.encoded.remove_columns("truncated")
     trainer = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), eval_dataset=encoded)
-    trainer.remove_callback(PrinterCallback)  # stdout is the table's
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, where the table goes
     return trainer.evaluate
 
 

@@ -1,4 +1,4 @@
-"""`hift-bench schedule`: step -> group, learning rate and trainable ratio, before any weight exists."""
+"""`hift-bench schedule`: group, learning rate and trainable ratio of each step, without any weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,10 +20,11 @@ def schedule(
     shape: str = "linear",
     warmup_steps: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """One row per optimizer step of a run of `steps` steps; ratios are of the model's parameters.
+    """One row per optimizer step. The trainable ratio is the share of the model's parameters.
 
-    mode "reference" is the authors' code: its rotating queue, each norm and projection of the head a
-    unit of its own, and its learning rate. Raises UserError for settings the engine refuses.
+    model: a known shape, a local folder or a Hub id. steps: optimizer steps of the run. shape: of the
+    learning rate. mode: "paper", or "reference" for the authors' code, which has a rotating queue, one unit
+    per module of the head, and its own learning rate. Raises UserError for settings that the engine refuses.
     """
     units = find_units(shapes.build(model), split_head=mode == "reference")
     total = sum(unit.numel for unit in units)

@@ -1,8 +1,11 @@
-"""`hift-bench speed`: step times of strategies on one model, as ratios measured in one run.
+"""`hift-bench speed`: step times of strategies on one model, as ratios measured in one process.
 
-One step of every cell in turn, so that the machine's noise hits all alike, over whole sweeps of HiFT. Beside
-the strategies stand three yardsticks: the forward pass alone; `bare`, the block-coordinate loop written out
-with one torch optimizer per group; and `limit`, that loop's forward and backward passes with no optimizer.
+The strategies take turns, one step each, over whole sweeps of HiFT. Other load on the machine therefore slows
+all of them alike. Three yardsticks are timed beside the strategies:
+
+- forward: the forward pass alone.
+- bare: the block-coordinate loop in plain torch, with one torch optimizer per group.
+- limit: the forward and backward passes of that loop, without an optimizer.
 """
 
 import copy
@@ -28,7 +31,12 @@ LR = 1e-5
 
 @dataclass
 class _Cell:
-    """One row of the table in the making: its step, and what its steps took and held."""
+    """A strategy or yardstick, and what is measured of it.
+
+    step: takes one step. state: bytes of optimizer state on the device. m: units per group, if it has groups.
+    ms: the times of its timed steps. saved: bytes of saved activations, the largest of any step. peak_state:
+    the largest of `state`.
+    """
 
     name: str
     step: Callable[[], None]
@@ -39,7 +47,7 @@ class _Cell:
     peak_state: int = 0
 
     def run(self, device: torch.device) -> None:
-        """One timed step."""
+        """Take one step and time it."""
         began = time.perf_counter()
         self.step()
         if device.type == "cuda":
@@ -47,8 +55,8 @@ class _Cell:
         self.ms.append((time.perf_counter() - began) * 1000)
         self.peak_state = max(self.peak_state, self.state())
 
-    def look(self) -> None:
-        """One untimed step that counts the activations saved for its backward pass."""
+    def count_activations(self) -> None:
+        """Take one step, untimed, and count the bytes of activations saved for its backward pass."""
         with _saved_bytes() as saved:
             self.step()
         self.saved = max(self.saved, saved())
@@ -65,12 +73,11 @@ def measure(
     sweeps: int = 3,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, Any]]:
-    """Rows with the fields of `speed_record.Row`: median, p90 and mean ms per step, the mean over those of
-    `full`, with its range over the sweeps, and of `limit`, and bytes of saved activations and of optimizer
-    state on the device (the largest over a sweep).
+    """One row per yardstick and strategy, with the fields of `speed_record.Row`.
 
-    options: those of the strategies, each given to all that have it; `group_size` is that of the yardsticks
-    too. Raises UserError for unknown names and for an option that no strategy has.
+    options: options of the strategies; each goes to every strategy that has it. `group_size` sets that of the
+    yardsticks too. report: called with (steps done, steps in all). Raises UserError for unknown names, and
+    for an option that no strategy has.
     """
     shared = share_options(strategies, options or {})
     group_size = (options or {}).get("group_size", 1)
@@ -89,10 +96,10 @@ def measure(
     for step in range(total):
         for cell in cells:
             if step < len(groups):
-                cell.run(device)  # the first sweep makes optimizer state and warms up
+                cell.run(device)  # the first sweep creates optimizer state and is not timed
                 cell.ms.clear()
             elif step < 2 * len(groups):
-                cell.look()
+                cell.count_activations()
             else:
                 cell.run(device)
         report(step + 1, total)
@@ -122,7 +129,7 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
 
 
 def _ratios(ms: Sequence[float], full: Sequence[float], sweep: int) -> list[float]:
-    """The ratio of the times of each whole sweep of `sweep` steps."""
+    """The ratio of `ms` to `full` in each sweep of `sweep` steps."""
     starts = range(0, len(ms), sweep)
     return [sum(ms[i : i + sweep]) / sum(full[i : i + sweep]) for i in starts]
 
@@ -139,7 +146,7 @@ def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> B
 def _strategy(
     name: str, base: Any, batch: Batch, optimizer_name: str, options: Mapping[str, Any]
 ) -> _Cell:
-    """A cell that steps as a training loop would, with the suite's own strategy."""
+    """A cell that takes the steps of a training loop with the strategy `name`."""
     strategy = build(name, TrainingSettings(lr=LR, optimizer=optimizer_name), options)
     model = strategy.prepare(copy.deepcopy(base)).train()
     optimizer, scheduler = strategy.optimizer(model, 10**6)
@@ -175,7 +182,8 @@ def _bare(
     group_size: int,
     optimizer: str | None,
 ) -> _Cell:
-    """HiFT written out: freeze by hand, one optimizer per group; without any, its limit."""
+    """The block-coordinate loop in plain torch, with one optimizer per group; without any if `optimizer` is
+    None."""
     model = copy.deepcopy(base).requires_grad_(False)
     named = dict(model.named_parameters())
     members = [[named[n] for n in group.parameters] for group in groups]
@@ -183,12 +191,12 @@ def _bare(
     turns = itertools.cycle(zip(members, optimizers, strict=True))
 
     def step() -> None:
-        group, own = next(turns)
+        group, group_optimizer = next(turns)
         for parameter in group:
             parameter.requires_grad_(True)
         model(**batch).loss.backward()
-        if own is not None:
-            own.step()
+        if group_optimizer is not None:
+            group_optimizer.step()
         for parameter in group:
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -197,7 +205,10 @@ def _bare(
 
 
 class _saved_bytes:
-    """Context manager: a function that gives the bytes of distinct storages saved for backward."""
+    """Context manager whose value is a function: the bytes of storages saved for backward, each counted once.
+
+    Parameters are not counted.
+    """
 
     def __enter__(self) -> Callable[[], int]:
         self._sizes: dict[int, int] = {}

@@ -1,6 +1,6 @@
-"""What `hift-bench speed --save` keeps: the rows of one timing, the machine and how busy it was. No torch.
+"""The records of `hift-bench speed --save`: the rows of one timing, the machine and its load.
 
-JSON files, one per timing, read as strictly as any record; none is ever overwritten.
+Each timing is a JSON file of its own, which is never overwritten. Nothing here imports torch.
 """
 
 import dataclasses
@@ -15,14 +15,18 @@ from benchmark.records import jsonfile
 
 SCHEMA_VERSION = 1
 BUSY = 0.25
-"""How many other processes per core may have run in the minute before a timing."""
+"""The load average per core above which a machine counts as busy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """The steps of one strategy or yardstick, in ms and as ratios of means. `ratio_low`, `ratio_high`: the
-    extremes of the ratio to full over the timed sweeps. Bytes are the largest of any step. `m`: units per
-    group, where there are groups."""
+    """The timed steps of one strategy or yardstick.
+
+    ratio_to_full, ratio_to_limit: the mean step time over that of `full` and of `limit`; ratio_to_full is
+    None if `full` was not timed. ratio_low, ratio_high: the smallest and largest ratio to `full` of any
+    sweep. saved_activation_bytes, state_bytes: the largest of any step, on the device. m: units per group;
+    None if there are no groups.
+    """
 
     name: str
     median_ms: float
@@ -40,8 +44,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """One timing. `group_size`: m of the yardsticks. `options`: the strategies' own, as far as they were
-    given. `load`: how many processes ran or waited to run, on average, in the minute before it."""
+    """One timing.
+
+    group_size: m of the yardsticks. options: the strategies' options that the user set. load: the load
+    average over the minute before the timing; None if the system has none.
+    """
 
     model: str
     group_size: int
@@ -59,17 +66,17 @@ class Timed:
 
 
 def load() -> float | None:
-    """The system's load average over the last minute; None where it keeps none."""
+    """The system's load average over the last minute; None if the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def busy(load: float | None, cores: int | None) -> bool:
-    """Whether the machine had other work than the timing, as far as its load is known."""
+    """Whether `load` is above BUSY per core. An unknown load is not busy."""
     return load is not None and load > BUSY * (cores or 1)
 
 
 def save(timed: Timed, folder: Path) -> Path:
-    """Write `timed` under a name of its own in `folder`; returns the file."""
+    """Write `timed` to a new file in `folder`; returns its path."""
     setting = (timed.model, timed.optimizer, f"{timed.batch_size}x{timed.seq_len}")
     name = file_stem(*setting, f"m{timed.group_size}")
     path = free(folder / f"{name}.json")
@@ -79,5 +86,5 @@ def save(timed: Timed, folder: Path) -> Path:
 
 
 def read_all(folder: Path) -> list[Timed]:
-    """Every timing in `folder`, by file name. Raises UserError for one that is off schema."""
+    """Every timing in `folder`, sorted by file name. Raises UserError for a file that breaks the schema."""
     return [jsonfile.read(Timed, path, SCHEMA_VERSION) for path in sorted(folder.glob("*.json"))]

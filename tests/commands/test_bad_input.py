@@ -75,7 +75,7 @@ MATRIX = {
     ),
     "rate as an option of the optimizer": (
         *("lr:", "optimizer_options: {weight_decay: 0.1}, lr:"),
-        "m.yaml: defaults.optimizer_options: weight_decay is a setting of its own",
+        "m.yaml: defaults.optimizer_options: weight_decay is a setting of the training",
     ),
     "unknown source": (
         *("twin", "twins"),

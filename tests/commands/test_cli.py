@@ -262,7 +262,7 @@ def test_ctrl_c_is_exit_130_without_a_traceback(cli, here, in_process, untracked
 
     in_process(stop)
     code, _, err = cli("run", "m.yaml")
-    assert code == 130 and "Traceback" not in err and "the same command goes on" in err
+    assert code == 130 and "Traceback" not in err and "the same command continues" in err
 
 
 def test_record_mlflow_and_report_of_a_real_run_agree(cli, here, in_process):

@@ -239,7 +239,7 @@ def test_a_budget_warns_of_the_cells_that_are_above_it(planned_memory, budget, f
 def test_a_budget_that_is_none_is_refused(planned_memory, budget):
     code, rows, err = planned_memory(made_up, "--budget", budget)
     assert (code, rows) == (2, None)
-    assert err.startswith(f"hift-bench: budget {budget!r} is no amount of memory")
+    assert err.startswith(f"hift-bench: budget {budget!r} is not an amount of memory")
     assert err.count("\n") == 1
 
 

@@ -154,7 +154,7 @@ def test_the_command_in_csv_is_in_bytes(cli):
         ),
         (["--strategy", "hift", "--option", "r=8"], "strategy hift has no option r"),
         (["--strategy", "lora", "--option", "r=eight"], "strategy lora: r: 'eight'"),
-        (["--option", "group_size"], "--option group_size: is not NAME=VALUE"),
+        (["--option", "group_size"], "--option group_size: not NAME=VALUE"),
         (["--group-size", "2", "--option", "group_size=3"], "group_size is given twice"),
         (["--device", "tpu"], "cuda or cpu"),
         (["--seq-len", "4096"], "64 positions"),
