@@ -82,8 +82,8 @@ def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     train(model, optimizer, batches(2))
     save(tmp_path / "c.pt", model, optimizer, extra={"at": 2})
 
-    def broken(content, file):
-        file.write(b"half a checkpoint")
+    def broken(content, path):
+        path.write_bytes(b"half a checkpoint")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", broken)
