@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 SCRATCH := results/_scratch/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test regress lint types format clean
+.PHONY: help install smollm2 demo test slow regress lint types format clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -22,8 +22,14 @@ demo: $(INSTALLED) ## three strategies, two models, two generated tasks; ends wi
 	@$(BIN)/hift-bench run benchmark/matrices/demo.yaml --results $(SCRATCH) --reports $(SCRATCH)/report
 	@echo "hift-bench is in $(BIN); to have it in this shell: . $(BIN)/activate"
 
-test: $(INSTALLED) ## the tests that need no GPU, network or browser
-	@$(BIN)/python -m pytest
+# one thread for each worker: tiny models are no faster with more, and workers would share the cores
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test: $(INSTALLED) ## the tests that take about a second, and need no GPU, network or browser
+	@$(PYTEST)
+
+slow: $(INSTALLED) ## the tests that take longer
+	@$(PYTEST) -m 'slow and not gpu and not network and not browser'
 
 regress: $(INSTALLED) ## tiny models against their committed losses and scores
 	@$(BIN)/hift-bench regress

@@ -130,6 +130,7 @@ def test_no_package_index_is_named(name):
 
 # --- the Makefile, with an interpreter that only writes down what it is asked ---------------------
 
+WORKERS = "-m pytest -n auto --maxprocesses 4 --dist worksteal"
 PRETENDER = """#!/bin/sh
 case "$*" in
   -c*) exit {too_old} ;;
@@ -162,11 +163,11 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     assert calls.read_text().splitlines() == [
         "-m venv .venv",
         "-m pip install -qq --disable-pip-version-check -c constraints.txt -e .[demo,dev]",
-        "-m pytest",
+        WORKERS,
     ]
     calls.write_text("")
     make("test")
-    assert calls.read_text().splitlines() == ["-m pytest"]
+    assert calls.read_text().splitlines() == [WORKERS]
     later = (tmp_path / ".venv" / ".installed").stat().st_mtime + 10
     os.utime(tmp_path / "constraints.txt", (later, later))
     calls.write_text("")

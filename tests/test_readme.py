@@ -28,6 +28,7 @@ MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
+    "make test slow": "make",
     "make lint types": "make",
     "make regress": "make",
     ". .venv/bin/activate": "shell",
@@ -168,6 +169,7 @@ def test_plan_says_what_is_missing(surroundings, tmp_path):
     assert "fewshot-trec-k512" in done.stdout and "missing weights" in done.stderr
 
 
+@pytest.mark.slow
 def test_memory_says_what_fits(tmp_path, surroundings):
     (command,) = tried("memory")
     smaller = command.replace("llama-7b", "roberta-base").replace("24GiB", "4GiB")

@@ -67,6 +67,7 @@ def _killed_run_ends_alike(tmp_path: Path, kills: int, steps: int, seed: int) ->
     assert _equal(_final(whole), _final(broken))
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bytes(tmp_path):
     _killed_run_ends_alike(tmp_path, kills=2, steps=14, seed=0)
 

@@ -31,6 +31,7 @@ def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
     assert found["setting"]["seq_len"] == 8 and found["schema_version"] == 1
 
 
+@pytest.mark.slow
 def test_the_command_shows_predicted_beside_measured(cli, tmp_path):
     code, out, _ = cli(
         *("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8", "--measure"),

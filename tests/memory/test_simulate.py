@@ -72,6 +72,7 @@ def test_what_trains_nothing_has_no_peak(name):
         simulate.peak(setting("llama", strategy=name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "checkpointing", "device"),
     [("gpt_neo", False, "cpu"), ("gpt_neo", True, "cuda"), ("bert", True, "cpu")],
@@ -107,6 +108,7 @@ def test_full_mixed_holds_the_masters_of_all_and_hift_mixed_too():
         assert found.master == 4 * weights
 
 
+@pytest.mark.slow
 def test_grows_with_batch_length_and_m_and_hift_takes_less_than_full():
     def total(**more):
         return simulate.peak(setting("gpt2", **more)).total

@@ -82,6 +82,7 @@ def told(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no warm server")
 def test_imports_start_no_thread_ask_for_no_gpu_and_draw_no_number(told):
     facts = ("unsafe", "threads", "tasks", "random", "asked for a GPU")

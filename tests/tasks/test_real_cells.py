@@ -112,6 +112,7 @@ def test_the_official_solutions_of_gsm8k_are_right():
     assert adapter.score(answers, answers) == {"accuracy": 1.0, "accuracy_flexible": 1.0}
 
 
+@pytest.mark.slow
 def test_too_long_rows_of_e2e_are_refused_in_one_line_or_left_out(run, gpt2):
     """Against a count over the raw columns: prompt, and what is generated or learnt after it."""
     rows = raw("generation/e2e_nlg")["train"][:]

@@ -8,6 +8,7 @@ import torch
 from benchmark.timing import evaluation_speed
 
 
+@pytest.mark.slow
 def test_a_row_per_cell_with_a_ratio_of_what_was_measured(cli, monkeypatch):
     monkeypatch.setattr(
         evaluation_speed, "CELLS", (("glue/sst2", "tiny-bert", 6), ("mezo/squad", "tiny-gpt2", 4))

@@ -111,6 +111,7 @@ def test_two_builds_are_equal_and_leave_the_random_state_alone(folder, tmp_path)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_another_process_builds_the_same_tokenizers(root, tmp_path):
     """The trainers count in hash maps whose order differs between processes."""
     code = (

@@ -99,6 +99,7 @@ def test_scores_of_examples_average_to_the_score(name, key, n):
         assert np.mean(found[key]) == pytest.approx(score(name, key, sides), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_their_spread_is_that_of_scores_of_examples_drawn_anew(name, key):
     n = 150
@@ -116,6 +117,7 @@ def test_their_spread_is_that_of_scores_of_examples_drawn_anew(name, key):
     assert found == pytest.approx(again.standard_error, rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "key"),
     [("e2e", "BLEU"), ("f1", "f1"), ("matthews_correlation", "matthews_correlation")],
