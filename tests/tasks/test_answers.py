@@ -3,8 +3,8 @@
 import pytest
 import rendering
 import torch
-from conftest import examples, features, task, tokenizer_of
 from transformers import AutoModelForCausalLM, GPT2Config
+from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.models import registry
 from tasks import base

@@ -3,7 +3,7 @@
 import pytest
 import rendering
 import torch
-from conftest import examples, features, task, tokenizer_of
+from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.models import registry
 from tasks import base, batches

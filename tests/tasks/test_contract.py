@@ -8,9 +8,9 @@ import re
 import pytest
 import rendering
 import torch
-from conftest import features
 from factories import make_spec
 from transformers.models.auto import modeling_auto as auto
+from twin_rows import features
 
 from benchmark.data import drawing, examples, splits
 from benchmark.errors import Unsupported

@@ -2,7 +2,7 @@
 
 import pytest
 import rendering
-from conftest import examples, task, tokenizer_of
+from twin_rows import examples, task, tokenizer_of
 
 from tasks import base
 

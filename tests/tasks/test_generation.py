@@ -4,8 +4,8 @@ import types
 
 import pytest
 import torch
-from conftest import examples, features, task, tokenizer_of, twin_rows
 from factories import make_spec
+from twin_rows import examples, features, task, tokenizer_of, twin_rows
 
 from benchmark.models import registry
 from benchmark.run import recipe

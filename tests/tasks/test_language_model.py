@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import examples, features, task, tokenizer_of, twin_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twin_rows import examples, features, task, tokenizer_of, twin_rows
 
 from benchmark.models import registry
 from tasks import base

@@ -5,10 +5,10 @@ share; the templates are those of MeZO's run_fewshot.sh.
 """
 
 import pytest
-from conftest import SHARED, task, tokenizer_of, twin_rows
 from datasets import load_dataset
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
+from twin_rows import SHARED, task, tokenizer_of, twin_rows
 
 from tasks import base
 

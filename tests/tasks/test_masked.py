@@ -3,7 +3,7 @@
 import pytest
 import rendering
 import torch
-from conftest import examples, features, task, tokenizer_of
+from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry

@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import SHARED, task
 from datasets import load_dataset
 from factories import make_spec
 from transformers import AutoModelForCausalLM, GPT2Config
+from twin_rows import SHARED, task
 
 from benchmark.errors import UserError
 from benchmark.run import recipe

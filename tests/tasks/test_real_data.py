@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from conftest import SHARED, task
 from datasets import load_dataset
 from factories import make_spec
+from twin_rows import SHARED, task
 
 from benchmark.run import recipe
 from tasks import base

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import examples, features, task, tokenizer_of
 from transformers import DataCollatorForTokenClassification
+from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry
