@@ -91,6 +91,7 @@ def test_no_budget(text):
         parse_bytes(text)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_fits(cli):
     code, out, err = cli(
         *("memory", folder("llama"), "--strategy", "hift,full", "--batch-size", "2"),
