@@ -1,5 +1,5 @@
-"""The paper's tables: one YAML each, the published values with their sources, ours beside them.
+"""The paper's tables: a YAML file each, with the published values, their sources, and our values beside them.
 
-A table shows paper beside ours and never fills a blank. No lightning and no mlflow here; torch only where
-a closed-form table builds a model's shape.
+A cell without a value stays blank. Lightning and MLflow are never imported; torch is imported only to build
+the shape of a model for a closed-form table.
 """

@@ -1,4 +1,4 @@
-"""A row of numbers as the text people read: rounded, units in the headings, "–" where there is no value."""
+"""Rows of numbers as text for people: rounded, with units in the headings and "–" for a missing value."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,12 +19,13 @@ HEADINGS = {
 
 
 def ledger(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The rows as text: a quantity with published values as `paper / ours`, "–" where there is none.
+    """The rows of a ledger table as text. A quantity with published values is shown as `paper / ours`.
 
-    In a table of memory the verdict is headed by the columns it is about: Residual and Total have none.
+    In a table of memory the heading of the verdict names its columns, the "#" ones: Residual and Total have
+    no verdict.
     """
-    printed = {name for name in HEADINGS for row in rows if row.get(f"{name}_paper") is not None}
-    shown = []
+    published = {name for name in HEADINGS for row in rows if row.get(f"{name}_paper") is not None}
+    texts = []
     for row in rows:
         cells = {}
         for name, value in row.items():
@@ -32,17 +33,18 @@ def ledger(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
                 continue
             heading, digits = HEADINGS.get(name, (name.replace("_", " "), 0))
             ours = _number(value, digits) if name in HEADINGS else _whole(value)
-            if name in printed:
+            if name in published:
                 cells[f"{heading}: paper / ours"] = f"{_plain(row[f'{name}_paper'])} / {ours}"
             else:
                 cells[heading] = ours
         if any(row["verdict"] for row in rows):
             cells["verdict, # columns" if "pgs" in row else "verdict"] = _verdict(row)
-        shown.append(cells)
-    return shown
+        texts.append(cells)
+    return texts
 
 
 def grid(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `simulated.grid_rows` as text."""
     return {
         "precision": row["precision"],
         "length": str(row["seq_len"]),
@@ -54,6 +56,7 @@ def grid(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def measured(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `measurements.rows` as text."""
     if "model" not in row:
         return {"verdict": _verdict(row)}
     return {
@@ -72,6 +75,7 @@ def measured(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def speed(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `speeds.rows` as text."""
     if "model" not in row:
         return {"verdict": _verdict(row)}
     low, high = _number(row["ratio_low"], 2), _number(row["ratio_high"], 2)
@@ -91,6 +95,7 @@ def speed(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def score(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `compare.score_rows` as text."""
     spread = {"std": " ± {}", "ci": " (interval ± {})"}.get(row["spread_kind"] or "", "")
     paper = "–" if row["paper"] is None else f"{row['paper']}{spread.format(row['paper_spread'])}"
     difference = "–" if row["difference"] is None else f"{row['difference']:+.2f}"
@@ -107,6 +112,7 @@ def score(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def record(table: RecordTable, row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of `compare.record_rows` as text, with the quantities that `table` shows."""
     if "task" not in row:
         return {"verdict": _verdict(row)}
     units = {"ratio_peak": ("trainable ratio, peak", 4), "peak_mib": ("peak memory, MiB", 1)}

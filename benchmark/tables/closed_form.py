@@ -1,8 +1,8 @@
-"""The ledger tables: trainable parameters and bytes of any model's shape, without weights or network.
+"""Closed forms: trainable parameters and bytes, from the shape of a model alone, without its weights.
 
-The paper's columns: #Para are the weights (and fp32 masters) on the device, #Gra the gradients in fp32 as the
-optimizer reads them, #Sta the optimizer state, #PGS their sum. For HiFT these are the largest of any step of
-the second sweep, when every group has its state. FPFT is one group of all units.
+The columns are the paper's. #Para: weights and fp32 masters on the device. #Gra: gradients, in the fp32 that
+the optimizer reads. #Sta: optimizer state. #PGS: the sum of the three. For HiFT each is that of the step with
+the most bytes in the second sweep, when every group has its state. FPFT is one group of all units.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class Precision:
-    """Bytes per weight, whose fp32 master is kept ("all" or "none"), and whether all of those are on the
-    device or only the active group's."""
+    """weight_size: bytes per weight. master: which weights have an fp32 master, "all" or "none".
+    idle_masters_on_device: whether the masters of idle groups are on the device."""
 
     weight_size: int
     master: str
@@ -55,7 +55,7 @@ ROWS = tuple(
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes of one step, and how many parameters it trains."""
+    """Bytes on the device in one step (para, gra, sta), and the number of parameters that it trains."""
 
     trainable: int
     para: int
@@ -64,15 +64,15 @@ class Held:
 
     @property
     def pgs(self) -> int:
+        """The sum of weights, gradients and optimizer state, in bytes."""
         return self.para + self.gra + self.sta
 
 
 @cache
 def shape(model: str) -> tuple[tuple[Unit, ...], dict[str, tuple[int, ...]]]:
-    """The layer units and every parameter's shape; a known shape, a local folder or a Hub id.
+    """The layer units, and parameter name -> shape. model: a known shape, a local folder or a Hub id.
 
-    Raises UserError for an unknown model and for one with neither a language model's nor a
-    classifier's head, which has nothing to be fine-tuned for.
+    Raises UserError for an unknown model, and for one without a head of a language model or classifier.
     """
     from transformers.models.auto import modeling_auto as auto
 
@@ -94,9 +94,10 @@ def shape(model: str) -> tuple[tuple[Unit, ...], dict[str, tuple[int, ...]]]:
 
 
 def held(model: str, optimizer: str, precision: str, method: str, *, group_size: int = 1) -> Held:
-    """The fullest step of `method` (FPFT or HiFT at m = group_size), by the ledger.
+    """The step of `method` with the most bytes on the device, from the engine's ledger.
 
-    optimizer is a name in CLOSED of the engine's ledger; precision one of PRECISIONS.
+    optimizer: a name in CLOSED of benchmark.engine.ledger. precision: a key of PRECISIONS. method: FPFT, or
+    HiFT with m = group_size.
     """
     from benchmark.engine import Ledger, make_plan
 
@@ -113,19 +114,22 @@ def held(model: str, optimizer: str, precision: str, method: str, *, group_size:
     )
     sweep = plan.schedule.sweep_steps
     step = max(range(sweep, 2 * sweep), key=lambda step: ledger.at(step, "step").device)
-    found = ledger.at(step, "step")
-    idle_masters = found.host_master if kind.idle_masters_on_device else 0
+    amounts = ledger.at(step, "step")
+    idle_masters = amounts.host_master if kind.idle_masters_on_device else 0
     return Held(
         trainable=plan.group_at(step).numel,
-        para=found.parameters + found.master + idle_masters,
-        gra=found.gradients,
-        sta=found.optimizer_state,
+        para=amounts.parameters + amounts.master + idle_masters,
+        gra=amounts.gradients,
+        sta=amounts.optimizer_state,
     )
 
 
 def trainable_parameters(models: Sequence[str], *, group_size: int = 1) -> list[dict[str, Any]]:
-    """One row per model: total, the most that one step of HiFT at m = `group_size` trains, and the
-    reduction in percent; then their mean reduction."""
+    """One row per model, then one with the mean reduction.
+
+    A row has the number of groups, the total parameters, the most that one step of HiFT trains at
+    m = group_size, and the reduction in percent.
+    """
     from benchmark.engine import make_plan
 
     rows: list[dict[str, Any]] = []
@@ -148,30 +152,30 @@ def trainable_parameters(models: Sequence[str], *, group_size: int = 1) -> list[
 
 
 def memory(model: str, *, group_size: int = 1) -> list[dict[str, Any]]:
-    """The paper's rows for one model: trainable in millions, #Para, #Gra and #Sta in MB (2^20 bytes),
-    #PGS in GB (2^30)."""
+    """The rows of the paper's memory table for one model: trainable parameters in millions; #Para, #Gra and
+    #Sta in MB (2^20 bytes); #PGS in GB (2^30 bytes)."""
     return [_memory_row(model, *row, group_size) for row in ROWS]
 
 
 def _memory_row(
     model: str, optimizer: str, precision: str, method: str, group_size: int
 ) -> dict[str, Any]:
-    found = held(model, OPTIMIZERS[optimizer], precision, method, group_size=group_size)
+    step = held(model, OPTIMIZERS[optimizer], precision, method, group_size=group_size)
     return {
         "model": model,
         "optimizer": optimizer,
         "precision": precision,
         "method": method,
-        "trainable_params": found.trainable / MILLION,
-        "para": found.para / MIB,
-        "gra": found.gra / MIB,
-        "sta": found.sta / MIB,
-        "pgs": found.pgs / GIB,
+        "trainable_params": step.trainable / MILLION,
+        "para": step.para / MIB,
+        "gra": step.gra / MIB,
+        "sta": step.sta / MIB,
+        "pgs": step.pgs / GIB,
     }
 
 
 def strategies(models: Iterable[str]) -> dict[str, dict[str, Held]]:
-    """model -> "method, precision" -> what AdamW holds: what the picture of memory draws."""
+    """model -> "method, precision" -> the bytes with AdamW: the data of the picture of memory."""
     return {
         model: {
             f"{method}, {precision}": held(model, "adamw", precision, method)

@@ -1,12 +1,12 @@
-"""Our scores beside the paper's: the difference, the verdict and the rule behind it; and our own tables.
+"""Rows of the score tables, our scores beside the published ones; and rows of tables with ours alone.
 
-Allowed is the column's tolerance (1 point unless the table says otherwise) or twice the joint spread
-sqrt(s² + p²), whichever is larger; s is our standard deviation over seeds (ddof 1) and p the paper's where it
-printed one. Published single runs scatter as ours do, hence the spread of runs and not of means.
+The allowed difference is the tolerance of the column (1 point by default) or twice the joint spread
+sqrt(s² + p²), whichever is larger. s is our standard deviation over seeds (ddof 1), p the published one. The
+spread is that of single runs, not of their mean, since the published value may be a single run.
 
-*outside*: the difference is more than what is allowed. *within*: it is not, and allowed is at most `CAP`
-tolerances. *inconclusive*: the runs scatter so much that more than that is allowed, or there is one run alone
-whose scatter nobody knows. So noise never earns a *within*.
+- outside: the difference is larger than the allowed one. - within: it is not, and the allowed difference is
+at most `CAP` tolerances. - inconclusive: the allowed difference is larger than that, or there is one run,
+whose spread is unknown. Noise therefore never leads to *within*.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from benchmark.tables.definition import Column, Line, Quantity, RecordTable, Ref
 from benchmark.tables.evidence import Evidence, State, scored_by
 
 ROUNDING = 1e-9
-"""A difference of just the tolerance is within it, whatever floats make of 57.8 - 56.8."""
+"""Slack for rounding: a difference of exactly the tolerance, such as 57.8 - 56.8, is within it."""
 CAP = 2
-"""How many times a column's tolerance may at most be allowed for a verdict of *within*."""
+"""The largest allowed difference for the verdict *within*, in tolerances of the column."""
 
 
 def rule(table: ScoreTable) -> str:
-    """The rule for scores with the tolerances and caps of `table`, in words."""
+    """The rule behind the verdicts of `table`, in words, with its tolerances."""
     return (
-        f"Allowed are {_per_column(table, 1)}, or 2·√(s² + p²) where that is more; s is our standard "
-        "deviation over seeds, p the published one where one was printed. outside: |difference| is more than "
-        f"allowed. within: it is not, and allowed are at most {_per_column(table, CAP)}. inconclusive: more "
-        "than that are allowed, or there is one seed, whose spread is not known; runs that draw nothing at "
-        "random have none."
+        f"The allowed difference is {_per_column(table, 1)}, or 2·√(s² + p²) if that is larger; s is our "
+        "standard deviation over seeds, p the published one, if one was published. outside: |difference| is "
+        "larger than allowed. within: it is not, and the allowed difference is at most "
+        f"{_per_column(table, CAP)}. inconclusive: the allowed difference is larger than that, or there is "
+        "one seed, whose spread is not known. Runs that draw nothing at random have no spread."
     )
 
 
 def _per_column(table: ScoreTable, times: float) -> str:
-    """`times` the tolerance, with the names of its columns where they differ."""
+    """`times` the tolerance, in words. If tolerances differ, each is followed by the names of its columns."""
     columns: dict[float, list[str]] = {}
     for name, column in table.columns.items():
         columns.setdefault(column.tolerance, []).append(name)
-    one = len(columns) == 1
-    each = (
-        f"{times * t:g}" if one else f"{times * t:g} ({', '.join(names)})"
+    same = len(columns) == 1
+    amounts = (
+        f"{times * t:g}" if same else f"{times * t:g} ({', '.join(names)})"
         for t, names in columns.items()
     )
-    return " or ".join(each)
+    return " or ".join(amounts)
 
 
 def score_rows(table: ScoreTable, evidence: Evidence) -> list[dict[str, Any]]:
-    """One row per published cell, and per cell of ours that has no published one."""
+    """One row per cell of the table: published cells, and ours without a published value."""
     published = definition.scores(table)
     places = list(_places(table, published))
     cells = {
@@ -64,34 +64,36 @@ def score_rows(table: ScoreTable, evidence: Evidence) -> list[dict[str, Any]]:
         for line, name, column in places
         if line.strategy is not None
     }
-    drawn_on = [cell for cell in cells.values() if cell is not None]
-    mixture = evidence.mixture(drawn_on, real=table.data == "real")
+    used = [cell for cell in cells.values() if cell is not None]
+    mixture = evidence.mixture(used, real=table.data == "real")
     rows = []
     for line, name, column in places:
-        paper = published.get((line.model, line.method, name)) if line.held else None
+        paper = published.get((line.model, line.method, name)) if line.available else None
         cell = cells.get((line, name))
         ours = _ours(cell, line, column, evidence, mixture)
-        shown = _compared(ours, paper, column, drawn=cell is not None and _drawn(cell))
+        compared = _compared(ours, paper, column, random=cell is not None and _is_random(cell))
         names = {"model": line.model, "method": line.method, "cites": line.cites}
-        rows.append(names | {"column": name, "metric": column.metric} | shown)
+        rows.append(names | {"column": name, "metric": column.metric} | compared)
     return rows
 
 
 def _places(
     table: ScoreTable, published: Mapping[tuple[str, str, str], Reference]
 ) -> Iterator[tuple[Line, str, Column]]:
+    """(line, column name, column) of each cell of the table, row by row."""
     for line in table.rows:
         for name, column in table.columns.items():
             if column.only is not None and line.method not in column.only:
                 continue
-            if not line.held or (line.model, line.method, name) in published:
+            if not line.available or (line.model, line.method, name) in published:
                 yield line, name, column
 
 
 def _ours(
     cell: Cell | None, line: Line, column: Column, evidence: Evidence, mixture: State | None
 ) -> summary.Row | State:
-    """Our cell over its seeds, or why there is none. Scores stay in the task's own unit."""
+    """Our cell, summarised over its seeds, or the reason that it has no number. Scores are in the task's
+    unit."""
     if line.strategy is None:
         return State("cannot run here", line.why)
     if evidence.absent:
@@ -109,16 +111,16 @@ def _ours(
     return summary.rows([cell], records)[0]
 
 
-def _drawn(cell: Cell) -> bool:
-    """Whether its seed decides anything: the batches of a training, or which demonstrations are shown."""
+def _is_random(cell: Cell) -> bool:
+    """Whether the cell's score depends on the seed: it trains, or it draws demonstrations."""
     trains = cell.search is not None or cell.settings.get("lr") is not None
     return trains or bool(cell.settings.get("demonstrations"))
 
 
 def _compared(
-    ours: summary.Row | State, paper: Reference | None, column: Column, *, drawn: bool
+    ours: summary.Row | State, paper: Reference | None, column: Column, *, random: bool
 ) -> dict[str, Any]:
-    """The cell's numbers and verdict; `drawn`: another seed would have given another score."""
+    """The cell's numbers and verdict. random: whether the score depends on the seed."""
     mean = std = difference = allowed = None
     n, verdict, why = 0, None, ""
     if isinstance(ours, State):
@@ -132,13 +134,13 @@ def _compared(
             spread = paper.spread if paper.spread_kind == "std" else None
             difference = mean - paper.value
             allowed = max(column.tolerance, 2 * math.hypot(std or 0.0, spread or 0.0))
-            verdict, why = _verdict(difference, allowed, column, alone=drawn and n == 1)
-    printed = dataclasses.asdict(paper) if paper else {}
+            verdict, why = _verdict(difference, allowed, column, one_seed=random and n == 1)
+    published = dataclasses.asdict(paper) if paper else {}
     return {
-        "paper": printed.get("value"),
-        "paper_spread": printed.get("spread"),
-        "spread_kind": printed.get("spread_kind") or None,
-        "unit": printed.get("unit") or None,
+        "paper": published.get("value"),
+        "paper_spread": published.get("spread"),
+        "spread_kind": published.get("spread_kind") or None,
+        "unit": published.get("unit") or None,
         "ours_mean": mean,
         "ours_std": std,
         "n": n,
@@ -146,15 +148,17 @@ def _compared(
         "allowed": allowed,
         "verdict": verdict,
         "why": why or None,
-        "source": printed.get("source"),
-        "note": "; ".join(filter(None, (printed.get("note"), column.note))) or None,
+        "source": published.get("source"),
+        "note": "; ".join(filter(None, (published.get("note"), column.note))) or None,
     }
 
 
-def _verdict(difference: float, allowed: float, column: Column, *, alone: bool) -> tuple[str, str]:
-    """within, outside or inconclusive, and why in the last case."""
+def _verdict(
+    difference: float, allowed: float, column: Column, *, one_seed: bool
+) -> tuple[str, str]:
+    """The verdict within, outside or inconclusive, and the reason of the last."""
     cap = CAP * column.tolerance
-    if alone:
+    if one_seed:
         return "inconclusive", "one seed, whose spread is not known"
     if abs(difference) > allowed + ROUNDING:
         return "outside", ""
@@ -164,15 +168,15 @@ def _verdict(difference: float, allowed: float, column: Column, *, alone: bool) 
 
 
 def record_rows(table: RecordTable, evidence: Evidence) -> list[dict[str, Any]]:
-    """One row per cell of the matrix, over its seeds; nothing is published for these."""
+    """One row per cell of the matrix, summarised over its seeds. These have no published values."""
     if evidence.absent:
         return [{"verdict": "not run", "why": evidence.absent}]
     mixture = evidence.mixture(evidence.cells, real=table.data == "real")
     states = [evidence.state(cell) for cell in evidence.cells]
     states = [mixture if state is None else state for state in states]
     good = [cell for cell, state in zip(evidence.cells, states, strict=True) if state is None]
-    found = summary.rows(good, [one for cell in good for one in evidence.of(cell)])
-    by_place = {(row.task, row.model, row.label): row for row in found}
+    summaries = summary.rows(good, [one for cell in good for one in evidence.of(cell)])
+    by_place = {(row.task, row.model, row.label): row for row in summaries}
     rows = []
     for cell, state in zip(evidence.cells, states, strict=True):
         row = by_place.get((cell.task, cell.model, cell.label))
@@ -191,7 +195,7 @@ def record_rows(table: RecordTable, evidence: Evidence) -> list[dict[str, Any]]:
 
 
 def _quantity(name: Quantity, row: summary.Row | None) -> float | None:
-    """One cost of `row`, None where it was not measured; bytes in MiB."""
+    """One cost of `row`: a ratio, or MiB. None if it was not measured."""
     if row is None or name == "ratio_peak":
         return None if row is None else row.ratio_peak
     size = row.peak_bytes if name == "peak_mib" else row.host_state_bytes

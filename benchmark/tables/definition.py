@@ -1,6 +1,6 @@
-"""What a table's YAML may say, strictly, and the published values it stands on.
+"""The schema of a table's YAML, and the published values.
 
-Add a table: one `<id>.yaml` here and, where values are published, its rows in reference/.
+A new table is one `<id>.yaml` here, with its published values, if any, as rows of a file in reference/.
 """
 
 import csv
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 class Common(Strict):
-    """`notes` are said beside the table."""
+    """Keys of every table. id: the name of its file. notes: paragraphs shown with the table."""
 
     id: str
     title: str
@@ -27,7 +27,10 @@ class Common(Strict):
 
 
 class LedgerTable(Common):
-    """Closed form, from the shapes of `models` alone; none named: the user names one with --model."""
+    """Closed forms from the shapes of `models`. If there are none, the user names one with --model.
+
+    reference: the file of published values.
+    """
 
     kind: Literal["ledger"]
     shows: Literal["trainable_parameters", "memory"]
@@ -36,8 +39,12 @@ class LedgerTable(Common):
 
 
 class SimulatedTable(Common):
-    """Simulated peaks of one method over a grid, each against a budget in GB (2^30 bytes). Of the budget the
-    card itself may take up to `margin_gb`, so a peak within it is inconclusive."""
+    """Simulated peaks of one strategy over a grid of precisions, lengths and batch sizes, compared with a
+    budget.
+
+    budget_gb, margin_gb: in GB of 2^30 bytes. The device itself may take up to `margin_gb` of the budget, so
+    a peak that comes this close to the budget is inconclusive.
+    """
 
     kind: Literal["simulated"]
     model: str
@@ -53,20 +60,22 @@ class SimulatedTable(Common):
 
 
 class MeasuredTable(Common):
-    """Filled by the measurements in results/memory."""
+    """Rows from the measurements in results/memory."""
 
     kind: Literal["measured"]
 
 
 class SpeedTable(Common):
-    """Filled by what `hift-bench speed --save` has put in results/speed."""
+    """Rows from the timings in results/speed, which `hift-bench speed --save` writes."""
 
     kind: Literal["speed"]
 
 
 class FromRecords(Common):
-    """Filled by the records of `matrix`, a name in benchmark/matrices. `data: real` refuses twins;
-    `selection` says which checkpoint is scored, on what."""
+    """Rows from the records of `matrix`, a name in benchmark/matrices.
+
+    data: "real" refuses records of twins. selection: which checkpoint is scored, and on which rows, in words.
+    """
 
     matrix: str
     data: Literal["real", "any"] = "real"
@@ -74,8 +83,11 @@ class FromRecords(Common):
 
 
 class Column(Strict):
-    """A published column: the task and the score that fill it here. `scale` turns ours into the published
-    unit; `only` names the methods it exists for."""
+    """A published column, and the task and metric of our score for it.
+
+    scale: the factor from our unit to the published one. tolerance: the allowed difference, in the published
+    unit. only: the methods that have this column; None for all.
+    """
 
     task: str
     metric: str
@@ -86,23 +98,25 @@ class Column(Strict):
 
 
 class Line(Strict):
-    """A published row: `cites` is the paper its values are from; `held: false` where they are not held.
+    """A published row.
 
-    `strategy` is the matrix's label for our run of it; without one, `why` says why there is none.
+    cites: the paper of its values. available: whether reference/ has them. strategy: the label of our runs in
+    the matrix. why: the reason that there are none.
     """
 
     model: str
     method: str
     cites: str
-    held: bool = True
+    available: bool = True
     strategy: str | None = None
     why: str = ""
 
 
 class ScoreTable(FromRecords):
-    """Published scores, cell by cell, beside ours. `models`: the printed name -> the matrix's.
+    """Published scores beside ours.
 
-    `columns_are`: the field of the reference that a column's name stands for.
+    reference: the file of published values. columns_are: the field of that file with the names of the
+    columns. models: published name -> name in the matrix.
     """
 
     kind: Literal["scores"]
@@ -117,8 +131,10 @@ Quantity = Literal["ratio_peak", "peak_mib", "host_state_mib"]
 
 
 class RecordTable(FromRecords):
-    """Ours only: one row per cell of the matrix. Step times are not among what it shows: runs of a matrix
-    share their machine with whatever else it does."""
+    """Our values alone, one row per cell of the matrix.
+
+    It has no step times, since other programs may run on the machine during a matrix.
+    """
 
     kind: Literal["records"]
     shows: tuple[Quantity, ...]
@@ -137,7 +153,8 @@ KINDS: dict[str, type[Table]] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """One published value; `spread` is the printed one, of which `spread_kind` says what it is."""
+    """One published value. spread: its published spread, if any. spread_kind: "std" or "ci" (confidence
+    interval)."""
 
     value: float
     unit: str
@@ -148,14 +165,14 @@ class Reference:
 
 
 def names() -> tuple[str, ...]:
-    """The id of every table, in the order of the paper: closed forms, scores, our own."""
+    """The id of every table, ordered by kind as in KINDS."""
     tables = [load(path.stem) for path in sorted(HERE.glob("*.yaml"))]
     return tuple(table.id for table in sorted(tables, key=lambda t: list(KINDS).index(t.kind)))
 
 
 @cache
 def load(name: str) -> Table:
-    """The table of that id. Raises UserError for an unknown one, and for a file that is off schema."""
+    """The table with this id. Raises UserError for an unknown id, and for a file that breaks the schema."""
     known = [path.stem for path in HERE.glob("*.yaml")]
     if name not in known:
         raise UserError(f"no table {name!r}{nearest(name, known)}")
@@ -163,7 +180,7 @@ def load(name: str) -> Table:
 
 
 def read(path: Path) -> Table:
-    """A table's file, checked. Raises UserError naming the file and the key."""
+    """Read and check a table's file. Raises UserError that names the file and the key."""
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -191,19 +208,19 @@ def published(file: str) -> tuple[dict[str, str], ...]:
 
 
 def scores(table: ScoreTable) -> dict[tuple[str, str, str], Reference]:
-    """(model, method, column) -> the published score, with the std or confidence interval printed with it."""
-    found: dict[tuple[str, str, str], Reference] = {}
+    """(model, method, column) -> the published score, with its standard deviation or confidence interval."""
+    values: dict[tuple[str, str, str], Reference] = {}
     spreads: dict[tuple[str, str, str], tuple[float, str]] = {}
     for row in published(table.reference):
         key = row["model"], row["method"], row[table.columns_are]
         if row["column"] in ("score", "mean") and row["value"]:
             value = float(row["value"])
-            found[key] = Reference(value, row["unit"], row["source"], row["note"])
+            values[key] = Reference(value, row["unit"], row["source"], row["note"])
         elif row["column"] in ("std", "ci") and row["value"]:
             spreads[key] = float(row["value"]), row["column"]
     return {
         key: replace(reference, spread=spreads[key][0], spread_kind=spreads[key][1])
         if key in spreads
         else reference
-        for key, reference in found.items()
+        for key, reference in values.items()
     }

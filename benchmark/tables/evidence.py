@@ -1,7 +1,7 @@
-"""Which records may stand in a table: those of the matrix as it is written now, and all from one source.
+"""The records that a table may show: those of the present matrix, all from one data source.
 
-A number is shown only for a cell whose every seed has a successful record of exactly the spec the matrix
-says. Anything else becomes the cell's state, in words.
+A cell shows a number only if each of its seeds has a successful record with exactly the spec of the matrix.
+Otherwise it shows a state, in words.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ CANNOT = ("oom", "unsupported")
 
 @dataclass(frozen=True)
 class State:
-    """A cell that shows no number: "not run", "cannot run here" or "fault", and why."""
+    """What a cell shows in place of a number: "not run", "cannot run here" or "fault", and the reason."""
 
     verdict: str
     why: str
@@ -33,7 +33,11 @@ class State:
 
 @dataclass(frozen=True)
 class Evidence:
-    """A matrix and its records. `absent` says why there is nothing; `notices` are for the whole table."""
+    """A matrix and its records.
+
+    records: run id -> its records. faults: run id -> the reason that its record must not be shown. absent:
+    the reason that there are no records at all; "" if there are. notices: sentences about the whole table.
+    """
 
     cells: tuple[Cell, ...] = ()
     records: Mapping[str, tuple[RunRecord, ...]] = field(default_factory=dict)
@@ -42,17 +46,17 @@ class Evidence:
     notices: tuple[str, ...] = ()
 
     def cell(self, *, task: str, model: str, label: str) -> Cell | None:
-        """The matrix's cell of that name, if it has one."""
+        """The cell with this task, model and label; None if the matrix has none."""
         return self._places.get((task, model, label))
 
     def state(self, cell: Cell) -> State | None:
-        """Why `cell` has no number; None when every seed has a record that counts."""
-        found = [i for i in cell.run_ids if i in self.records]
-        if not found:
+        """Why `cell` shows no number; None if each of its seeds has a valid record."""
+        recorded = [i for i in cell.run_ids if i in self.records]
+        if not recorded:
             return State("not run", "no record")
-        if faults := [f"{i}: {self.faults[i]}" for i in found if i in self.faults]:
+        if faults := [f"{i}: {self.faults[i]}" for i in recorded if i in self.faults]:
             return State("fault", "; ".join(faults))
-        for run_id in found:
+        for run_id in recorded:
             (one,) = self.records[run_id]
             if one.status != "success":
                 verdict = "cannot run here" if one.status in CANNOT else "fault"
@@ -75,14 +79,17 @@ class Evidence:
         return None
 
     def of(self, cell: Cell) -> list[RunRecord]:
-        """The records of `cell`, by seed."""
+        """The records of `cell`, in the order of its seeds."""
         return [one for run_id in cell.run_ids for one in self.records.get(run_id, ())]
 
     def mixture(self, cells: Iterable[Cell], *, real: bool) -> State | None:
-        """The fault of a table whose `cells`, those with a number, draw on several data sources or, where
-        `real` data is meant, on a generated twin or a random model."""
-        sound = [cell for cell in cells if self.state(cell) is None]
-        used = [one.inputs for cell in sound for one in self.of(cell) if one.inputs is not None]
+        """The fault of a table whose cells have several data sources, or None.
+
+        If the table is of `real` data, twin data and random twin models are faults as well. Cells without a
+        number do not count.
+        """
+        valid = [cell for cell in cells if self.state(cell) is None]
+        used = [one.inputs for cell in valid for one in self.of(cell) if one.inputs is not None]
         sources = Counter(inputs.dataset_source for inputs in used)
         if len(sources) > 1:
             counted = ", ".join(
@@ -101,9 +108,9 @@ class Evidence:
 
 
 def gather(name: str, results: Path) -> Evidence:
-    """What `results`/`name` holds for the matrix `name`.
+    """The records of the matrix `name` in `results`/`name`.
 
-    Raises UserError for a matrix that cannot be read and a record off schema.
+    Raises UserError for a matrix that cannot be read, and for a record that breaks the schema.
     """
     path = MATRICES / f"{name}.yaml"
     if not path.is_file():
@@ -120,18 +127,18 @@ def gather(name: str, results: Path) -> Evidence:
         if any(run_id in records for run_id in cell.run_ids):
             faults |= _faults(cell, records, results)
     known = {run_id for cell in cells for run_id in cell.run_ids}
-    strange = sorted(records.keys() - known)
-    notices = [f"Records of no cell of the matrix, not used: {_some(strange)}."] if strange else []
-    if any(one.code.get("dirty") for found in records.values() for one in found):
+    unknown = sorted(records.keys() - known)
+    notices = [f"Records of no cell of the matrix, not used: {_some(unknown)}."] if unknown else []
+    if any(one.code.get("dirty") for same in records.values() for one in same):
         notices.append("Some runs were made from code with uncommitted changes.")
-    found = {run_id: tuple(same) for run_id, same in records.items()}
-    return Evidence(cells, found, faults, notices=tuple(notices))
+    by_id = {run_id: tuple(same) for run_id, same in records.items()}
+    return Evidence(cells, by_id, faults, notices=tuple(notices))
 
 
 def _faults(
     cell: Cell, records: Mapping[str, Sequence[RunRecord]], results: Path
 ) -> dict[str, str]:
-    """run id -> what is wrong with its record, for those of `cell` that must not be shown."""
+    """run id -> the reason that its record must not be shown, for the runs of `cell` with such a reason."""
     try:
         rate = planning.chosen_rate(cell, results) if cell.search else None
     except UserError as error:
@@ -140,23 +147,23 @@ def _faults(
         return dict.fromkeys(cell.run_ids, "its learning-rate trials are not all on record")
     faults = {}
     for spec in cell.runs(rate):
-        found = records.get(spec.run_id, ())
-        if len(found) > 1:
-            faults[spec.run_id] = f"{len(found)} records have this run id"
-        elif found and (fault := _fault(found[0], spec)):
+        same = records.get(spec.run_id, ())
+        if len(same) > 1:
+            faults[spec.run_id] = f"{len(same)} records have this run id"
+        elif same and (fault := _fault(same[0], spec)):
             faults[spec.run_id] = fault
     return faults
 
 
 def _fault(one: RunRecord, spec: RunSpec) -> str:
-    """What `one` and the matrix's `spec` disagree on; "" for nothing."""
-    unused = TRAINING if spec.lr is None else ()  # left out of `got` too
-    wanted = {name: value for name, value in spec.model_dump().items() if name not in unused}
-    got = consistency.resolved(one)
+    """The differences between the record and the matrix's `spec`, in words; "" if there are none."""
+    unused = TRAINING if spec.lr is None else ()  # `recorded` leaves them out too
+    expected = {name: value for name, value in spec.model_dump().items() if name not in unused}
+    recorded = consistency.resolved(one)
     differing = [
-        f"{name} {consistency.as_text(got.get(name))}, not {consistency.as_text(wanted[name])}"
-        for name in wanted
-        if consistency.as_text(got.get(name)) != consistency.as_text(wanted[name])
+        f"{name} {consistency.as_text(recorded.get(name))}, not {consistency.as_text(expected[name])}"
+        for name in expected
+        if consistency.as_text(recorded.get(name)) != consistency.as_text(expected[name])
     ]
     if differing:
         return f"not the matrix's run: {'; '.join(differing)}"
@@ -168,16 +175,18 @@ def _fault(one: RunRecord, spec: RunSpec) -> str:
 
 
 def scored_by(one: RunRecord, metric: str) -> RunRecord:
-    """`one` with `metric` of all its scores as the main one. Raises KeyError where it has no such score."""
+    """The record with its score by `metric` as the main score. Raises KeyError if it has no such score."""
     assert one.scores is not None
     scores = dataclasses.replace(one.scores, main=one.scores.all[metric], metric=metric)
     return dataclasses.replace(one, scores=scores)
 
 
 def _line(text: str | None) -> str:
+    """`text` on one line, at most 200 characters."""
     return " ".join((text or "no reason recorded").split())[:200]
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
+    """The first `most` names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -1,4 +1,4 @@
-"""The simulator beside the real step: what `hift-bench memory --measure` has put on record."""
+"""Rows of simulated peaks beside measured ones, from the records of `hift-bench memory --measure`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,22 +7,25 @@ from benchmark.memory.measured import SCHEMA_VERSION, Measured
 from benchmark.records import jsonfile
 
 TOLERANCE = {"counted_cpu_tensors": 2.0, "cuda": 5.0}
-"""Percent by which a prediction may be off: counted bytes are exact, an allocator rounds."""
+"""The allowed error of a prediction, in percent. Counted bytes are exact; an allocator rounds up."""
 RULE = "within: the prediction is at most 2 % off counted CPU tensor bytes, 5 % off a CUDA allocator's peak"
 
 
 def rows(results: Path) -> list[dict[str, Any]]:
-    """One row per measurement, bytes: predicted, measured, error in percent. One row that says so where
-    nothing is on record. Raises UserError for a record that is off schema."""
-    found = [
+    """One row per measurement: predicted and measured bytes, and the error in percent.
+
+    Without measurements, one row with the verdict "not run". Raises UserError for a record that breaks the
+    schema.
+    """
+    measurements = [
         jsonfile.read(Measured, path, SCHEMA_VERSION)
         for path in sorted((results / "memory").glob("*.json"))
     ]
-    if not found:
+    if not measurements:
         return [
             {"verdict": "not run", "why": "no measurement on record: hift-bench memory --measure"}
         ]
-    return [_row(one) for one in found]
+    return [_row(one) for one in measurements]
 
 
 def _row(one: Measured) -> dict[str, Any]:
@@ -31,8 +34,8 @@ def _row(one: Measured) -> dict[str, Any]:
     out = one.status == "oom"
     close = error is not None and abs(error) <= TOLERANCE[one.kind]
     return {name: one.setting[name] for name in names} | {
-        "m": one.group_size
-        or one.setting["options"].get("group_size"),  # older records lack the first
+        # older records have no group_size of their own
+        "m": one.group_size or one.setting["options"].get("group_size"),
         "batch_size": one.setting["batch_size"],
         "seq_len": one.setting["seq_len"],
         "device": one.device,

@@ -1,4 +1,4 @@
-"""The picture of memory per model and strategy: closed form, as the ledger tables have it."""
+"""The picture of memory per model and method, from the closed forms of the ledger tables."""
 
 from pathlib import Path
 
@@ -9,22 +9,25 @@ from benchmark.tables.definition import LedgerTable
 
 
 def memory(path: Path) -> None:
-    """Weights, gradients, AdamW's state and masters on the device, in GB (2^30), on a logarithmic axis."""
+    """Draw weights, gradients, AdamW's state and masters on the device to the PNG `path`.
+
+    The axis is logarithmic, in GB (2^30 bytes).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     table = definition.load("trainable-parameters")
     assert isinstance(table, LedgerTable)
-    found = closed_form.strategies(table.models)
-    names = list(next(iter(found.values())))
+    steps = closed_form.strategies(table.models)
+    names = list(next(iter(steps.values())))
     colours = styles(names)
     figure = Figure(figsize=(8.4, 4.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    for name, held in ((name, [of[name] for of in found.values()]) for name in names):
+    for name in names:
         marker = "s" if name.startswith("FPFT") else "o"
         axes.plot(
-            list(found),
-            [each.pgs / GIB for each in held],
+            list(steps),
+            [of_model[name].pgs / GIB for of_model in steps.values()],
             marker=marker,
             linewidth=1,
             color=colours[name],

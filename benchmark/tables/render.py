@@ -1,7 +1,7 @@
-"""A table as rows for machines (unrounded) and as text for people, in each of the six formats.
+"""A table as unrounded rows for programs and as rounded text for people, in each format.
 
-Everything from a record or a YAML is escaped: by Jinja2's autoescape in HTML, by `tex` in LaTeX. Equal
-records give equal bytes, since reports/paper is committed.
+All text from a record or a YAML is escaped, by Jinja2's autoescape in HTML and by `tex` in LaTeX. Equal
+records give equal bytes, because reports/paper is committed.
 """
 
 from __future__ import annotations
@@ -53,10 +53,11 @@ _TEX = {
 
 @dataclass(frozen=True)
 class Rendered:
-    """A table with its numbers: `rows`, unrounded, for csv and json; `shown`, rounded, for people.
+    """A table with its numbers.
 
-    `notices`, which are among the notes, are of the records it was made from. `summary` says what the
-    verdicts come to where a count of them would not.
+    rows: unrounded, for csv and json. shown: the rows as text, rounded. notes: paragraphs shown with the
+    table. notices: those of the notes that are about the records. summary: a sentence for the index in place
+    of the count of verdicts; "" for the count.
     """
 
     table: Table
@@ -68,7 +69,7 @@ class Rendered:
 
     @property
     def verdicts(self) -> str:
-        """The summary, or how many rows have which verdict; nothing is published for a table without one."""
+        """The summary; without one, the count of each verdict."""
         counts = Counter(
             str(row["verdict"]).partition(":")[0] for row in self.rows if row["verdict"]
         )
@@ -77,7 +78,7 @@ class Rendered:
 
     @property
     def filled_by(self) -> str:
-        """See `filled_by`."""
+        """The source of the numbers (`filled_by`)."""
         return filled_by(self.table)
 
     def text(self, format: str) -> str:
@@ -98,11 +99,11 @@ class Rendered:
 def render(
     table: Table, results: Path, *, models: Sequence[str] = (), group_size: int = 1
 ) -> Rendered:
-    """Fill `table` from the shapes of its models (or of `models` instead), or from the records in `results`.
+    """Fill `table` with numbers, from the shapes of its models or from the records in `results`.
 
-    group_size: HiFT's m in a table of shapes. Raises UserError for models or m given to a table of
-    records, no model given to a table that names none, an unknown model, an m beyond a model's units,
-    and a matrix or record that cannot be read.
+    models, group_size: the models and HiFT's m of a closed-form table, in place of its own. Raises UserError
+    if another table gets either, if a closed-form table has no model, for an unknown model, for an m above a
+    model's number of units, and for a matrix or record that cannot be read.
     """
     chosen = _models(table, models, group_size)
     if isinstance(table, LedgerTable):
@@ -111,9 +112,9 @@ def render(
         rule = (ledger.RULES[table.shows],) if table.reference else ()
         if table.shows == "trainable_parameters":
             return Rendered(table, rows, cells.ledger(rows), notes + rule)
-        come_to = ledger.summary(rows)
-        notes = (*filter(None, (come_to,)), *notes, ledger.SIMULATED)
-        return Rendered(table, rows, cells.ledger(rows), notes + rule, summary=come_to)
+        summary = ledger.summary(rows)
+        notes = (*filter(None, (summary,)), *notes, ledger.SIMULATED)
+        return Rendered(table, rows, cells.ledger(rows), notes + rule, summary=summary)
     if isinstance(table, SimulatedTable):
         rows = simulated.grid_rows(table, results)
         return Rendered(table, rows, [cells.grid(row) for row in rows], table.notes)
@@ -127,25 +128,25 @@ def render(
         rows, notices = speeds.rows(results), tuple(speeds.notices(results))
         shown = [cells.speed(row) for row in rows]
         return Rendered(table, rows, shown, (*table.notes, *notices, speeds.RULE), notices)
-    found = evidence.gather(table.matrix, results)
-    notes = (f"Selection: {table.selection}", *table.notes, *found.notices)
+    records = evidence.gather(table.matrix, results)
+    notes = (f"Selection: {table.selection}", *table.notes, *records.notices)
     if isinstance(table, ScoreTable):
-        rows = compare.score_rows(table, found)
+        rows = compare.score_rows(table, records)
         shown = [cells.score(row) for row in rows]
-        return Rendered(table, rows, shown, (*notes, compare.rule(table)), found.notices)
-    rows = compare.record_rows(table, found)
-    return Rendered(table, rows, [cells.record(table, row) for row in rows], notes, found.notices)
+        return Rendered(table, rows, shown, (*notes, compare.rule(table)), records.notices)
+    rows = compare.record_rows(table, records)
+    return Rendered(table, rows, [cells.record(table, row) for row in rows], notes, records.notices)
 
 
 def write_all(out: Path, results: Path) -> Path:
-    """Every table in every format, an index and the picture of memory into `out`; returns its index.html.
+    """Write every table in every format, the picture of memory and the index to `out`; returns index.html.
 
-    The index is written last, so a crash leaves none that names what is not there.
+    The index is written last, so that it never links to a file that was not written.
     """
     from benchmark.tables import picture
 
-    made = [render(table, results) for table in complete()]
-    for one in made:
+    rendered = [render(table, results) for table in complete()]
+    for one in rendered:
         for format in FORMATS:
             write_text(out / f"{one.table.id}.{format}", one.text(format))
     picture.memory(out / "memory.png")
@@ -153,34 +154,37 @@ def write_all(out: Path, results: Path) -> Path:
         page = (
             environment(TEMPLATES, html=format == "html")
             .get_template(f"index.{format}.j2")
-            .render(tables=made)
+            .render(tables=rendered)
         )
         write_text(out / f"index.{format}", page)
     return out / "index.html"
 
 
 def complete() -> list[Table]:
-    """Every table but the one that waits for the user's own model."""
+    """Every table that names its own models, so all but `memory`."""
     tables = [definition.load(name) for name in definition.names()]
     return [table for table in tables if not (isinstance(table, LedgerTable) and not table.models)]
 
 
-def _models(table: Table, given: Sequence[str], group_size: int) -> tuple[str, ...]:
-    """The models of a closed form; UserError where the user's model or m is not the table's to take."""
+def _models(table: Table, models: Sequence[str], group_size: int) -> tuple[str, ...]:
+    """The models of a closed-form table: `models` from the user, or else its own; () for another table.
+
+    Raises UserError for models or an m that the table does not take.
+    """
     if not isinstance(table, LedgerTable):
-        if given or group_size != 1:
-            key = "--model" if given else "--group-size"
+        if models or group_size != 1:
+            key = "--model" if models else "--group-size"
             raise UserError(f"table {table.id}: {key}: only a closed form takes one")
         return ()
-    if not (given or table.models):
+    if not (models or table.models):
         raise UserError(f"table {table.id}: --model: name a known shape, a folder or a Hub id")
-    if given and table.shows == "memory" and table.models:
+    if models and table.shows == "memory" and table.models:
         raise UserError(f"table {table.id}: --model: give it to the table memory instead")
-    return tuple(given) or table.models
+    return tuple(models) or table.models
 
 
 def filled_by(table: Table) -> str:
-    """What gives a table its numbers: shapes, simulations, measurements or records."""
+    """The source of a table's numbers: shapes, simulation, measurements, timings or a matrix."""
     if isinstance(table, LedgerTable):
         return "shapes" if table.shows == "trainable_parameters" else "shapes, simulation"
     if isinstance(table, MeasuredTable):
@@ -191,51 +195,51 @@ def filled_by(table: Table) -> str:
 
 
 def settings(table: Table, models: Sequence[str] = (), group_size: int = 1) -> list[Setting]:
-    """What --simulate has to simulate for `table`; nothing for one that shows no simulated peak."""
+    """The steps that --simulate simulates for `table`; none if it shows no simulated peak."""
     chosen = _models(table, models, group_size)
     if isinstance(table, SimulatedTable):
         return simulated.grid_settings(table)
     if not isinstance(table, LedgerTable) or table.shows != "memory":
         return []
     steps = (simulated.paper_settings(model, group_size=group_size) for model in chosen)
-    return [setting for found in steps for setting in found.values()]
+    return [setting for of_model in steps for setting in of_model.values()]
 
 
 def overview() -> Rows:
-    """What `hift-bench tables --list` prints."""
+    """The rows of `hift-bench tables --list`."""
     rows = []
     for name in definition.names():
         table = definition.load(name)
-        held = 0
+        published = 0
         if isinstance(table, ScoreTable):
-            held = len(definition.scores(table))
+            published = len(definition.scores(table))
         elif isinstance(table, LedgerTable | SimulatedTable) and table.reference:
-            held = len(definition.published(table.reference))
+            published = len(definition.published(table.reference))
         rows.append(
             {
                 "table": table.id,
                 "kind": table.kind,
                 "title": table.title,
                 "filled_by": filled_by(table),
-                "published_values": held,
+                "published_values": published,
             }
         )
     return rows
 
 
 def tex(value: object) -> str:
-    """`value` as LaTeX that prints it literally; a double minus for a dash, a math sign for a sign."""
+    """`value` as LaTeX that prints it literally."""
     return "".join(_TEX.get(character, character) for character in str(value))
 
 
 def _longtable(page: Rendered) -> str:
-    """A booktabs longtable; the preamble needs both packages, which its first line says."""
+    """The table as a booktabs longtable. Its first line, a comment, names the packages it needs."""
     head = " & ".join(tex(name) for name in page.shown[0])
     body = "".join(" & ".join(map(tex, row.values())) + " \\\\\n" for row in page.shown)
     notes = "".join(f"% {' '.join(note.split())}\n" for note in page.notes)
     columns = zip(*(row.values() for row in page.shown), strict=True)
-    wide = (max(map(len, column)) > 40 for column in columns)  # such a column wraps
-    widths = "".join(r"p{0.2\linewidth}" if it else "l" for it in wide)
+    wraps = (max(map(len, column)) > 40 for column in columns)
+    widths = "".join(r"p{0.2\linewidth}" if it else "l" for it in wraps)
     return (
         f"% {page.table.id}: needs \\usepackage{{booktabs,longtable}}\n{notes}"
         f"\\begin{{longtable}}{{{widths}}}\n"

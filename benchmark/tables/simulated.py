@@ -1,7 +1,7 @@
-"""Simulated peaks for the tables: found once with --simulate, kept as records, read like any other record.
+"""Simulated peaks of the tables: computed with --simulate, and stored as records.
 
-Residual and Total are those of a whole step at the batch and length of `AT`, the ones in the authors' script
-for LLaMA (scripts/llama_hier.sh); the paper does not say at which it measured.
+Residual and Total are simulated at the batch size and length of `AT`. They are those of the authors' script
+for LLaMA (scripts/llama_hier.sh), as the paper does not give those of its measurements.
 """
 
 from __future__ import annotations
@@ -30,7 +30,12 @@ METHODS = {"FPFT": "full", "HiFT": "hift"}
 
 @dataclass(frozen=True)
 class Found:
-    """Bytes of one simulated step at its worst moment; `standing` is its #PGS, `kinds` sum to `total`."""
+    """One simulated step at its peak, in bytes.
+
+    total: the peak. standing: weights, masters, gradients and optimizer state (#PGS). kinds: bytes by kind of
+    tensor, which sum to `total`. largest: the kind with the most bytes. moment: where in the step the peak
+    is.
+    """
 
     total: int
     standing: int
@@ -42,7 +47,7 @@ class Found:
 
 @dataclass(frozen=True)
 class File:
-    """What is on record for one model: key -> what was found."""
+    """The records of one model. peaks: the `key` of a step -> its peak."""
 
     peaks: dict[str, Found]
     device: str = "cuda"
@@ -50,7 +55,7 @@ class File:
 
 
 def paper_settings(model: str, *, group_size: int = 1) -> dict[tuple[str, str, str], Setting]:
-    """(optimizer, precision, method) of a memory table -> the step to simulate."""
+    """(optimizer, precision, method) of a row of a memory table -> the step to simulate."""
     from benchmark.memory.setting import Setting
     from benchmark.tables.closed_form import OPTIMIZERS, ROWS
 
@@ -70,7 +75,7 @@ def paper_settings(model: str, *, group_size: int = 1) -> dict[tuple[str, str, s
 
 
 def attention_of(model: str) -> str:
-    """What transformers chooses for the family: sdpa, or eager where it has no other (GPT-Neo)."""
+    """The attention that transformers chooses: sdpa, or eager for a model without it (GPT-Neo)."""
     import transformers
 
     from benchmark.models import shapes
@@ -80,7 +85,7 @@ def attention_of(model: str) -> str:
 
 
 def grid_settings(table: SimulatedTable) -> list[Setting]:
-    """Every step of the table: precision × length × batch."""
+    """Every step of the table's grid: precision × length × batch size."""
     from benchmark.memory.setting import Setting
 
     return [
@@ -100,12 +105,12 @@ def grid_settings(table: SimulatedTable) -> list[Setting]:
 
 
 def grid_rows(table: SimulatedTable, results: Path) -> list[dict[str, Any]]:
-    """One row per step: its peak in GB (2^30 bytes), whether the budget holds it, what takes most."""
+    """One row per step: its peak in GB (2^30 bytes), whether it fits the budget, and its largest part."""
     rows: list[dict[str, Any]] = []
-    found = read(table.model, results)
+    peaks = read(table.model, results)
     sources = "; ".join(row["source"] for row in definition.published(table.reference))
     for setting in grid_settings(table):
-        one = found.get(key(setting))
+        one = peaks.get(key(setting))
         peak = one.total / GIB if one else None
         verdict, why = _fits(peak, table)
         rows.append(
@@ -119,7 +124,7 @@ def grid_rows(table: SimulatedTable, results: Path) -> list[dict[str, Any]]:
 
 
 def _fits(peak: float | None, table: SimulatedTable) -> tuple[str, str | None]:
-    """The verdict on a peak in GB, and why where it is neither yes nor no."""
+    """The verdict on a peak in GB, and the reason if it is not "fits" or "does not fit"."""
     if peak is None:
         return "not run", "no simulation on record: --simulate"
     if peak > table.budget_gb:
@@ -130,7 +135,7 @@ def _fits(peak: float | None, table: SimulatedTable) -> tuple[str, str | None]:
 
 
 def key(setting: Setting) -> str:
-    """The record's name of a step: all that a table sets, readable."""
+    """The name of a step in the file of its model: all settings that a table may choose."""
     options = " ".join(f"{name}={value}" for name, value in sorted(setting.options.items()))
     step = f"{setting.batch_size}x{setting.seq_len} {setting.attention}"
     return " ".join(
@@ -139,19 +144,23 @@ def key(setting: Setting) -> str:
 
 
 def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int], None]) -> None:
-    """Simulate what has no record yet; each is written at once, so a broken-off call goes on later."""
+    """Simulate the steps that have no record yet. Each is written at once, so an interrupted call can be
+    resumed.
+
+    report: called with (steps done, steps in all).
+    """
     from benchmark.memory import simulate
     from benchmark.records import environment
 
-    wanted = list(settings)
-    for done, setting in enumerate(wanted):
-        report(done, len(wanted))
+    steps = list(settings)
+    for done, setting in enumerate(steps):
+        report(done, len(steps))
         path = _path(setting.model, results)
         peaks = read(setting.model, results)
         if key(setting) in peaks:
             continue
         peak = simulate.peak(setting)
-        found = Found(
+        simulation = Found(
             total=peak.total,
             standing=peak.standing,
             largest=peak.largest,
@@ -159,13 +168,13 @@ def run(settings: Iterable[Setting], results: Path, report: Callable[[int, int],
             moment=peak.moment,
             code=environment.code(),
         )
-        data = dataclasses.asdict(File(peaks | {key(setting): found}))
+        data = dataclasses.asdict(File(peaks | {key(setting): simulation}))
         write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
-    report(len(wanted), len(wanted))
+    report(len(steps), len(steps))
 
 
 def read(model: str, results: Path) -> dict[str, Found]:
-    """key -> what was found for `model`. Raises UserError for a file off schema."""
+    """`key` -> simulated peak, for `model`. Raises UserError for a file that breaks the schema."""
     path = _path(model, results)
     if not path.is_file():
         return {}

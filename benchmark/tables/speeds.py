@@ -1,4 +1,4 @@
-"""The table of step times, from what `hift-bench speed --save` has put on record and from nothing else."""
+"""Rows of the table of step times, from the records of `hift-bench speed --save`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,32 +8,33 @@ from benchmark.timing import speed_record
 from benchmark.timing.speed_record import Row, Timed
 
 SCATTER_PERCENT = 10
-"""The widest range of a ratio over its sweeps, in percent of the ratio, that is not inconclusive."""
+"""The allowed range of a ratio over the sweeps, in percent of the ratio. A wider one is inconclusive."""
 RULE = (
-    f"inconclusive: the ratio's range over the sweeps is wider than {SCATTER_PERCENT} % of it, or the "
-    f"machine was busy, with a load above {speed_record.BUSY:g} per core in the minute before."
+    f"inconclusive: the range of the ratio over the sweeps is wider than {SCATTER_PERCENT} % of the ratio, "
+    f"or the load in the minute before the timing was above {speed_record.BUSY:g} per core."
 )
 
 
 def rows(results: Path) -> list[dict[str, Any]]:
-    """A row per strategy and yardstick of every timing in results/speed; one that says "not run" where there
-    is none. Raises UserError for a timing that is off schema."""
-    found = speed_record.read_all(results / "speed")
-    if not found:
+    """One row per strategy and yardstick of every timing in results/speed.
+
+    Without timings, one row with the verdict "not run". Raises UserError for a file that breaks the schema.
+    """
+    timings = speed_record.read_all(results / "speed")
+    if not timings:
         return [{"verdict": "not run", "why": "no step times on record: hift-bench speed --save"}]
-    return [_row(timed, row) for timed in found for row in timed.rows]
+    return [_row(timed, row) for timed in timings for row in timed.rows]
 
 
 def notices(results: Path) -> Sequence[str]:
-    """What the person must know of the timings on record, beside their numbers."""
-    found = speed_record.read_all(results / "speed")
-    said = (
+    """A sentence about each timing: its settings, machine, load, code and date."""
+    sentences = (
         f"{one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}: {one.environment['cpu']}, "
         f"{one.environment['device']}, {one.environment['threads']} threads; load {one.load} on "
         f"{one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
-        for one in found
+        for one in speed_record.read_all(results / "speed")
     )
-    return list(said)
+    return list(sentences)
 
 
 def _row(timed: Timed, row: Row) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def _row(timed: Timed, row: Row) -> dict[str, Any]:
 
 
 def _noise(timed: Timed, row: Row) -> str | None:
-    """Why the row's ratio says nothing; None where it does."""
+    """Why the row is inconclusive; None if it is not."""
     cores = timed.environment["cores"]
     if speed_record.busy(timed.load, cores):
         return f"the machine was busy: load {timed.load:g} on {cores} cores"

@@ -1,5 +1,5 @@
 """Offline twins: generated data in the official schemas, and tiny models of each family.
 
-A twin is for machines without network and for tests: everything about it is real (files, columns,
-tokenizers, heads) but its content. Importing this package loads neither torch nor datasets.
+Twins are for tests and for machines without network. Their files, columns, tokenizers and heads are those of
+the original; only the content is generated. Importing this package loads neither torch nor datasets.
 """

@@ -1,6 +1,6 @@
-"""Twin data: generated rows under `<root>/<dataset id>/`, laid out like the Hub (parquet and README).
+"""Twin data: generated rows in `<root>/<dataset id>/`, laid out as on the Hub (parquet files and a README).
 
-So a twin is read by the same loader as a mirror: `datasets.load_dataset(str(folder), config)`.
+A twin and a mirror are therefore read by the same call: `datasets.load_dataset(str(folder), config)`.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from benchmark.files import build_once, write_text
 if TYPE_CHECKING:
     from benchmark.twin.generators import Tables
 
-# Part of the cache path and of a record's dataset revision. Raise it whenever a generator's output
-# changes (tests/twin holds the digests); adding a generator changes nothing that was there.
+# Part of the cache path and of a record's dataset revision. Raise it whenever the output of a generator
+# changes (tests/twin has the digests). A new generator does not need it.
 VERSION = "v1"
 
 # (dataset id, config) -> "module:function" with function(rng) -> Tables. One line per twin.
@@ -68,15 +68,15 @@ class Origin(Protocol):
 
 
 def serve(origins: Iterable[Origin]) -> bool:
-    """Whether there is a twin of each of them."""
+    """Whether every one of `origins` has a twin."""
     return all((origin.id, origin.config) in GENERATORS for origin in origins)
 
 
 def build(dataset_id: str, config: str, root: Path) -> Path:
-    """Return `root/dataset_id`, with `config` in it: generated the first time, reused afterwards.
+    """Return the folder `root/dataset_id`, with the data of `config`, which is generated at the first call.
 
-    The content depends on VERSION alone, so the caller puts VERSION into `root`. Safe for several
-    processes at once. Raises UserError for a pair that no generator serves.
+    The content depends only on VERSION, which the caller therefore puts into `root`. Several processes may
+    call it at once. Raises UserError for a pair without a generator.
     """
     if (dataset_id, config) not in GENERATORS:
         pairs = [f"{known}/{name}" for known, name in GENERATORS]
@@ -90,30 +90,31 @@ def build(dataset_id: str, config: str, root: Path) -> Path:
 
 
 def tables(dataset_id: str, config: str) -> "Tables":
-    """Run the generator of one twin: a `generators.Tables`, the same on every machine."""
+    """The generated rows of one twin, the same on every machine."""
     module, function = GENERATORS[dataset_id, config].split(":")
     generate = getattr(importlib.import_module(module), function)
-    made: Tables = generate(random.Random(f"{VERSION}:{dataset_id}:{config}"))
-    return made
+    generated: Tables = generate(random.Random(f"{VERSION}:{dataset_id}:{config}"))
+    return generated
 
 
 def _write_splits(dataset_id: str, config: str, folder: Path) -> None:
+    """Write one parquet file per split to `folder`."""
     import pyarrow
     import pyarrow.parquet
 
     twin = tables(dataset_id, config)
-    schema = twin.features.arrow_schema  # carries the features, label names too, as metadata
+    schema = twin.features.arrow_schema  # its metadata has the features, with the names of labels
     for split, rows in twin.splits.items():
         table = pyarrow.Table.from_pylist(rows, schema=schema)
         pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
 
 
 def _write_header(folder: Path) -> None:
-    """Bring README.md's `configs:` header up to the configs on disk.
+    """Write README.md, whose `configs:` header lists the configs in `folder`.
 
-    The lock keeps two builders of different configs from dropping each other's entry. The digest is
-    there for datasets' own cache: its key for a local folder is this header, neither the folder's path
-    nor the files' content, so without it a twin could be served from a mirror's cache.
+    The lock is for two processes that build different configs: neither drops the entry of the other. The
+    digest is for the cache of `datasets`. Its key for a local folder is this header, not the path or the
+    content of the files, so without a digest a twin could be read from the cache of a mirror.
     """
     from filelock import FileLock
 
@@ -133,11 +134,12 @@ def _write_header(folder: Path) -> None:
 
 
 def _place(split: str) -> tuple[int, str]:
-    """The Hub's order; MNLI's splits are validation_matched and the like."""
+    """A sort key with the Hub's order: train, validation (also validation_matched), test."""
     return ("train", "validation", "test").index(split.split("_")[0]), split
 
 
 def _digest(folder: Path) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the parquet files."""
     files = sorted(folder.glob("*.parquet"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 

@@ -1,7 +1,8 @@
-"""Twin models: a tiny model of each family, random weights from a seed, a tokenizer trained on twin text.
+"""Twin models: a tiny model of each family, with random weights and a tokenizer trained on twin text.
 
-Each is a folder in the Hub's layout (config.json, model.safetensors, tokenizer files) that the Auto
-classes load like any checkpoint. What is saved is the base model, so a head of any kind fits on it.
+Each is a folder laid out as on the Hub (config.json, model.safetensors, tokenizer files), which the Auto
+classes load like any checkpoint. It has the weights of the base model alone, so that any head can be put on
+it.
 """
 
 from collections.abc import Mapping
@@ -16,25 +17,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Part of the cache path and of a record's model revision. Raise it whenever weights or vocabulary
-# change (tests/twin holds the digests).
+# change (tests/twin has the digests).
 VERSION = "v1"
 
 VOCAB_SIZE = 1000
-MAX_LENGTH = 128  # positions, special tokens included, where a twin names no other
+MAX_LENGTH = 128  # default number of positions, special tokens included
 SEED = 0
 LAYERS, HIDDEN, HEADS, INTERMEDIATE = 4, 64, 2, 128
 
 
 @dataclass(frozen=True)
 class Twin:
-    """What sets one family apart: its name, model type, heads (keys of benchmark.models.registry.HEADS),
-    tokenizer, special tokens and names of the sizes."""
+    """The twin of one model family.
+
+    family: its name. model_type: that of transformers. heads: the heads it can have, keys of
+    benchmark.models.registry.HEADS. config: the sizes, under the names of the family. max_length: positions,
+    special tokens included.
+    """
 
     family: str
     model_type: str
     heads: tuple[str, ...]
     tokenizer: str  # class name in transformers
-    training: str  # how its vocabulary is learnt: wordpiece, bytes or metaspace
+    training: str  # algorithm of the vocabulary: wordpiece, bytes or metaspace
     special: tuple[str, ...]  # in id order, pad among them
     config: Mapping[str, Any]
     tokenizer_options: Mapping[str, Any] = field(default_factory=dict)
@@ -49,7 +54,7 @@ _SIZES = {
 }
 _ANY = ("sequence_classification", "token_classification", "question_answering")
 _ENCODER, _DECODER = (*_ANY, "masked_lm"), (*_ANY, "causal_lm")
-_GPT_TOKENS = ("<|endoftext|>", "<|pad|>")  # GPT-2 itself has no pad token; a twin needs one
+_GPT_TOKENS = ("<|endoftext|>", "<|pad|>")  # GPT-2 has no padding token, and a twin needs one
 _GPT_OPTIONS = {"pad_token": "<|pad|>"}
 
 _GPT2 = Twin(
@@ -95,7 +100,7 @@ TWINS: dict[str, Twin] = {
         },
     ),
     "tiny-gpt2": _GPT2,
-    # for prompts that MAX_LENGTH cannot hold: this vocabulary spells out most of GSM8K's and Alpaca's words
+    # for prompts longer than MAX_LENGTH: this vocabulary splits most words of GSM8K and Alpaca
     "tiny-gpt2-512": replace(_GPT2, config={**_GPT2.config, "n_positions": 512}, max_length=512),
     "tiny-gpt-neo": Twin(
         "GPT-Neo",
@@ -145,10 +150,10 @@ TWINS: dict[str, Twin] = {
 
 
 def build(name: str, root: Path) -> Path:
-    """Return `root/name`, a checkpoint folder: built the first time (seconds), reused afterwards.
+    """Return the checkpoint folder `root/name`, which is built at the first call, in seconds.
 
-    Safe for several processes at once; the global random state is left as it was. Raises UserError
-    for a name that is not in TWINS.
+    Several processes may call it at once. The global random state does not change. Raises UserError for a
+    name that is not in TWINS.
     """
     if name not in TWINS:
         raise UserError(f'no twin model "{name}"{nearest(name, TWINS)}')

@@ -1,4 +1,4 @@
-"""The twins' tokenizers: each family's own algorithm, learnt from twin text by `tokenizers`."""
+"""Trains the tokenizers of twin models on twin text, each with the algorithm of its family."""
 
 import json
 import string
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from benchmark.twin.models import Twin
 
-# Fixed, so that adding a twin data set changes no tokenizer. Every printable ASCII character is in
-# each vocabulary besides, or the byte itself, so text from elsewhere is split, not unknown.
+# The corpus is fixed, so that a new twin data set changes no tokenizer. Each vocabulary also has every
+# printable ASCII character, or every byte, so that any other text is split into them rather than unknown.
 CORPUS = (("nyu-mll/glue", "sst2"), ("nyu-mll/glue", "mrpc"))
 PROMPTS = """Question : Answer : Yes No Maybe True False Passage : Context : Choice : Sentence :
 Premise : Hypothesis : Does this mean that ? Is it true ? Based on the passage , what is the best
@@ -30,14 +30,14 @@ made goes went came because so then after before while since until if instead al
 
 
 def train_tokenizer(twin: "Twin") -> "PreTrainedTokenizerBase":
-    """Return the twin's tokenizer, an instance of its transformers class, of VOCAB_SIZE tokens."""
+    """The trained tokenizer of `twin`, an instance of its transformers class with VOCAB_SIZE tokens."""
     import transformers
 
     from benchmark.twin.models import VOCAB_SIZE
 
-    learn = {"wordpiece": _wordpiece, "bytes": _bytes, "metaspace": _metaspace}[twin.training]
-    learnt = learn(list(twin.special), VOCAB_SIZE)
-    model = json.loads(learnt.to_str())["model"]
+    train = {"wordpiece": _wordpiece, "bytes": _bytes, "metaspace": _metaspace}[twin.training]
+    trained = train(list(twin.special), VOCAB_SIZE)
+    model = json.loads(trained.to_str())["model"]
     parts = {"vocab": model["vocab"]}
     if "merges" in model:
         parts["merges"] = [tuple(pair) for pair in model["merges"]]
@@ -49,6 +49,7 @@ def train_tokenizer(twin: "Twin") -> "PreTrainedTokenizerBase":
 
 
 def _text() -> list[str]:
+    """The lines that the tokenizers are trained on."""
     rows = [
         value
         for dataset_id, config in CORPUS
@@ -56,7 +57,7 @@ def _text() -> list[str]:
         for value in row.values()
         if isinstance(value, str)
     ]
-    return rows + 20 * PROMPTS.splitlines()  # as frequent as the words of the rows are
+    return rows + 20 * PROMPTS.splitlines()  # about as frequent as the words of the rows
 
 
 def _wordpiece(special: list[str], size: int) -> Tokenizer:
@@ -66,8 +67,8 @@ def _wordpiece(special: list[str], size: int) -> Tokenizer:
     alphabet = list(string.ascii_lowercase + string.digits + string.punctuation)
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
-        # the trainer numbers "##x" pieces in the order of a hash map, another one in each process,
-        # and breaks ties by number: naming them here fixes both
+        # The trainer numbers "##x" pieces in the order of a hash map, which differs between processes, and
+        # breaks ties by number. As special tokens they have fixed numbers.
         special_tokens=special + [f"##{letter}" for letter in alphabet],
         initial_alphabet=alphabet,
         show_progress=False,
@@ -100,7 +101,7 @@ def _metaspace(special: list[str], size: int) -> Tokenizer:
     )
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        # as in LLaMA's vocabulary, a character that was never seen is spelt in bytes
+        # as in LLaMA's vocabulary, a character outside the vocabulary is split into its bytes
         special_tokens=special + [f"<0x{byte:02X}>" for byte in range(256)],
         initial_alphabet=list(string.ascii_letters + string.digits + string.punctuation),
         show_progress=False,

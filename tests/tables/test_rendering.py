@@ -87,11 +87,11 @@ def test_the_main_table_has_its_88_cells(tmp_path):
 def test_borrowed_baselines_are_never_called_hifts(table, tmp_path):
     for row in render.render(table, tmp_path).rows:
         if row["method"] == "HiFT" and table.id != "opt13b-superglue":
-            assert row["paper"] is None and "not held" in row["cites"]
+            assert row["paper"] is None and "not available" in row["cites"]
         elif row["method"] != "HiFT":
             assert not row["cites"].startswith("HiFT")
     if table.id != "opt13b-superglue":
-        assert any("HiFT rows are not held" in note for note in table.notes)
+        assert any("HiFT rows are not available" in note for note in table.notes)
 
 
 @pytest.mark.parametrize("table", SCORES, ids=lambda table: table.id)

@@ -92,12 +92,12 @@ def test_outside_and_the_spread_that_would_allow_it(results):
     assert row["why"] == "the spread of runs would allow 20.00, more than 2"
 
 
-def compared(mean, std, paper, n=3, drawn=True, **column):
+def compared(mean, std, paper, n=3, random=True, **column):
     """The row of one cell with our `mean` and `std` and the paper's Reference."""
     ours = summary.Row(
         task="t", model="m", strategy="s", label="s", seeds=n, n=n, mean=mean, std=std
     )
-    return _compared(ours, paper, definition.Column(task="t", metric="a", **column), drawn=drawn)
+    return _compared(ours, paper, definition.Column(task="t", metric="a", **column), random=random)
 
 
 def test_a_printed_std_counts_and_an_interval_does_not():
@@ -142,7 +142,7 @@ def test_one_seed_is_inconclusive_unless_nothing_was_drawn():
     paper = definition.Reference(60.0, "%", "a paper", "")
     row = compared(0.60, None, paper, n=1)
     assert (row["verdict"], row["difference"]) == ("inconclusive", 0.0) and "one seed" in row["why"]
-    assert compared(0.60, None, paper, n=1, drawn=False)["verdict"] == "within"
+    assert compared(0.60, None, paper, n=1, random=False)["verdict"] == "within"
 
 
 def test_a_wide_scatter_earns_no_within_and_a_narrow_one_does():
@@ -163,7 +163,7 @@ def test_what_is_not_held_stands_beside_nothing(results):
     assert (row["paper"], row["difference"], row["source"]) == (None, None, None)
     assert row["ours_mean"] == pytest.approx(70.1)
     assert row["verdict"] == "no published value"
-    assert "not held" in row["cites"]
+    assert "not available" in row["cites"]
 
 
 def test_blanks_are_never_filled(results):
