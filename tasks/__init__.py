@@ -1,3 +1,4 @@
-"""What a task's data, prompts and scores are.
+"""Tasks: their data, prompts, losses and metrics.
 
-Never imports `benchmark`."""
+Never imports `benchmark`. Imported by `cli`, `timing`, `matrices`, `run` and `data`.
+"""

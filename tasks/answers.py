@@ -1,4 +1,4 @@
-"""What learns an answer after a prompt by a causal LM: the loss counts the answer's tokens alone."""
+"""Base class of tasks in which a causal LM learns an answer after a prompt. The loss is on the answer."""
 
 import abc
 import functools
@@ -14,17 +14,17 @@ from tasks.prompts import Pair
 
 
 class Answers(Adapter):
-    """Features are prompt and answer as one sequence and the number of the answer's tokens at its end."""
+    """Features: prompt and answer as one sequence of ids, and the number of answer tokens at its end."""
 
     head = "causal_lm"
     prompted = True
 
     @abc.abstractmethod
     def ending(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
-        """What follows every answer and is learnt with it: text, then tokens."""
+        """The end of every answer, which is learnt with it: a text, and token ids after that."""
 
     def needs(self, pair: Pair, training: bool) -> int:
-        """The least max_length that holds the pair."""
+        """The smallest max_length that fits the pair."""
         return len(pair.ids)
 
     def encode(
@@ -55,7 +55,7 @@ class Answers(Adapter):
         ]
 
     def check(self, rows: Rows) -> None:
-        """Raises TaskError for a column that a template reads and the data has not."""
+        """Raises TaskError if a template reads a column that `rows` lack."""
         self.columns_of((self.config.prompt, self.config.answer), rows)
 
     def pair(
@@ -66,14 +66,16 @@ class Answers(Adapter):
         at: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[Pair]:
-        """Prompt, with the text `before` it, and answer with its ending. Raises TaskError where no token
-        stands before the answer."""
+        """The prompt of one row, with the text `before` it, and the answer with its ending, as one pair.
+
+        Raises TaskError if there is no token before the answer.
+        """
         text, tokens = self.ending(tokenizer)
         prompt = before + self.render(self.config.prompt, row, at).lstrip(" ")
         pair = prompts.pair(prompt, self.render(self.config.answer, row, at) + text, tokenizer)
         ids, answer = pair.ids + tokens, pair.answer + len(tokens)
         if not 0 < answer < len(ids):
-            raise TaskError(f"{self.config.name}: no token stands before the answer", at)
+            raise TaskError(f"{self.config.name}: there is no token before the answer", at)
         return [Pair(ids, answer)]
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
@@ -85,7 +87,7 @@ class Answers(Adapter):
         return collate
 
     def log_probs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Log-probabilities (B, A) of the answers' tokens, 0 before them; A is the longest answer."""
+        """Log-probabilities (B, A) of the answer tokens; 0 before a shorter answer. A: the longest answer."""
         columns = ("input_ids", "attention_mask", "answer_lengths")
         return batches.answer_log_probs(model, *(batch[name] for name in columns))
 

@@ -1,8 +1,8 @@
-"""What a task is: the adapter contract, the loader of task YAMLs, the adapters there are. No torch at import.
+"""The base class of adapters, the list of adapters, and the loader of task YAMLs. Imports no torch.
 
-A task is one YAML under `tasks/configs/`; its name is the path below that folder (`glue/sst2`). With
-`include: glue/mnli` it takes over the keys of another. Adapters are classed by how a task is scored;
-`ADAPTERS` names each with the type of its YAML.
+A task is one YAML file in `tasks/configs/`. Its name is its path there without the suffix (`glue/sst2`). With
+`include: glue/mnli` it takes over the keys of another task. An adapter implements one kind of task, such as
+classification or generation.
 """
 
 import abc
@@ -31,7 +31,7 @@ Rows = Mapping[str, list[Any]]
 """Raw rows as columns of equal length."""
 
 Collate = Callable[[list[dict[str, Any]]], "dict[str, torch.Tensor]"]
-"""A list of features -> a padded batch of tensors."""
+"""A function from a list of examples (features by name) to a padded batch of tensors."""
 
 ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
     "classification": (
@@ -48,17 +48,17 @@ ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
     "response": ("tasks.language_model:Response", schemas.ResponseConfig),
     "language_model": ("tasks.language_model:LanguageModel", schemas.LanguageModelConfig),
 }
-"""name -> the adapter as "module:Class", and the type of its tasks' YAMLs."""
+"""name -> the adapter as "module:Class", and the schema of its task YAMLs."""
 
 
 NUMBER = "number of the row"
-"""A column that `Adapter.arrange` may add: the row of the split that each example begins with."""
+"""A column that `Adapter.arrange` may add: the number of each example's first row."""
 
 
 class TaskError(ValueError):
-    """A task, or a row of its data, is not as its YAML says; names the task, the column and the row.
+    """A task YAML is wrong, or a row of the data does not match it. The message names task, column and row.
 
-    `row` is the index of the row at fault among those given, `reason` the message without it.
+    `row`: index of the row among those passed to the adapter, or None. `reason`: the message without the row.
     """
 
     def __init__(self, reason: str, row: int | None = None) -> None:
@@ -67,20 +67,20 @@ class TaskError(ValueError):
 
 
 class Adapter(abc.ABC):
-    """How a kind of task becomes model input, loss, prediction and score."""
+    """The model inputs, loss, predictions and scores of one kind of task."""
 
     head: ClassVar[str]
-    """The model head this adapter trains: a key of `benchmark.models.registry.HEADS`."""
+    """The model head that the task needs: a key of `benchmark.models.registry.HEADS`."""
     prompted: ClassVar[bool] = False
-    """Whether there is a prompt, which demonstrations can stand before."""
+    """Whether the input is a prompt, so that demonstrations can precede it."""
     generates: ClassVar[bool] = False
-    """Whether a prediction is generated token by token, and so costs far more than a forward pass."""
+    """Whether a prediction is generated token by token, which takes far longer than a forward pass."""
 
     def __init__(self, config: Any) -> None:
-        """`config` is of the type that ADAPTERS gives beside this class."""
+        """`config`: an instance of the schema in this adapter's entry of ADAPTERS."""
         self.config = config
         self.demonstrations: Sequence[str] = ()
-        """Texts that `encode` puts before every prompt (in-context), the last of them that fit."""
+        """In-context demonstrations. `encode` puts as many of the last ones as fit before every prompt."""
 
     def model_arguments(self) -> dict[str, Any]:
         """Extra arguments of the model's `from_pretrained`, such as `num_labels`."""
@@ -89,14 +89,14 @@ class Adapter(abc.ABC):
     def arrange(
         self, rows: Rows, training: bool, tokenizer: "PreTrainedTokenizerBase", max_length: int
     ) -> Rows | None:
-        """A split's raw rows -> its examples, where an example is not just a row; None where it is.
+        """Examples made of the raw `rows` of a split. None if each row is one example (the default).
 
-        With the column NUMBER, where a message about an example can name a row.
+        The column NUMBER, if present, has the number of each example's first row, for messages.
         """
         return None
 
     def demonstrated(self, rows: Rows) -> list[str]:
-        """Each row's prompt with its right answer, as a text for `demonstrations`; for a `prompted` one."""
+        """Each row as a demonstration: its prompt and right answer as text. Only for `prompted` adapters."""
         raise NotImplementedError
 
     @abc.abstractmethod
@@ -107,24 +107,29 @@ class Adapter(abc.ABC):
         max_length: int,
         training: bool = False,
     ) -> dict[str, list[Any]]:
-        """Columns of raw rows -> columns of model features, and `truncated` (one bool per row); with
-        demonstrations `shown` as well, how many of them fit beside the row's prompt.
+        """The model's features of the raw `rows`, as columns with one entry per row.
 
-        `input_ids` holds a list of ids per row, or a list of such lists where a row has several inputs.
+        `input_ids` has a list of token ids per row, or a list of such lists if a row has several inputs.
+        `truncated` (bool) says whether text of the row was cut. `shown` (prompted adapters only) is the
+        number of demonstrations before the prompt. `needs` (only adapters whose own shortening can fail) is
+        the smallest max_length that fits the row after that shortening.
 
-        An adapter with rows that its own way of shortening cannot fit gives `needs`: the least max_length
-        that holds the row. Where this is more, the prompt is cut from the left; where there is nothing of it
-        left to cut, `truncated` is false and the row's features are of no use.
+        If `needs` is more than `max_length`, more of the input was cut from the left. If the answer alone is
+        too long, `truncated` is False and the row's features must not be used. Raises TaskError for a row
+        that does not match the task's YAML.
         """
 
     @abc.abstractmethod
     def collator(self, tokenizer: "PreTrainedTokenizerBase") -> Collate:
-        """A function from a list of features to a padded batch of tensors; `input_ids` and
-        `attention_mask` are (N, L), N at least the number of examples."""
+        """A function that pads a list of examples to a batch of tensors.
+
+        `input_ids` and `attention_mask` have shape (N, L). N is the number of inputs, at least one per
+        example; L is the length of the longest.
+        """
 
     @abc.abstractmethod
     def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> "torch.Tensor":
-        """The mean training loss of one batch, a scalar with a graph."""
+        """The mean training loss of one batch: a scalar tensor with an autograd graph."""
 
     @abc.abstractmethod
     def predict(
@@ -133,14 +138,14 @@ class Adapter(abc.ABC):
         batch: Mapping[str, "torch.Tensor"],
         tokenizer: "PreTrainedTokenizerBase",
     ) -> list[Any]:
-        """One JSON value per example of the batch, all that scoring needs."""
+        """The predictions of a batch: one JSON value per example, without logits."""
 
     @abc.abstractmethod
     def references(self, rows: Rows) -> list[Any]:
-        """One JSON value per row: what `predict` is held against."""
+        """The references: one JSON value per row, in the form that the metrics compare with `predict`."""
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-        """Every metric of the task by its name; deterministic, needs no model."""
+        """All scores of the task's metrics, by name. Deterministic; needs no model."""
         sides = self.for_metrics(predictions, references)
         scores: dict[str, float] = {}
         for name in self.config.metrics:
@@ -150,20 +155,23 @@ class Adapter(abc.ABC):
     def per_example(
         self, predictions: Sequence[Any], references: Sequence[Any]
     ) -> list[float] | None:
-        """The main score of each example, which average to that of `score`; None where an example has none.
-        `metrics.per_example` says what it is where the main score is no mean over examples."""
+        """The main score of each example. Their mean is the main score of `score`.
+
+        None if the metric has no scores per example. If the main score is not a mean over examples, they are
+        jackknife values (`metrics.per_example`).
+        """
         module = self.config.main.partition(".")[0]
-        found = metrics.per_example(module, *self.for_metrics(predictions, references))
-        return found.get(self.config.main_key)
+        scores = metrics.per_example(module, *self.for_metrics(predictions, references))
+        return scores.get(self.config.main_key)
 
     def for_metrics(
         self, predictions: Sequence[Any], references: Sequence[Any]
     ) -> tuple[Sequence[Any], Sequence[Any]]:
-        """What `predict` and `references` gave, as the metrics take it."""
+        """Predictions and references in the form that the task's metrics expect."""
         return predictions, references
 
     def column(self, rows: Rows, name: str) -> list[Any]:
-        """The column, or with dots what lies within it. Raises TaskError where it is missing."""
+        """A column, or with dots in the name the values inside it. Raises TaskError if it is missing."""
         first, _, inner = name.partition(".")
         if first not in rows:
             raise TaskError(
@@ -171,29 +179,31 @@ class Adapter(abc.ABC):
             )
         if not inner:
             return rows[first]
-        found = []
+        values = []
         for row, value in enumerate(rows[first]):
             try:
-                found.append(templates.look_up(name, {first: value}))
+                values.append(templates.look_up(name, {first: value}))
             except ValueError as error:
                 raise TaskError(f"{self.config.name}: {error}", row) from None
-        return found
+        return values
 
     def labels(self, rows: Rows, name: str, labels: Sequence[str]) -> list[int]:
-        """The column's class indices. Raises TaskError naming the row of one that is not among `labels`."""
-        found = self.column(rows, name)
-        for row, label in enumerate(found):
+        """A column of class indices. Raises TaskError for a value that is not an index of `labels`."""
+        indices = self.column(rows, name)
+        for row, label in enumerate(indices):
             if not isinstance(label, int) or not 0 <= label < len(labels):
                 said = "is outside" if isinstance(label, int) else "is no index of"
                 raise TaskError(
                     f"{self.config.name}: column {name}: label {label!r} {said} {', '.join(labels)}",
                     row,
                 )
-        return [int(label) for label in found]  # some sources say false and true
+        return [int(label) for label in indices]  # some sources have booleans
 
     def lists(self, column: Sequence[Any], name: str) -> list[list[str]]:
-        """The lists of texts in the column called `name`. Raises TaskError naming the row of one that is
-        none, or without any text."""
+        """A column of lists of texts; `name` is its name, for messages.
+
+        Raises TaskError for a value that is not a list of texts, and for a list without a non-blank text.
+        """
         for row, texts in enumerate(column):
             is_list = isinstance(texts, list | tuple)
             if not is_list or not all(isinstance(text, str) for text in texts):
@@ -205,8 +215,10 @@ class Adapter(abc.ABC):
         return [list(texts) for texts in column]
 
     def texts(self, rows: Rows, template: str) -> list[str]:
-        """The template's text for every row (a bare column name is a template too). Raises TaskError naming
-        the row and column that cannot be rendered."""
+        """The text of a template, or of a column given by its bare name, for every row.
+
+        Raises TaskError for a row that cannot be rendered.
+        """
         if "{" not in template:
             template = f"{{{template}}}"
         self.columns_of([template], rows)
@@ -215,32 +227,37 @@ class Adapter(abc.ABC):
     def check_left(
         self, encodings: Sequence[Any], inputs: Sequence[str], rows: Sequence[int]
     ) -> None:
-        """Raises TaskError naming the row of the encoding in which one of the `inputs` has no token: the
-        tokenizer knows nothing in it, or nothing of it is left at this `max_length`."""
+        """Raises TaskError if an encoding has no token of one of its `inputs` (templates).
+
+        Either the tokenizer makes no token of that input, or truncation has removed all of it. `rows`: the
+        row index of each encoding, for the message.
+        """
         for encoding, row in zip(encodings, rows, strict=True):
-            there = set(encoding.sequence_ids)
+            present = set(encoding.sequence_ids)
             for number, template in enumerate(inputs):
-                if number not in there:
+                if number not in present:
                     hint = ": raise max_length" if encoding.overflowing else ""
                     raise TaskError(
                         f"{self.config.name}: no token of {template!r} is left{hint}", row
                     )
 
     def columns_of(self, wanted: Sequence[str], rows: Rows, made: Sequence[str] = ()) -> None:
-        """Raises TaskError for a column that one of the templates reads and the data has not; the adapter
-        itself has `made` some."""
+        """Raises TaskError if a template in `wanted` reads a column that `rows` lack.
+
+        `made`: names that the adapter itself fills in, such as "candidate".
+        """
         for template in wanted:
             for name in templates.columns(template) - set(made):
                 self.column(rows, name)
 
     def render(self, template: str, row: Mapping[str, Any], at: int) -> str:
-        """The template's text for the row numbered `at`."""
+        """The text of a template for one row. `at`: the index of the row, for messages."""
         return "".join(text for _, text in self.pieces(template, row, at))
 
     def pieces(
         self, template: str, row: Mapping[str, Any], at: int
     ) -> list[tuple[str | None, str]]:
-        """The same text in pieces, as `templates.pieces` has them."""
+        """The same text as `render`, in pieces (see `templates.pieces`)."""
         try:
             return templates.pieces(template, row)
         except ValueError as error:
@@ -253,7 +270,7 @@ def each(rows: Rows) -> "list[dict[str, Any]]":
 
 
 def label_arguments(labels: Sequence[str]) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a head with these labels, in the order of their indices."""
+    """Arguments of `from_pretrained` for a classification head; label i of `labels` has index i."""
     return {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
@@ -262,13 +279,13 @@ def label_arguments(labels: Sequence[str]) -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """Every task's name."""
+    """The names of all tasks, sorted."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml"))
 
 
 @functools.cache
 def load(name: str) -> TaskConfig:
-    """The task called `name`. Raises TaskError naming the file and key; KeyError for an unknown name."""
+    """The configuration of a task. Raises KeyError for an unknown name, TaskError for a wrong YAML."""
     known = names()
     if name not in known:
         raise KeyError(name)
@@ -282,28 +299,28 @@ def load(name: str) -> TaskConfig:
 def parse(
     name: str, content: Mapping[str, Any], where: str | Callable[[Sequence[str | int]], str]
 ) -> TaskConfig:
-    """What a task YAML holds, checked.
+    """The configuration of the task `name`, from the `content` of its YAML.
 
-    Raises TaskError that begins with `where` and names the keys that lead to the fault; `where` may depend
-    on these.
+    Raises TaskError whose message starts with `where` and names the wrong key. `where` is the file, or a
+    function that returns the file of a (nested) key.
     """
     kind = content.get("adapter")
     keys: Sequence[str | int] = ["adapter"]
-    said = f"{kind!r} is not one of {sorted(ADAPTERS)}"
+    reason = f"{kind!r} is not one of {sorted(ADAPTERS)}"
     if kind in ADAPTERS:
         try:
             return ADAPTERS[kind][1](name=name, **content)
         except ValidationError as error:
             first = error.errors()[0]
-            keys, said = first["loc"], first["msg"].removeprefix("Value error, ")
+            keys, reason = first["loc"], first["msg"].removeprefix("Value error, ")
             if first["type"] == "extra_forbidden":
-                said += _nearest_key(ADAPTERS[kind][1], keys)
+                reason += _nearest_key(ADAPTERS[kind][1], keys)
     place = where if isinstance(where, str) else where(keys)
-    raise TaskError(": ".join(filter(None, (place, ".".join(map(str, keys)), said))))
+    raise TaskError(": ".join(filter(None, (place, ".".join(map(str, keys)), reason))))
 
 
 def _nearest_key(schema: type[BaseModel], keys: Sequence[str | int]) -> str:
-    """The hint for an unknown key: a key of `schema`, or of the mapping within it that `keys` lead to."""
+    """A hint with the nearest valid key, for the unknown key at the end of the path `keys` in `schema`."""
     valid = {*schema.model_fields, "include"} - {"name"}
     for key in keys[:-1]:
         inner = schema.model_fields[str(key)].annotation if key in schema.model_fields else None
@@ -314,7 +331,7 @@ def _nearest_key(schema: type[BaseModel], keys: Sequence[str | int]) -> str:
 
 
 def adapter(config: TaskConfig) -> Adapter:
-    """The adapter that `config` names, made for it."""
+    """A new instance of the adapter that `config` names."""
     module, _, name = ADAPTERS[config.adapter][0].partition(":")
-    made: Adapter = getattr(importlib.import_module(module), name)(config)
-    return made
+    instance: Adapter = getattr(importlib.import_module(module), name)(config)
+    return instance

@@ -1,4 +1,4 @@
-"""Sequences of ids as padded tensors, and the likelihood of an answer that ends each of them."""
+"""Padded tensors of token ids, and the likelihood of the answer at the end of each sequence."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Batch = dict[str, torch.Tensor]
 
 
 def padded(sequences: Sequence[Sequence[int]], value: int, side: str) -> torch.Tensor:
-    """(N, L) int64, L the longest; `value` fills the rows on the `side`, left or right."""
+    """An int64 tensor (N, L), L the longest length. `value` pads the sequences on `side` (left or right)."""
     longest = max(map(len, sequences))
     rows = []
     for sequence in sequences:
@@ -20,24 +20,27 @@ def padded(sequences: Sequence[Sequence[int]], value: int, side: str) -> torch.T
 
 
 def inputs(sequences: Sequence[Sequence[int]], pad_id: int, side: str = "left") -> Batch:
-    """`input_ids` and `attention_mask`, both (N, L). What a causal model reads is padded on the left, so
-    that all answers end in the last column."""
+    """`input_ids` and `attention_mask`, both int64 (N, L).
+
+    Inputs of a causal model are padded on the left, so that all answers end in the last column.
+    """
     mask = padded([[1] * len(sequence) for sequence in sequences], 0, side)
     return {"input_ids": padded(sequences, pad_id, side), "attention_mask": mask}
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position ids (N, L) that count from each row's first token, wherever its padding is."""
+    """Position ids (N, L) that start at 0 at the first token of each row, after any padding on the left."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def answer_log_probs(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """Log-probabilities (N, A) of each row's last `lengths` tokens, 0 before them; A is the longest answer.
+    """Log-probabilities (N, A) of the answer tokens: the last `lengths` (N,) tokens of each row.
 
-    `ids` and `mask` (N, L) are padded on the left. Logits are made for the A last positions alone, so that
-    memory does not grow with the prompt.
+    A is the longest answer. Entries before a shorter answer are 0. `ids` and `mask` (N, L) are padded on the
+    left. Logits are computed for the last A + 1 positions only, so their memory does not grow with the
+    prompt.
     """
     longest = int(lengths.max())
     logits = model(

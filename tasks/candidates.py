@@ -1,4 +1,4 @@
-"""Choice by a causal LM: the candidate with the highest mean log-probability per token after the prompt."""
+"""Choice by a causal LM: the prediction is the candidate with the highest mean log-probability per token."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ from tasks.config import CandidatesConfig, Columns, Listed, Words
 
 
 class Candidates(Adapter):
-    """Predictions are indices of candidates, and so are references; where the candidates differ from row to
-    row (`Listed`) these are dicts of all and the right ones, as the metric compares texts. Follows
-    arXiv 2305.17333 (MeZO), large_models/utils.py.
+    """Predictions and references are indices of candidates.
+
+    With `Listed` candidates a reference is a dict of all candidates and the right ones, because the metric
+    compares texts. Follows arXiv 2305.17333 (MeZO), large_models/utils.py.
     """
 
     config: CandidatesConfig
@@ -43,15 +44,15 @@ class Candidates(Adapter):
 
     def demonstrated(self, rows: Rows) -> list[str]:
         self.check_columns((self.config.prompt, self.config.answer), rows)
-        found = []
+        texts = []
         for at, (row, right) in enumerate(zip(each(rows), self.right(rows), strict=True)):
             candidate = self.candidates(row, at)[right]
             answer = self.render(self.config.answer, {**row, "candidate": candidate}, at)
-            found.append(self.render(self.config.prompt, row, at) + answer)
-        return found
+            texts.append(self.render(self.config.prompt, row, at) + answer)
+        return texts
 
     def check_columns(self, templates: Sequence[str], rows: Rows) -> None:
-        """Raises TaskError for a column that a template or a candidate reads and the data has not."""
+        """Raises TaskError if a template or a candidate reads a column that `rows` lack."""
         chosen = self.config.candidates
         columns = [f"{{{name}}}" for name in chosen.columns] if isinstance(chosen, Columns) else []
         self.columns_of([*templates, *columns], rows, made=("candidate",))
@@ -64,10 +65,12 @@ class Candidates(Adapter):
         at: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[prompts.Pair]:
-        """Prompt, with the text `before` it, and answer for each candidate. Raises TaskError where one has
-        no token of its own."""
+        """The prompt of one row, with the text `before` it, and an answer: one pair per candidate.
+
+        Raises TaskError for a candidate that adds no token to the prompt.
+        """
         prompt = before + self.render(self.config.prompt, row, at).lstrip(" ")
-        found = []
+        pairs = []
         for candidate in self.candidates(row, at):
             answer = self.render(self.config.answer, {**row, "candidate": candidate}, at)
             pair = prompts.pair(prompt, answer, tokenizer)
@@ -75,11 +78,11 @@ class Candidates(Adapter):
                 raise TaskError(
                     f"{self.config.name}: {candidate!r} adds no token to the prompt", at
                 )
-            found.append(pair)
-        return found
+            pairs.append(pair)
+        return pairs
 
     def candidates(self, row: Mapping[str, Any], at: int) -> Sequence[str]:
-        """The texts to choose from."""
+        """The candidates of one row, as texts."""
         match self.config.candidates:
             case Words(words=words):
                 return words
@@ -89,23 +92,23 @@ class Candidates(Adapter):
                 return row[column]
 
     def right(self, rows: Rows) -> list[int]:
-        """The index of each row's right candidate, the first of them where there are several."""
+        """The index of each row's right candidate; of the first if several are right."""
         chosen = self.config.candidates
         if isinstance(chosen, Listed):
-            found = []
+            indices = []
             columns = (self.lists(self.column(rows, n), n) for n in (chosen.list, chosen.right))
             for at, (candidates, right) in enumerate(zip(*columns, strict=True)):
                 if "" in map(str.strip, candidates):
                     raise TaskError(f"{self.config.name}: column {chosen.list}: empty text ''", at)
-                places = [candidates.index(text) for text in right if text in candidates]
-                if not places:
+                known = [candidates.index(text) for text in right if text in candidates]
+                if not known:
                     raise TaskError(
                         f"{self.config.name}: column {chosen.right}: {right!r} is not among "
                         f"the candidates of column {chosen.list}",
                         at,
                     )
-                found.append(places[0])
-            return found
+                indices.append(known[0])
+            return indices
         names = chosen.words if isinstance(chosen, Words) else chosen.columns
         return self.labels(rows, chosen.label, names)
 
@@ -137,7 +140,7 @@ class Candidates(Adapter):
     def scores(
         self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor], at_once: int
     ) -> torch.Tensor:
-        """The mean log-probability (N,) of every candidate, `at_once` of them in one forward pass."""
+        """The mean log-probability (N,) of each of the N candidates; `at_once` are in one forward pass."""
         columns = [batch[name] for name in ("input_ids", "attention_mask", "answer_lengths")]
         return torch.cat(
             [
@@ -153,8 +156,10 @@ class Candidates(Adapter):
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[int]:
         counts = batch["counts"].tolist()
-        scores = self.scores(model, batch, len(counts))  # as much memory as any task's batch
-        return [int(of_row.argmax()) for of_row in scores.split(counts)]
+        scores = self.scores(
+            model, batch, len(counts)
+        )  # one input per row at once, as in other tasks
+        return [int(row_scores.argmax()) for row_scores in scores.split(counts)]
 
     def references(self, rows: Rows) -> list[Any]:
         right, chosen = self.right(rows), self.config.candidates
@@ -176,7 +181,8 @@ class Candidates(Adapter):
 def over_candidates(
     scores: torch.Tensor, counts: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """The mean cross-entropy of the right candidates, where rows have `counts` of the `scores` (N,)."""
+    """The mean cross-entropy over rows. `scores` (N,): all candidates; `counts` (B,): the number of each
+    row's; `labels` (B,): the index of each row's right one."""
     table = torch.nn.utils.rnn.pad_sequence(
         scores.split(counts.tolist()), batch_first=True, padding_value=float("-inf")
     )

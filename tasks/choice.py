@@ -1,4 +1,4 @@
-"""Choice with a head: each candidate gets one logit beside the rest of its row, and a softmax decides."""
+"""Choice with a classification head: one logit per candidate, and a softmax over a row's candidates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,11 @@ from tasks.config import ChoiceConfig
 
 
 class Choice(Candidates):
-    """Candidates, references and score are those of `Candidates`; the loss is the cross-entropy over a row's
-    candidates. A head of one label scores them, so that every family with a classification head will do."""
+    """Candidates, references and scores are those of `Candidates`. The loss is the cross-entropy over a row's
+    candidates. The head has one label, so every model with a sequence classification head can be used.
+    """
 
-    config: ChoiceConfig  # type: ignore[assignment]  # what it inherits reads `candidates` alone
+    config: ChoiceConfig  # type: ignore[assignment]  # the inherited methods read only `candidates`
     head = "sequence_classification"
     prompted = False
 
@@ -36,37 +37,37 @@ class Choice(Candidates):
         firsts, seconds, candidates, owners = [], [], [], []
         for at, row in enumerate(each(rows)):
             for candidate in self.candidates(row, at):
-                of_one = {**row, "candidate": candidate}
-                firsts.append(self.render(first, of_one, at))
-                seconds.append(self.render(second, of_one, at))
+                fields = {**row, "candidate": candidate}
+                firsts.append(self.render(first, fields, at))
+                seconds.append(self.render(second, fields, at))
                 candidates.append(candidate)
                 owners.append(at)
         special = tokenizer.num_special_tokens_to_add(pair=True)
-        room = max_length - special - 1  # one token of the first text is left
+        room = max_length - special - 1  # at least one token of the first text must fit
         if room < 1:
             raise TaskError(
                 f"{self.config.name}: max_length {max_length} has no room for two texts: raise max_length"
             )
         needs = [0] * len(labels)
         cut, lost = ([False] * len(labels) for _ in range(2))
-        for place, ids in enumerate(tokenizer(seconds, add_special_tokens=False)["input_ids"]):
-            at = owners[place]
+        for number, ids in enumerate(tokenizer(seconds, add_special_tokens=False)["input_ids"]):
+            at = owners[number]
             needs[at] = max(needs[at], len(ids) + special + 1)
             if len(ids) > room:
-                seconds[place] = prompts.ending(seconds[place], room, tokenizer)
+                seconds[number] = prompts.ending(seconds[number], room, tokenizer)
                 cut[at] = True
-                lost[at] |= candidates[place] not in seconds[place]
+                lost[at] |= candidates[number] not in seconds[number]
         encoded = tokenizer(firsts, seconds, truncation="only_first", max_length=max_length)
         self.check_left(encoded.encodings, self.config.inputs, owners)
         names = [name for name in tokenizer.model_input_names if name in encoded]
         features: dict[str, list[Any]] = {name: [[] for _ in labels] for name in names}
         features |= {"labels": labels, "needs": needs}
-        for place, at in enumerate(owners):
+        for number, at in enumerate(owners):
             for name in names:
-                features[name][at].append(encoded[name][place])
-            cut[at] |= bool(encoded.encodings[place].overflowing)
+                features[name][at].append(encoded[name][number])
+            cut[at] |= bool(encoded.encodings[number].overflowing)
         pairs = zip(cut, lost, strict=True)
-        features["truncated"] = [shorter and not gone for shorter, gone in pairs]
+        features["truncated"] = [is_cut and not is_lost for is_cut, is_lost in pairs]
         return features
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
@@ -87,7 +88,7 @@ class Choice(Candidates):
     def scores(
         self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor], at_once: int
     ) -> torch.Tensor:
-        """The logit (N,) of every candidate, `at_once` of them in one forward pass."""
+        """The logit (N,) of each of the N candidates; `at_once` are in one forward pass."""
         inputs = {name: ids for name, ids in batch.items() if name not in ("counts", "labels")}
         parts = zip(*(tensor.split(at_once) for tensor in inputs.values()), strict=True)
         logits = [model(**dict(zip(inputs, part, strict=True))).logits for part in parts]

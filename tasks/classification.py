@@ -1,4 +1,4 @@
-"""A head over one or two texts: the label with the highest logit, or a number (regression)."""
+"""Classification and regression of one or two texts with a head: a label, or a number."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from tasks.config import ClassificationConfig, RegressionConfig
 
 
 class _Head(Adapter):
-    """What both have in common: texts to features, and the model's own loss."""
+    """Shared by both: encodes the input texts, and uses the loss that the model computes itself."""
 
     head = "sequence_classification"
 
@@ -31,7 +31,7 @@ class _Head(Adapter):
         return features
 
     def targets(self, rows: Rows) -> list[Any]:
-        """What the head is to say of each row."""
+        """The training target of each row."""
         return self.references(rows)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
@@ -41,13 +41,15 @@ class _Head(Adapter):
         return model(**batch).loss
 
     def logits(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The head's output (B, labels), from inputs without the label."""
+        """The output of the head, (B, labels). The batch's labels are not passed to the model."""
         return model(**{name: tensor for name, tensor in batch.items() if name != "labels"}).logits
 
 
 class Classification(_Head):
-    """Predictions are label indices into `config.labels`, and so are references, or with `question_id`
-    a dict of the question and the label, as the metric multirc takes them."""
+    """Predictions and references are indices into `config.labels`.
+
+    With `question_id` a reference is a dict of question and label, as the metric multirc expects.
+    """
 
     config: ClassificationConfig
 

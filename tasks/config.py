@@ -1,6 +1,6 @@
-"""What a task YAML may hold: strict types, one per adapter: no field is there that its adapter does not use.
+"""The schemas of task YAMLs, one per adapter. Unknown keys are errors. Imports no torch.
 
-Texts are templates (`tasks/templates.py`) over the columns of the dataset. No torch here.
+Input texts are templates (`tasks/templates.py`) over the columns of the dataset.
 """
 
 from typing import Annotated, Literal
@@ -18,11 +18,11 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
-"""What tells classes apart: two or more different texts."""
+"""Two or more different texts, one per class."""
 
 
 class Card(Strict):
-    """Where the task comes from and what its implementation was checked against."""
+    """The task's paper, its reference implementation, and how this implementation was checked."""
 
     paper: str
     reference: str
@@ -30,8 +30,11 @@ class Card(Strict):
 
 
 class TaskConfig(Strict):
-    """What every task YAML holds. `metrics` are names of modules in `tasks/metrics`; `main` is the score in
-    tables: the name of a module, or `module.key` where a module gives several scores."""
+    """The keys of every task YAML.
+
+    `metrics`: names of modules in `tasks/metrics`. `main`: the score shown in tables, as the name of a
+    module, or `module.key` if the module returns several scores.
+    """
 
     name: str
     version: Positive
@@ -44,30 +47,30 @@ class TaskConfig(Strict):
 
     @property
     def main_key(self) -> str:
-        """The main score's key in what `Adapter.score` returns."""
+        """The key of the main score in the result of `Adapter.score`."""
         return self.main.rpartition(".")[2]
 
     @property
     def main_version(self) -> str:
-        """The id and version of the metric behind the main score, such as `accuracy@1`."""
+        """Name and version of the metric of the main score, such as `accuracy@1`."""
         module = self.main.partition(".")[0]
         return f"{module}@{metrics.version(module)}"
 
     @property
     def inputs_read(self) -> tuple[str, ...]:
-        """The templates, or names of columns, that a row's input is made of; its answer is not in them."""
+        """The templates or column names that a row's input is made of, without those of its answer."""
         raise NotImplementedError
 
     @property
     def input_columns(self) -> tuple[str, ...]:
-        """The columns that a row's input is made of: rows equal in all of them are the same example."""
+        """The columns that a row's input is made of. Rows equal in all of them count as the same example."""
         read = (text if "{" in text else f"{{{text}}}" for text in self.inputs_read)
-        found = {name for template in read for name in templates.columns(template)}
-        return tuple(sorted(found - {"candidate", "mask"}))  # which the adapters put in
+        names = {name for template in read for name in templates.columns(template)}
+        return tuple(sorted(names - {"candidate", "mask"}))  # the adapters fill in these two
 
     @property
     def merges(self) -> bool:
-        """Whether the rows of one group are one example when they are scored."""
+        """Whether the rows of one group (`dataset.group_by`) are scored as one example."""
         return False
 
     @field_validator("metrics")
@@ -80,7 +83,7 @@ class TaskConfig(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "TaskConfig":
         if self.main.partition(".")[0] not in self.metrics:
-            raise ValueError(f"main: {self.main} is of none of the metrics: {self.metrics}")
+            raise ValueError(f"main: {self.main} belongs to none of the metrics: {self.metrics}")
         cut, prompt = (getattr(self, name, None) for name in ("cut", "prompt"))
         if cut is not None and (prompt is None or cut not in templates.columns(prompt)):
             raise ValueError(f"cut: {cut} is no column of the prompt")
@@ -103,8 +106,11 @@ class TaskConfig(Strict):
 
 
 class ClassificationConfig(TaskConfig):
-    """One or two input texts (column names, or templates), a column of label indices and their names.
-    `question_id` tells which rows belong to one question, for MultiRC's metric."""
+    """One or two input texts (column names or templates) and a column of label indices.
+
+    `labels`: the names of the labels, in the order of their indices. `question_id`: template of the id of a
+    row's question; rows with the same id are answers to the same question (MultiRC's metric).
+    """
 
     inputs: Annotated[tuple[str, ...], Field(min_length=1, max_length=2)]
     label: str
@@ -136,31 +142,31 @@ class Words(Strict):
 
 
 class Columns(Strict):
-    """A candidate per column (a name or a template); column `label` holds the index of the right one."""
+    """One candidate per column (a name or a template); column `label` holds the index of the right one."""
 
     columns: Names
     label: str
 
 
 class Listed(Strict):
-    """The candidates stand in the list column `list`, the right ones of them in the list column `right`."""
+    """Column `list` holds a row's candidates, column `right` the right ones among them. Both hold lists."""
 
     list: str
     right: str
 
 
 def candidate_columns(candidates: Words | Columns | Listed) -> tuple[str, ...]:
-    """Where a row's own candidates stand: columns or templates."""
+    """The columns or templates of a row's own candidates; empty for `Words`."""
     if isinstance(candidates, Columns):
         return candidates.columns
     return (candidates.list,) if isinstance(candidates, Listed) else ()
 
 
 class CandidatesConfig(TaskConfig):
-    """`answer` follows `prompt`; in it `{candidate}` is the candidate whose likelihood is measured.
+    """Choice by a causal LM: the likelihood of `answer` after `prompt`, once for each `{candidate}` in it.
 
-    `cut` is the column that is shortened where a row does not fit. `loss`: cross-entropy over the candidates'
-    scores, or the likelihood of the right answer alone.
+    `cut`: the column that is shortened if a row does not fit. `loss`: `candidates` is the cross-entropy over
+    the candidates' scores, `answer` the negative log-likelihood of the right answer.
     """
 
     prompt: str
@@ -175,12 +181,12 @@ class CandidatesConfig(TaskConfig):
 
 
 class MaskedConfig(TaskConfig):
-    """A prompt with `{mask}` where the label's word belongs; `words` in the order of the label indices.
+    """A prompt with `{mask}` in place of the label's word; `words` are in the order of the label indices.
 
-    The prompt is tokenised piece by piece, the template's own texts and the columns each by itself. Of the
-    column `cut` at most `limit` tokens are read, and fewer where the mask would not fit otherwise. What is
-    then beyond the run's `max_length` is cut off the end. A word that the tokenizer splits is refused, unless
-    `several_tokens` gives it a mask per token.
+    The prompt is tokenised in pieces: each column and each text between columns separately. At most `limit`
+    tokens of the column `cut` are used, or fewer if the mask would not fit otherwise. Tokens beyond the run's
+    `max_length` are then cut off at the end. A word of several tokens is an error, unless `several_tokens`
+    gives it one mask per token.
     """
 
     prompt: str
@@ -196,7 +202,7 @@ class MaskedConfig(TaskConfig):
 
 
 class Decoding(Strict):
-    """How text is generated: greedily or with beams, at most `max_new_tokens` tokens."""
+    """How text is generated: greedy or beam search of at most `max_new_tokens` tokens."""
 
     max_new_tokens: Positive
     beams: Positive = 1
@@ -205,12 +211,14 @@ class Decoding(Strict):
 
 
 class GenerationConfig(TaskConfig):
-    """`answer` is learnt after `prompt`, then the end token, or `stop` where there is one: what is generated
-    is cut there.
+    """Training: `answer` after `prompt`. Evaluation: a text generated after `prompt`.
 
-    `references` is the column of right texts (one, or a list). With `merge_references` the rows of one group
-    (`dataset.group_by`) are one example when scored, with the references of all. `separator` cuts a text into
-    the spans that DROP's metric wants.
+    `stop`: the text that ends an answer; None means the end token. Generated text is cut there.
+    `cut`: the column that is shortened if a row does not fit.
+    `references`: the column of right texts (a text or a list of texts).
+    `merge_references`: the rows of one group (`dataset.group_by`) are scored as one example with the
+    references of all.
+    `separator`: splits a generated text into the spans that DROP's metric compares.
     """
 
     prompt: str
@@ -233,13 +241,15 @@ class GenerationConfig(TaskConfig):
     @model_validator(mode="after")
     def _grouped(self) -> "GenerationConfig":
         if self.merge_references and self.dataset.group_by is None:
-            raise ValueError("merge_references: needs dataset.group_by")
+            raise ValueError("merge_references: requires dataset.group_by")
         return self
 
 
 class ResponseConfig(TaskConfig):
-    """The likelihood of `answer` and the end token after `prompt`. `cut` is the column that is shortened
-    where a row does not fit."""
+    """The likelihood of `answer` and the end token after `prompt`.
+
+    `cut`: the column that is shortened if a row does not fit.
+    """
 
     prompt: str
     answer: str
@@ -251,7 +261,7 @@ class ResponseConfig(TaskConfig):
 
 
 class LanguageModelConfig(TaskConfig):
-    """The likelihood of all texts of column `text`, read as one in blocks of the run's `max_length`."""
+    """The likelihood of the texts of column `text`, joined and cut into blocks of the run's `max_length`."""
 
     text: str
 
@@ -261,9 +271,12 @@ class LanguageModelConfig(TaskConfig):
 
 
 class SpansConfig(TaskConfig):
-    """The answer to `question` (a column or template) is a piece of column `context`; `answers` holds `text`
-    and `answer_start` lists. Long contexts are read in windows that overlap by `stride` tokens, but at most
-    by a third of the run's `max_length`."""
+    """The answer to `question` (a column or template) is a span of column `context`.
+
+    `answers`: a column with the lists `text` and `answer_start` (in characters). A long context is read in
+    windows that overlap by `stride` tokens, or by a third of the run's `max_length` if that is less.
+    `max_answer_tokens`: the longest span that is predicted.
+    """
 
     question: str
     context: str
@@ -277,7 +290,10 @@ class SpansConfig(TaskConfig):
 
 
 class TaggingConfig(TaskConfig):
-    """A tag per word: columns with lists of words and of tag indices, and the tags' names, `O` for none."""
+    """One tag per word. `words`, `tags`: columns of lists of words and of tag indices.
+
+    `names`: the tags in the order of their indices; one of them is `O`, for a word outside all entities.
+    """
 
     words: str
     tags: str
@@ -290,13 +306,15 @@ class TaggingConfig(TaskConfig):
     @model_validator(mode="after")
     def _none(self) -> "TaggingConfig":
         if "O" not in self.names:
-            raise ValueError("names need O, the tag of a word outside all entities")
+            raise ValueError("names: O is missing, the tag of a word outside all entities")
         return self
 
 
 class ChoiceConfig(TaskConfig):
-    """Two input texts for each candidate, the second with `{candidate}`, or a filter that puts it somewhere.
-    What does not fit is cut from the first."""
+    """Two input texts for each candidate. The second has `{candidate}`, or a filter that inserts it.
+
+    If the two do not fit, the first is truncated.
+    """
 
     inputs: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)]
     candidates: Columns | Listed

@@ -1,4 +1,4 @@
-"""What a task YAML says of its data: which dataset, which rows of it, and how rows of train are held out."""
+"""The key `dataset` of a task YAML: which dataset and splits, and how rows of train are held out."""
 
 import json
 import re
@@ -14,10 +14,9 @@ class Strict(BaseModel):
 
 
 class Shots(Strict):
-    """`count` rows of each class of column `per` are the whole training data, drawn by the run's seed.
+    """Few-shot training: `count` rows of each class of column `per`, drawn by the run's seed.
 
-    `all_of` names the classes that may have fewer rows: what they have trains, and what is left of it is
-    held out.
+    `all_of`: classes that may have fewer rows. All their rows are used, first for training, then held out.
     """
 
     per: str
@@ -26,12 +25,12 @@ class Shots(Strict):
 
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A revision that is always the same content; a branch or tag may move."""
+"""A commit hash. Unlike a branch or tag it always names the same content."""
 
 
 class Origin(Strict):
-    """One dataset, in the Hub's terms. `revision` is a commit; `refs/convert/parquet`, which is a branch, for
-    datasets that were scripts."""
+    """One dataset on the Hub. `revision` is a commit, or the branch `refs/convert/parquet` for datasets that
+    the Hub has converted from a script."""
 
     id: str
     config: str
@@ -44,16 +43,19 @@ class Origin(Strict):
 
 
 class DatasetConfig(Origin):
-    """Where the data is. `evaluated_on` is the dataset of the split `eval` where it is not that of `train`.
+    """The dataset of a task.
 
-    `splits` are names, or slices of them by row (`train[1000:]`). `sizes` are the official row counts of the
-    splits used, for planning; with `shots` that of `train` is their number. `without` names rows that are no
-    examples: a value of a column each, as SNLI's label -1 where the annotators disagreed.
+    `splits`: the split of each role (`train`, `eval`), or a slice of it by row (`train[1000:]`).
+    `sizes`: the official number of rows of these splits, for planning; with `shots` the number of shots.
+    `without`: rows to leave out, by a value of a column, such as SNLI's label -1 (no agreed label).
+    `evaluated_on`: the dataset of the role `eval`, if it is another one.
 
-    The other keys say how rows of train are held out. Rows with equal text in column `group_by` come from one
-    source and never lie on both sides. `held_out: like_eval` draws rows that are as long as those of the
-    evaluation split. With `nested` rows may be pieces of one another: those that lie within a held-out
-    row, or contain one, do not train. With `shots` rows are drawn as the reference does, by class alone.
+    The other keys say how rows of train are held out:
+    `group_by`: a column. Rows with equal text in it have one source, so all are held out or none.
+    `held_out: like_eval` draws rows with the length distribution of the evaluation split.
+    `nested`: rows may contain one another. Rows that contain a held-out row, or are contained in one, are not
+    used for training.
+    `shots`: rows are drawn by class only, as in the reference implementation.
     """
 
     splits: dict[str, str]
@@ -67,19 +69,19 @@ class DatasetConfig(Origin):
 
     @property
     def origins(self) -> dict[str, Origin]:
-        """The dataset that each role, `train` and `eval`, is read from."""
+        """The dataset of each role, `train` and `eval`."""
         return {"train": self, "eval": self.evaluated_on or self}
 
     @property
     def title(self) -> str:
-        """Id and config, of both datasets where there are two."""
+        """Id and config of the dataset, or of both if there are two."""
         return " + ".join(dict.fromkeys(f"{o.id}/{o.config}" for o in self.origins.values()))
 
     @property
     def revisions(self) -> str:
-        """The revision, or both in the order of the title."""
-        found = {f"{o.id}/{o.config}": o.revision for o in self.origins.values()}
-        return " + ".join(found.values())
+        """The revision of the dataset, or of both in the order of `title`."""
+        revisions = {f"{o.id}/{o.config}": o.revision for o in self.origins.values()}
+        return " + ".join(revisions.values())
 
     @model_validator(mode="after")
     def _complete(self) -> "DatasetConfig":
@@ -87,12 +89,12 @@ class DatasetConfig(Origin):
             if role not in self.splits or role not in self.sizes:
                 raise ValueError(f"splits and sizes need an entry for {role}")
         if self.shots and (self.group_by or self.nested or self.held_out != "random"):
-            raise ValueError("shots: take no group_by, held_out and nested")
+            raise ValueError("shots: cannot be combined with group_by, held_out or nested")
         return self
 
 
 def plain(value: Any) -> str:
-    """A value of a row as text, equal for values that differ in nothing but blanks between words."""
+    """A value as text. Values that differ only in the white space between words give the same text."""
     if isinstance(value, str):
         return " ".join(value.split())
     return json.dumps(value, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""A task YAML may stand on another: `include:` names that task, whose keys it takes over. No torch here."""
+"""`include:` in a task YAML: the task takes over the keys of another task. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from tasks.names import nearest
 
 @dataclass(frozen=True)
 class Layer:
-    """One YAML of a chain: its file, and what it holds without `include`."""
+    """One YAML in a chain of includes: its file, and its content without the key `include`."""
 
     path: Path
     content: Mapping[str, Any]
 
 
 def layers(folder: Path, name: str, names: Sequence[str]) -> list[Layer]:
-    """The YAML of the task `name` below `folder`, the one that it includes, and so on.
+    """The YAML of the task `name` in `folder`, the one it includes, and so on.
 
-    Raises ValueError naming the file and key for an include that is none of the `names`, or that comes back
-    to a YAML of the chain, and for a file that holds no mapping.
+    `names`: all valid task names. Raises ValueError that names the file for an include that is unknown or
+    circular, and for a file that is not a YAML mapping.
     """
-    found: list[Layer] = []
+    chain: list[Layer] = []
     path = folder / f"{name}.yaml"
     while True:
         try:
@@ -34,19 +34,19 @@ def layers(folder: Path, name: str, names: Sequence[str]) -> list[Layer]:
         if not isinstance(content, dict):
             raise ValueError(f"{path}: {content!r} is no mapping of keys to values")
         included = content.pop("include", None)
-        found.append(Layer(path, content))
+        chain.append(Layer(path, content))
         if included is None:
-            return found
+            return chain
         if included not in names:
             raise ValueError(f'{path}: include: no task "{included}"{nearest(included, names)}')
         following = folder / f"{included}.yaml"
-        if any(following == layer.path for layer in found):
-            raise ValueError(f'{path}: include: no end, as "{included}" comes again')
+        if any(following == layer.path for layer in chain):
+            raise ValueError(f'{path}: include: circular, as "{included}" is already in the chain')
         path = following
 
 
 def merged(chain: Sequence[Layer]) -> dict[str, Any]:
-    """What the layers say together: the first that holds a key wins, and nested mappings are merged."""
+    """The merged content of the layers. Earlier layers override later ones; nested mappings are merged."""
     whole: dict[str, Any] = {}
     for layer in reversed(chain):
         whole = _over(layer.content, whole)
@@ -54,7 +54,7 @@ def merged(chain: Sequence[Layer]) -> dict[str, Any]:
 
 
 def source(chain: Sequence[Layer], keys: Sequence[str | int]) -> Path:
-    """The file whose value of a nested key `merged` takes; that of the first layer where none holds it."""
+    """The file from which `merged` takes the value of a nested key; the first file if none has the key."""
     for layer in chain:
         value: Any = layer.content
         for key in keys:
@@ -67,10 +67,11 @@ def source(chain: Sequence[Layer], keys: Sequence[str | int]) -> Path:
 
 
 def _over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(lower)
+    """`lower` with the values of `upper` in place of its own, also inside nested mappings."""
+    merged_content = dict(lower)
     for key, value in upper.items():
         below = lower.get(key)
         if isinstance(value, dict) and isinstance(below, dict):
             value = _over(value, below)
-        found[key] = value
-    return found
+        merged_content[key] = value
+    return merged_content

@@ -1,4 +1,4 @@
-"""How likely a causal LM finds a text, as the response to a prompt or in blocks; scored by perplexity."""
+"""Language modelling by a causal LM: responses to prompts, or texts in blocks; scored by perplexity."""
 
 import bisect
 import itertools
@@ -15,8 +15,11 @@ from tasks.config import LanguageModelConfig, ResponseConfig
 
 
 class Response(Answers):
-    """A prediction is the summed negative log-likelihood (nats) and the number of tokens it is summed over;
-    a reference is the number of words (split at blanks), which no tokenizer changes."""
+    """The likelihood of a response after a prompt.
+
+    A prediction is a list of two: the negative log-likelihood (nats) and the number of tokens it is summed
+    over. A reference is the number of words of the answer (split at blanks), which no tokenizer changes.
+    """
 
     config: ResponseConfig | LanguageModelConfig
 
@@ -34,30 +37,30 @@ class Response(Answers):
         return [[total, tokens] for total, tokens in pairs]
 
     def references(self, rows: Rows) -> list[int]:
-        assert isinstance(
-            self.config, ResponseConfig
-        )  # blocks of a text have references of their own
+        assert isinstance(self.config, ResponseConfig)  # LanguageModel overrides this method
         return [len(text.split()) for text in self.texts(rows, self.config.answer)]
 
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-        """Perplexity per token, and per word, in which models of different tokenizers compare."""
+        """Perplexity per token, and per word, which can be compared between tokenizers."""
         totals, tokens = self.for_metrics(predictions, references)
-        of_words = metrics.compute("perplexity", totals, references)
+        per_word = metrics.compute("perplexity", totals, references)
         return metrics.compute("perplexity", totals, tokens) | {
-            f"word_{name}": value for name, value in of_words.items()
+            f"word_{name}": value for name, value in per_word.items()
         }
 
     def for_metrics(
         self, predictions: Sequence[Any], references: Sequence[Any]
     ) -> tuple[Sequence[Any], Sequence[Any]]:
-        """The likelihoods and the tokens they are of."""
+        """The negative log-likelihoods, and the numbers of tokens they are summed over."""
         totals, tokens = zip(*predictions, strict=True)
         return totals, [int(n) for n in tokens]
 
 
 class LanguageModel(Response):
-    """Texts are read as one, in blocks of `max_length` tokens of which the first is the start token, so that
-    every token of the text is predicted once."""
+    """All texts are joined and split into blocks of `max_length` tokens.
+
+    Each block begins with the start token, so that every token of the text is predicted exactly once.
+    """
 
     config: LanguageModelConfig
     prompted = False
@@ -65,9 +68,9 @@ class LanguageModel(Response):
     def arrange(
         self, rows: Rows, training: bool, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Rows:
-        """Each row's tokens one after the other, cut every max_length - 1; and the words begun in each block.
+        """The blocks: `tokens` has max_length - 1 ids each, `words` the number of words that start in each.
 
-        As transformers' run_clm.py, which keeps no start token and drops the last, shorter block.
+        Follows transformers' run_clm.py, which has no start token and drops the last, shorter block.
         """
         texts = list(self.column(rows, self.config.text))
         for row, text in enumerate(texts):
@@ -80,12 +83,12 @@ class LanguageModel(Response):
         rows_end = list(itertools.accumulate(map(len, encoded["input_ids"])))
         words_before = list(itertools.accumulate((len(text.split()) for text in texts), initial=0))
 
-        def words(place: int) -> int:
-            """The words begun before the token at `place`."""
-            row = bisect.bisect_right(rows_end, place)
+        def words(position: int) -> int:
+            """The number of words that start before the token at `position`."""
+            row = bisect.bisect_right(rows_end, position)
             if row == len(texts):
                 return words_before[-1]
-            start, _ = encoded["offset_mapping"][row][place - rows_end[row]]  # from the row's end
+            start, _ = encoded["offset_mapping"][row][position - rows_end[row]]  # a negative index
             return words_before[row] + len(texts[row][:start].split())
 
         cuts = [*range(0, len(tokens), max_length - 1), len(tokens)]

@@ -1,4 +1,4 @@
-"""Prompt-based fine-tuning of a masked LM (LM-BFF, arXiv 2012.15723): the label's word fills the mask."""
+"""Prompt-based fine-tuning of a masked LM (LM-BFF, arXiv 2012.15723): predicts a label word at the mask."""
 
 import functools
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from tasks.base import Adapter, Collate, Rows, TaskError, each
 from tasks.config import MaskedConfig
 
 Part = tuple[str | None, list[int]]
-"""A piece of a prompt as tokens, after the column it is: "mask" among them, None for the template's own."""
+"""A piece of a prompt: its column ("mask" for the mask, None for literal text) and its token ids."""
 
 
 class Masked(Adapter):
     """Predictions and references are label indices.
 
-    With one token for each word this is LM-BFF's softmax over the words' logits at the mask, as
-    princeton-nlp/MeZO medium_models/src/models.py has it. Where the task allows `several_tokens`, all prompts
-    get as many masks as the longest word has tokens, and a word's score is its tokens' mean log-probability
-    at the first of them.
+    If each word is one token, this is LM-BFF's softmax over the words' logits at the mask, as in
+    princeton-nlp/MeZO medium_models/src/models.py. With `several_tokens`, every prompt has as many masks as
+    the longest word has tokens. The score of a word is then the mean log-probability of its tokens at the
+    first masks.
     """
 
     config: MaskedConfig
@@ -30,22 +30,25 @@ class Masked(Adapter):
     prompted = True
 
     def words(self, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Each label's word as tokens. Raises TaskError for one that the tokenizer does not know, splits
-        (unless `several_tokens`) or does not tell from another."""
-        found: list[list[int]] = []
+        """The token ids of each label's word.
+
+        Raises TaskError for a word that the tokenizer does not know, that it splits (unless `several_tokens`)
+        or that has the same tokens as another.
+        """
+        words: list[list[int]] = []
         for word in self.config.words:
             ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
-            said = f"{self.config.name}: words: the tokenizer of {tokenizer.name_or_path} "
+            subject = f"{self.config.name}: words: the tokenizer of {tokenizer.name_or_path} "
             if not ids or tokenizer.unk_token_id in ids:
-                raise TaskError(f"{said}does not know {word!r}")
+                raise TaskError(f"{subject}does not know {word!r}")
             if len(ids) > 1 and not self.config.several_tokens:
                 pieces = " ".join(tokenizer.convert_ids_to_tokens(ids))
-                raise TaskError(f"{said}splits {word!r} into {pieces}, and one token is needed")
-            if ids in found:
-                other = self.config.words[found.index(ids)]
-                raise TaskError(f"{said}does not tell {word!r} from {other!r}")
-            found.append(ids)
-        return found
+                raise TaskError(f"{subject}splits {word!r} into {pieces}, and one token is needed")
+            if ids in words:
+                other = self.config.words[words.index(ids)]
+                raise TaskError(f"{subject}does not tell {word!r} from {other!r}")
+            words.append(ids)
+        return words
 
     def encode(
         self,
@@ -76,25 +79,24 @@ class Masked(Adapter):
     def _pair(
         self,
         parts: list[Part],
-        kept: int,
+        count: int,
         before: str,
         *,
         at: int,
         tokenizer: PreTrainedTokenizerBase,
         masks: int,
     ) -> list[prompts.Pair]:
-        """The text `before`, then the parts with the column `cut` at most `kept` tokens long, enclosed in the
-        model's special tokens. The answer is the masks.
+        """The text `before` and the parts, between the model's special tokens. The masks are the answer.
 
-        What is not read of a long row differs from LM-BFF, which cuts off all that is beyond `max_length` and
-        refuses a row that loses its mask so.
+        Only the first `count` tokens of the column `cut` are used. LM-BFF shortens a long row differently: it
+        cuts everything beyond `max_length`, and fails if the mask is cut.
         """
         ids: list[Any] = [tokenizer.cls_token_id, *self._tokens(before, tokenizer, at)]
         for column, tokens in parts:
-            ids += tokens[:kept] if column == self.config.cut else tokens
+            ids += tokens[:count] if column == self.config.cut else tokens
         ids.append(tokenizer.sep_token_id)
-        until = ids.index(tokenizer.mask_token_id) + masks
-        return [prompts.Pair(ids, masks, after=len(ids) - until)]
+        masks_end = ids.index(tokenizer.mask_token_id) + masks
+        return [prompts.Pair(ids, masks, after=len(ids) - masks_end)]
 
     def _parts(
         self,
@@ -103,25 +105,29 @@ class Masked(Adapter):
         tokenizer: PreTrainedTokenizerBase,
         masks: list[int],
     ) -> list[Part]:
-        """The prompt's pieces, each tokenised by itself as in LM-BFF's `tokenize_multipart_input`: a blank
-        at the end of a sentence is a token, and no token spans two pieces."""
+        """The prompt's pieces, each tokenised separately, as in LM-BFF's `tokenize_multipart_input`.
+
+        So a blank at the end of a sentence is a token, and no token spans two pieces.
+        """
         parts: list[Part] = []
         for column, text in self.pieces(self.config.prompt, {**row, "mask": "mask"}, at):
             if column == "mask":
                 parts.append((column, masks))
             elif column is None and len(text) == 1:  # some tokenizers would put a blank before it
-                token: Any = tokenizer.convert_tokens_to_ids(text)  # one, as the text is no list
+                token: Any = tokenizer.convert_tokens_to_ids(
+                    text
+                )  # one id, because `text` is not a list
                 parts.append((column, [token]))
             else:
                 parts.append((column, self._tokens(text, tokenizer, at)))
         return parts
 
     def _tokens(self, text: str, tokenizer: PreTrainedTokenizerBase, at: int) -> list[int]:
-        """The text as tokens. Raises TaskError naming the row for one that holds the mask."""
+        """The token ids of a text. Raises TaskError if it contains the mask token."""
         ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         if tokenizer.mask_token_id in ids:
             raise TaskError(
-                f"{self.config.name}: a text holds {tokenizer.mask_token}, the prompt's mask", at
+                f"{self.config.name}: a text contains {tokenizer.mask_token}, the mask token", at
             )
         return ids
 
@@ -156,8 +162,8 @@ class Masked(Adapter):
         masks, words = batch["masks"], batch["words"]  # (B, M) positions, (C, M) tokens or -1
         rows = torch.arange(len(logits), device=logits.device)[:, None]
         at_masks = logits[rows, masks].float().log_softmax(-1)  # (B, M, vocabulary)
-        place = torch.arange(words.shape[1], device=words.device)
-        chosen = at_masks[:, place, words.clamp(min=0)]  # (B, C, M)
+        position = torch.arange(words.shape[1], device=words.device)
+        chosen = at_masks[:, position, words.clamp(min=0)]  # (B, C, M)
         used = words >= 0
         return (chosen * used).sum(-1) / used.sum(-1)
 

@@ -1,5 +1,8 @@
-"""A prompt and the answer after it, as tokens that fit: the passage is cut where needed, then the prompt from
-the left; the answer never is."""
+"""Prompts and answers as token ids that fit in max_length.
+
+If a row is too long, its passage (column `cut`) is shortened first, then the prompt is cut from the left. The
+answer is never cut.
+"""
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -11,17 +14,18 @@ from transformers import PreTrainedTokenizerBase
 from tasks.base import Adapter
 
 BETWEEN = "\n\n"
-"""After each demonstration, as `train_sep` in arXiv 2305.17333's code."""
+"""The text after each demonstration, as `train_sep` in the code of arXiv 2305.17333."""
 
 COUNTED = ("truncated", "needs", "shown")
-"""The columns that `Adapter.encode` makes for counting, not for the model."""
+"""Columns of `Adapter.encode` that are counted and not passed to the model."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Token ids of a prompt and its answer, which is `answer` tokens long and never cut.
+    """Token ids of a prompt and its answer. `answer`: the number of tokens of the answer.
 
-    `after`: tokens behind the answer, where a prompt goes on after its mask.
+    `after`: the number of tokens after the answer; not 0 only for a masked prompt that continues after its
+    mask.
     """
 
     ids: list[int]
@@ -29,15 +33,16 @@ class Pair:
     after: int = 0
 
     def without_end(self, tokens: int) -> "Pair":
-        """The pair less its last `tokens`, which are all `after` the answer."""
+        """The pair without its last `tokens` ids. At most `after` may be removed."""
         return Pair(self.ids[: len(self.ids) - tokens], self.answer, self.after - tokens)
 
 
 def pair(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Pair:
-    """The two read as one text, as the model will see it; blanks at the end of the prompt go to the answer.
+    """Prompt and answer, tokenised as one text. Blanks at the end of the prompt belong to the answer.
 
-    The answer starts at the first token that differs from the prompt's own (arXiv 2305.17333's code counts
-    tokens, which is the same where the prompt's tokens begin the whole).
+    The answer starts at the first token that differs from the tokens of the prompt alone. The code of
+    arXiv 2305.17333 counts the prompt's tokens instead. The result is the same if the joint tokens start with
+    the prompt's.
     """
     alone = tokenizer(prompt.rstrip(" "))["input_ids"]
     whole = tokenizer((prompt + answer).rstrip(" "))["input_ids"]
@@ -48,18 +53,18 @@ def pair(prompt: str, answer: str, tokenizer: PreTrainedTokenizerBase) -> Pair:
 
 
 def length(pair: Pair) -> int:
-    """The tokens up to the end of the answer."""
+    """The number of tokens up to the end of the answer."""
     return len(pair.ids) - pair.after
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What is read of a row: a pair, or one for each candidate.
+    """The tokens of a row that fit in max_length: one pair, or one per candidate.
 
-    `truncated`: some of the row is not read. `needs`: the least max_length that holds the answer and the
-    prompt before it, with the column `cut` shortened. Where this is more than there is, tokens of the prompt
-    are cut from the left. Where the answer alone is too long, nothing helps: `truncated` is false and the
-    pairs are of no use. `shown`: how many demonstrations stand before the prompt.
+    `truncated`: whether tokens of the row were cut. `needs`: the smallest max_length that fits the prompt,
+    with the column `cut` shortened, and the answer. If it is more than max_length, the prompt was cut from
+    the left. If the answer alone is too long, `truncated` is False and the pairs must not be used. `shown`:
+    the number of demonstrations before the prompt.
     """
 
     pairs: list[Pair]
@@ -68,7 +73,7 @@ class Fit:
     shown: int = 0
 
     def count(self, features: Mapping[str, list[Any]]) -> None:
-        """Append to the columns COUNTED of `features`."""
+        """Append this row's values to the columns COUNTED of `features`."""
         for name in COUNTED:
             features[name].append(getattr(self, name))
 
@@ -83,41 +88,46 @@ def fitted(
     special: Container[int],
     demonstrations: Sequence[str],
 ) -> Fit:
-    """A row in at most `max_length` tokens.
+    """Fit a row into `max_length` tokens.
 
-    `encode(kept, before)` gives the row's pairs: the text `before`, then the prompt with the first `kept` of
-    the `pieces` (words, or tokens) of the column that may be shortened. No more than `limit` of these are
-    read. `needs` is the least max_length that holds a pair up to the end of its answer.
+    `encode(count, before)` returns the row's pairs: the text `before`, then the prompt with the first `count`
+    pieces of the column that may be shortened. `pieces`: the number of pieces (words or tokens) of that
+    column, of which at most `limit` are used. `needs` returns the smallest max_length that fits a pair up to
+    the end of its answer.
 
-    A row that fits whole has the last demonstrations that fit before it. From another row these are cut until
-    the answer fits: what stands after it; pieces of the column, until all fits, down to one; tokens of the
-    prompt from the left, except `special` ones at its start.
+    If the row fits completely, as many of the last `demonstrations` as fit are put before it. Otherwise it is
+    cut in up to three steps:
+    1. If its answer does not fit, pieces at the end of the column are left out until everything fits or one
+       piece is left.
+    2. Tokens after the answer that do not fit are cut.
+    3. If the answer still does not fit, tokens of the prompt are cut from the left, except `special` tokens
+       at its start.
     """
 
-    def of_all(pairs: list[Pair]) -> int:
+    def longest(pairs: list[Pair]) -> int:
         return max(map(needs, pairs))
 
     def fits(pairs: list[Pair]) -> bool:
         return max(needs(pair) + pair.after for pair in pairs) <= max_length
 
-    kept = pieces if limit is None else min(limit, pieces)
-    pairs = encode(kept, "")
-    if kept == pieces and fits(pairs):
-        before, shown = preceding(demonstrations, lambda text: fits(encode(kept, text)))
-        return Fit(encode(kept, before) if shown else pairs, False, of_all(pairs), shown)
-    if kept and of_all(pairs) > max_length:
-        pairs = encode(max(most(kept - 1, lambda n: fits(encode(n, ""))), 1), "")
-    if of_all(pairs) <= max_length:
+    count = pieces if limit is None else min(limit, pieces)
+    pairs = encode(count, "")
+    if count == pieces and fits(pairs):
+        before, shown = preceding(demonstrations, lambda text: fits(encode(count, text)))
+        return Fit(encode(count, before) if shown else pairs, False, longest(pairs), shown)
+    if count and longest(pairs) > max_length:
+        pairs = encode(max(most(count - 1, lambda n: fits(encode(n, ""))), 1), "")
+    if longest(pairs) <= max_length:
         beyond = (max(needs(pair) + pair.after - max_length, 0) for pair in pairs)
         cut = [pair.without_end(tokens) for pair, tokens in zip(pairs, beyond, strict=True)]
-        return Fit(cut, True, of_all(pairs))
+        return Fit(cut, True, longest(pairs))
     shorter = [
         from_right(pair.without_end(pair.after), special, lambda p: needs(p) <= max_length)
         for pair in pairs
     ]
-    left = [pair for pair in shorter if pair is not None]
-    whole = len(left) < len(pairs)
-    return Fit(pairs if whole else left, not whole, of_all(pairs))
+    cut = [pair for pair in shorter if pair is not None]
+    answer_too_long = len(cut) < len(pairs)
+    return Fit(pairs if answer_too_long else cut, not answer_too_long, longest(pairs))
 
 
 def fitted_by_words(
@@ -128,9 +138,9 @@ def fitted_by_words(
     max_length: int,
     needs: Callable[[Pair], int] = length,
 ) -> Fit:
-    """`fitted` by words of the column `cut` of the adapter's task, where it has one.
+    """`fitted` with the words of the task's column `cut` as pieces. Without `cut` there are no pieces.
 
-    `encode(row, before)` gives the pairs of a row.
+    `encode(row, before)` returns the pairs of a row, with the text `before` its prompt.
     """
     column = adapter.config.cut
     text = "" if column is None else str(row[column])
@@ -152,9 +162,9 @@ def fitted_by_words(
 
 
 def from_right(pair: Pair, special: Container[int], fits: Callable[[Pair], bool]) -> Pair | None:
-    """The pair with as many of the prompt's last tokens as fit; None where not one does.
+    """The pair with as many of the prompt's last tokens as fit; None if not even one fits.
 
-    Special tokens before the prompt stay, as in arXiv 2305.17333's code (microsoft/LoRA's GPT-2 has none).
+    Special tokens at the start of the prompt stay, as in the code of arXiv 2305.17333.
     """
     prompt = len(pair.ids) - pair.answer
     first = next((at for at in range(prompt) if pair.ids[at] not in special), prompt)
@@ -167,9 +177,9 @@ def from_right(pair: Pair, special: Container[int], fits: Callable[[Pair], bool]
 
 
 def preceding(demonstrations: Sequence[str], fits: Callable[[str], bool]) -> tuple[str, int]:
-    """The text before a prompt: as many of the last demonstrations as fit, and their number.
+    """The text before a prompt, with as many of the last demonstrations as fit, and their number.
 
-    arXiv 2305.17333's code cuts the first one in the middle instead.
+    The code of arXiv 2305.17333 cuts the first demonstration in the middle instead.
     """
 
     def before(last: int) -> str:
@@ -181,7 +191,7 @@ def preceding(demonstrations: Sequence[str], fits: Callable[[str], bool]) -> tup
 
 
 def ending(text: str, room: int, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The end of the text that has at most `room` tokens."""
+    """The longest end of the text that has at most `room` tokens."""
 
     def last(characters: int) -> str:
         return text[len(text) - characters :].lstrip()
@@ -193,9 +203,12 @@ def ending(text: str, room: int, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def most(count: int, fits: Callable[[int], bool]) -> int:
-    """The most of `count` for which `fits`; 0 where not even one does. Fewer always fit as well."""
+    """The largest number up to `count` for which `fits` is true, by bisection; 0 if there is none.
+
+    If `fits` is true for a number, it must be true for all smaller ones.
+    """
     some, too_many = 0, count + 1
-    trial = count  # mostly all of them fit
+    trial = count  # tried first, because usually everything fits
     while too_many - some > 1:
         if fits(trial):
             some = trial

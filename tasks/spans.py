@@ -1,4 +1,4 @@
-"""Span question answering with a head: where in the context the answer starts and ends, as for SQuAD."""
+"""Extractive question answering with a head (SQuAD): the span of the context that is the answer."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,18 @@ from tasks.base import Adapter, Collate, Rows, TaskError
 from tasks.config import SpansConfig
 
 OUTSIDE = (-1, -1)
-"""The characters of a token that is none of the context's."""
+"""The character offsets of a token outside the context."""
 
 
 class Spans(Adapter):
-    """Predictions are texts, references lists of right texts.
+    """Predictions are texts; references are lists of right texts.
 
-    A long context is read in windows, all of the row's question and some of its context each, so nothing of
-    it is cut; a window without the whole answer has both labels at its first token. Windows and labels follow
-    transformers examples/pytorch/question-answering/run_qa.py, and so does the choice of an answer, but that
-    every pair of start and end is weighed and not only those of the 20 best of each. A question that leaves
-    no room for the context loses words at its start.
+    A long context is split into windows, each with the whole question and a part of the context, so none of
+    the context is cut. The labels of a window that lacks part of the answer are both its first token.
+    Windows, labels and the choice of the answer follow transformers
+    examples/pytorch/question-answering/run_qa.py, with one difference: all pairs of start and end are
+    compared, not only those of the 20 best starts and ends. A question that leaves no room for the context is
+    cut at its start.
     """
 
     config: SpansConfig
@@ -40,7 +41,9 @@ class Spans(Adapter):
         answers = self.places(rows)
         stride = min(self.config.stride, max_length // 3)
         special = tokenizer.num_special_tokens_to_add(pair=True)
-        room = max_length - special - stride - 1  # every window shows context that none before did
+        room = (
+            max_length - special - stride - 1
+        )  # each window adds at least one new token of the context
         if room < 1:
             raise TaskError(
                 f"{self.config.name}: no room for a question and its context: raise max_length"
@@ -77,19 +80,19 @@ class Spans(Adapter):
         return features | {"context": contexts, "truncated": truncated, "needs": needs}
 
     def contexts(self, rows: Rows) -> list[str]:
-        """The contexts as they stand, as answers are counted in their characters."""
-        found = self.column(rows, self.config.context)
-        for at, text in enumerate(found):
+        """The contexts, unchanged, because the answers' offsets count their characters."""
+        contexts = self.column(rows, self.config.context)
+        for at, text in enumerate(contexts):
             if not isinstance(text, str) or not text.strip():
                 raise TaskError(
                     f"{self.config.name}: column {self.config.context}: empty text {text!r}", at
                 )
-        return list(found)
+        return list(contexts)
 
     def places(self, rows: Rows) -> list[tuple[int, int]]:
-        """The first character of each row's first answer in the context, and the one after its last."""
+        """The start and end (exclusive) of each row's first answer, in characters of the context."""
         starts = self.column(rows, f"{self.config.answers}.answer_start")
-        found = []
+        spans = []
         for at, (start, texts, context) in enumerate(
             zip(starts, self.references(rows), self.contexts(rows), strict=True)
         ):
@@ -100,15 +103,15 @@ class Spans(Adapter):
                     f"outside the {len(context)} characters of {self.config.context}",
                     at,
                 )
-            found.append((start[0], end))
-        return found
+            spans.append((start[0], end))
+        return spans
 
     def references(self, rows: Rows) -> list[list[str]]:
-        found = self.column(rows, f"{self.config.answers}.text")
-        for at, texts in enumerate(found):
+        answers = self.column(rows, f"{self.config.answers}.text")
+        for at, texts in enumerate(answers):
             if not texts:
                 raise TaskError(f"{self.config.name}: column {self.config.answers}: no answer", at)
-        return [list(texts) for texts in found]
+        return [list(texts) for texts in answers]
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -132,13 +135,13 @@ class Spans(Adapter):
         return collate
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The mean of both ends' cross-entropy over a window's own tokens: padding changes nothing."""
-        found = model(**read(batch))
+        """The mean of the cross-entropies of start and end. The softmax leaves out padding."""
+        output = model(**read(batch))
         padding = batch["attention_mask"] == 0
         start, end = (
             functional.cross_entropy(logits.float().masked_fill(padding, float("-inf")), labels)
             for logits, labels in zip(
-                (found.start_logits, found.end_logits), batch["labels"].unbind(-1), strict=True
+                (output.start_logits, output.end_logits), batch["labels"].unbind(-1), strict=True
             )
         )
         return (start + end) / 2
@@ -151,15 +154,17 @@ class Spans(Adapter):
     ) -> list[str]:
         counts = batch["counts"].tolist()
         inputs = read(batch)
-        offsets = batch["offsets"].split(len(counts))  # as much memory as any task's batch
+        offsets = batch["offsets"].split(
+            len(counts)
+        )  # one window per row at once, as in other tasks
         parts = zip(
             *(tensor.split(len(counts)) for tensor in inputs.values()), offsets, strict=True
         )
         scores, places = [], []
         for *tensors, windows in parts:
-            found = model(**dict(zip(inputs, tensors, strict=True)))
+            output = model(**dict(zip(inputs, tensors, strict=True)))
             best = best_spans(
-                found.start_logits, found.end_logits, windows, self.config.max_answer_tokens
+                output.start_logits, output.end_logits, windows, self.config.max_answer_tokens
             )
             scores.append(best[0])
             places.append(best[1])
@@ -177,13 +182,13 @@ class Spans(Adapter):
 
 
 def read(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What the model reads of a batch, (windows, L) each."""
+    """The tensors of a batch that the model reads, each (windows, L)."""
     names = ("input_ids", "attention_mask", "token_type_ids")
     return {name: batch[name] for name in names if name in batch}
 
 
 def labels(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The tokens with the answer's first and last character; (0, 0) where a window lacks one of them."""
+    """The first and last token of the answer (characters `start` to `end`); (0, 0) if the window lacks one."""
     of_context = [token for token, place in enumerate(offsets) if place != OUTSIDE]
     if not of_context or offsets[of_context[0]][0] > start or offsets[of_context[-1]][1] < end:
         return 0, 0
@@ -195,9 +200,10 @@ def labels(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[in
 def best_spans(
     starts: torch.Tensor, ends: torch.Tensor, offsets: torch.Tensor, longest: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each window's highest sum of a start and an end logit (W,) and that span's characters (W, 2).
+    """The best span of each window: its score (W,) and its start and end in characters (W, 2).
 
-    Logits are (W, L), offsets (W, L, 2). A span lies in the context and has `longest` tokens at most.
+    The score is the sum of the start and the end logit. `starts`, `ends`: logits (W, L). `offsets`:
+    characters of each token (W, L, 2). A span is inside the context and has at most `longest` tokens.
     """
     outside = offsets[..., 0] < 0
     starts = starts.float().masked_fill(outside, float("-inf"))

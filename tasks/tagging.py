@@ -1,4 +1,4 @@
-"""Tagging words with a head over tokens, as for named entities: a word's first token decides."""
+"""Word tagging (named entities) with a token classification head: a word gets the tag of its first token."""
 
 import bisect
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from tasks.base import Adapter, Collate, Rows, TaskError, label_arguments
 from tasks.config import TaggingConfig
 
 IGNORED = -100
-"""The label of a token that is no word's first: transformers' loss leaves it out."""
+"""The label of a token that is not the first of a word. transformers' loss ignores it."""
 
 
 class Tagging(Adapter):
-    """Predictions and references are lists of tag names, one per word. The loss is over first tokens alone.
+    """Predictions and references are lists of tag names, one per word. The loss is over first tokens only.
 
-    Words are read with a blank between them, so that every family's tokenizer will do. A word beyond
-    `max_length`, or without a token, is predicted as `O`, never left out.
+    The words are joined with blanks, so any tokenizer can be used. A word beyond `max_length`, or without a
+    token, is predicted as `O`; it is not left out of the score.
     """
 
     config: TaggingConfig
@@ -46,22 +46,22 @@ class Tagging(Adapter):
         return features
 
     def words(self, rows: Rows) -> list[list[str]]:
-        """Each row's words. Raises TaskError for a row without any, or with an empty one."""
+        """The words of each row. Raises TaskError for a row without words or with an empty word."""
         column = self.config.words
-        found = self.column(rows, column)
-        for at, words in enumerate(found):
+        sentences = self.column(rows, column)
+        for at, words in enumerate(sentences):
             if not isinstance(words, list | tuple):
                 raise TaskError(f"{self.config.name}: column {column}: {words!r} is no list", at)
             for text in words or [""]:
                 if not isinstance(text, str) or not text.strip():
                     raise TaskError(f"{self.config.name}: column {column}: empty text {text!r}", at)
-        return [list(words) for words in found]
+        return [list(words) for words in sentences]
 
     def tags(self, rows: Rows) -> list[list[int]]:
-        """Each row's tag indices, as many as words."""
+        """The tag indices of each row. Raises TaskError unless there is one valid index per word."""
         column, names = self.config.tags, self.config.names
-        found = self.column(rows, column)
-        for at, (tags, words) in enumerate(zip(found, self.words(rows), strict=True)):
+        indices = self.column(rows, column)
+        for at, (tags, words) in enumerate(zip(indices, self.words(rows), strict=True)):
             if not isinstance(tags, list | tuple):
                 raise TaskError(f"{self.config.name}: column {column}: {tags!r} is no list", at)
             if len(tags) != len(words):
@@ -76,7 +76,7 @@ class Tagging(Adapter):
                         f"{', '.join(names)}",
                         at,
                     )
-        return [list(tags) for tags in found]
+        return [list(tags) for tags in indices]
 
     def references(self, rows: Rows) -> list[list[str]]:
         return [[self.config.names[tag] for tag in tags] for tags in self.tags(rows)]
@@ -122,15 +122,15 @@ def first_tokens(
     offsets: Sequence[tuple[int, int]],
     sequences: Sequence[int | None],
 ) -> list[int]:
-    """The token with each word's first character, or -1, where the words stand one blank apart.
+    """The index of each word's first token; -1 if it has none. The text is the words joined with blanks.
 
-    `offsets` are each token's characters; `sequences` is None for tokens that the tokenizer added.
+    `offsets`: start and end of each token in characters of the text. `sequences`: None for special tokens.
     """
     of_text = [token for token, sequence in enumerate(sequences) if sequence is not None]
-    found, start = [], 0
+    first, start = [], 0
     for word in words:
-        place = bisect.bisect_right(of_text, start, key=lambda token: offsets[token][1])
-        inside = place < len(of_text) and offsets[of_text[place]][0] < start + len(word)
-        found.append(of_text[place] if inside else -1)
+        number = bisect.bisect_right(of_text, start, key=lambda token: offsets[token][1])
+        inside = number < len(of_text) and offsets[of_text[number]][0] < start + len(word)
+        first.append(of_text[number] if inside else -1)
         start += len(word) + 1
-    return found
+    return first

@@ -1,8 +1,8 @@
-"""Prompt templates as data: `str.format` fields over a row's columns, with named filters and no code.
+"""Prompt templates: texts with `str.format` fields for a row's columns, and named filters.
 
-`{premise}` is a column, `{idx.paragraph}` a value within one, `{question:ask|upper_first}` a column passed
-through filters. A filter's argument follows a blank: `{question:choose cause=because,effect=so}`. Braces
-that are text are doubled.
+`{premise}` is a column and `{idx.paragraph}` a value inside one. `{question:ask|upper_first}` is a column
+passed through two filters. A filter's argument follows a blank: `{question:choose cause=because,effect=so}`.
+A literal brace is doubled.
 """
 
 import functools
@@ -14,23 +14,23 @@ Row = Mapping[str, Any]
 
 
 def pieces(template: str, row: Row) -> list[tuple[str | None, str]]:
-    """The template's text for one row, in pieces: (None, its own text) or (field, the field's text).
+    """The text of a template for one row, in pieces: (None, literal text) or (field, text of the field).
 
-    Raises ValueError naming the column that is missing or blank; a column may be blank only where a filter of
-    OPTIONAL reads it.
+    Raises ValueError for a column that is missing or blank. A column may be blank if a filter of OPTIONAL
+    reads it.
     """
-    found: list[tuple[str | None, str]] = []
+    result: list[tuple[str | None, str]] = []
     for literal, field, spec, _ in _parsed(template):
         if literal:
-            found.append((None, literal))
+            result.append((None, literal))
         if field is not None:
-            found.append((field, _value(field, spec or "", row)))
-    return found
+            result.append((field, _value(field, spec or "", row)))
+    return result
 
 
 def columns(template: str) -> set[str]:
-    """The columns a template reads. Raises ValueError for one that is no template."""
-    found = set()
+    """The columns that a template reads. Raises ValueError for an invalid field or filter."""
+    names = set()
     for _, field, spec, conversion in _parsed(template):
         if field is None:
             continue
@@ -40,9 +40,9 @@ def columns(template: str) -> set[str]:
             if name not in FILTERS:
                 raise ValueError(f"no filter {name!r}; there are {', '.join(FILTERS)}")
             if name == "put":
-                found.add(argument.partition("=")[2])
-        found.add(field.partition(".")[0])
-    return found
+                names.add(argument.partition("=")[2])
+        names.add(field.partition(".")[0])
+    return names
 
 
 @functools.cache
@@ -62,26 +62,26 @@ def _value(field: str, spec: str, row: Row) -> str:
     optional = any(name in OPTIONAL for name, _ in filters)
     if value is None or value == [] or (_blank(value) and not optional):
         raise ValueError(f"column {field}: empty text {value!r}")
-    of_text = isinstance(value, str)  # a filter may leave nothing of one letter (`no_last`)
+    was_text = isinstance(value, str)  # a filter may empty a short text (`no_last`)
     for name, argument in filters:
         value = _filtered(field, value, name, argument, row)
     if not isinstance(value, str | int | float):
         raise ValueError(f"column {field}: {value!r} is no text")
-    if _blank(value) and not of_text and not optional:
+    if _blank(value) and not was_text and not optional:
         raise ValueError(f"column {field}: empty text {value!r}")
     return str(value)
 
 
 def _filtered(field: str, value: Any, name: str, argument: str, row: Row) -> Any:
-    kind, said = (list | tuple, "list of texts") if name in LISTS else (str, "text")
+    kind, expected = (list | tuple, "list of texts") if name in LISTS else (str, "text")
     try:
         if isinstance(value, kind):
             return FILTERS[name](value, argument, row)
     except ValueError as error:
         raise ValueError(f"column {field}: {error}") from None
-    except TypeError:  # something else within the list
+    except TypeError:  # an item of the list is not a text
         pass
-    raise ValueError(f"column {field}: {value!r} is no {said}")
+    raise ValueError(f"column {field}: {value!r} is no {expected}")
 
 
 def _blank(value: Any) -> bool:
@@ -89,7 +89,7 @@ def _blank(value: Any) -> bool:
 
 
 def look_up(field: str, row: Row) -> Any:
-    """The value of a column, or with dots of what lies within it. Raises ValueError where there is none."""
+    """The value of a column, or with dots a value inside it. Raises ValueError if it is missing."""
     value: Any = row
     for key in field.split("."):
         if not isinstance(value, Mapping) or key not in value:
@@ -128,7 +128,7 @@ def _put(text: str, pair: str, row: Row) -> str:
 
 
 def _triples(items: list[Any], _: str, __: Row) -> str:
-    """Subject, relation and object, lists or texts with bars between, as LoRA's GPT-2 reads them."""
+    """Triples (lists, or texts separated by bars) as text, in the format of LoRA's GPT-2 experiments."""
     parts = (item.split(" | ") if isinstance(item, str) else item for item in items)
     return " | ".join(" : ".join(part) for part in parts)
 
@@ -152,9 +152,9 @@ FILTERS: dict[str, Callable[[Any, str, Row], str]] = {
     "if": lambda text, said, _: said if text.strip() else "",
     "after": lambda text, said, _: said + text if text.strip() else "",
 }
-"""name -> function of value, argument and row; `if` and `after` say something only where there is a text."""
+"""name -> function of value, argument and row. `if` and `after` give an empty text for a blank value."""
 
 LISTS = ("first", "join", "triples")
-"""Filters that read a list; the others read a text."""
+"""Filters that take a list; the others take a text."""
 
 OPTIONAL = ("if", "after")

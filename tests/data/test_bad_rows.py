@@ -47,7 +47,7 @@ CASES = {
         "tiny-roberta",
         {"sentence": "a", "label": 1},
         ("sentence", None, "column sentence: empty text None"),
-        ("sentence", "a <mask>", "a text holds <mask>, the prompt's mask"),
+        ("sentence", "a <mask>", "a text contains <mask>, the mask token"),
         ("label", -1, "column label: label -1 is outside terrible, great"),
     ),
     "superglue/copa": (

@@ -186,8 +186,8 @@ def test_too_few_rows_of_a_length_are_refused_with_the_numbers():
     ("name", "dataset", "said"),
     [
         ("glue/mnli", {"group_by": "premiss"}, "group_by: premiss is none of the columns of the"),
-        ("fewshot/sst2_k16", {"nested": True}, "dataset: shots: take no group_by, held_out and"),
-        ("generation/dart", {"group_by": None}, "merge_references: needs dataset.group_by"),
+        ("fewshot/sst2_k16", {"nested": True}, "dataset: shots: cannot be combined with"),
+        ("generation/dart", {"group_by": None}, "merge_references: requires dataset.group_by"),
     ],
 )
 def test_keys_of_a_task_that_cannot_keep_out_overlap_are_refused(name, dataset, said):

@@ -71,7 +71,7 @@ def test_names_are_paths_below_the_configs(configs):
         ({"adapter": "clasification"}, "adapter: 'clasification' is not one of"),
         ({"labels": ["a", "a"]}, "labels: a, a are not all different"),
         ({"metrics": ["acuracy"]}, 'metrics: no metric "acuracy" (did you mean "accuracy"?)'),
-        ({"main": "f2"}, "main: f2 is of none of the metrics"),
+        ({"main": "f2"}, "main: f2 belongs to none of the metrics"),
         (
             {"adapter": "masked", "inputs": ..., "labels": ..., "words": ["a", "b"]}
             | {"prompt": "{sentence} {mask}", "cut": "sentense"},
@@ -124,9 +124,9 @@ def test_an_included_task_gives_what_the_including_one_does_not_say(configs, tmp
         (
             {"top": {"include": "next"}, "next": {"include": "top"}},
             "next",
-            'include: no end, as "top" comes again',
+            'include: circular, as "top" is already in the chain',
         ),
-        ({"top": {"include": "top"}}, "top", 'include: no end, as "top" comes again'),
+        ({"top": {"include": "top"}}, "top", 'include: circular, as "top" is already in the chain'),
         ({"top": {"include": ["made/up"]}}, "top", "include: no task \"['made/up']\""),
         (
             {"top": {"include": "made/up", "lables": []}},

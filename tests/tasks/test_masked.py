@@ -187,7 +187,7 @@ USUAL = {"premise": ["a b.", "c d."], "hypothesis": ["e", "f"], "label": [0, 1]}
         ),
         (
             {"hypothesis": ["a", "b <mask>"]},
-            "row 1: fewshot/snli_k16: a text holds <mask>, the prom",
+            "row 1: fewshot/snli_k16: a text contains <mask>, the mask",
         ),
     ],
 )

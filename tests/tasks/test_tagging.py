@@ -139,7 +139,7 @@ def test_a_bad_row_is_named(changes, said):
 
 def test_tags_need_one_for_none():
     content = base.load("ner/conll2003").model_dump() | {"names": ["B-PER", "I-PER"]}
-    with pytest.raises(base.TaskError, match="made up: names need O"):
+    with pytest.raises(base.TaskError, match="made up: names: O is missing"):
         base.parse(content.pop("name"), content, "made up")
 
 
