@@ -192,9 +192,9 @@ class Adapter(abc.ABC):
         indices = self.column(rows, name)
         for row, label in enumerate(indices):
             if not isinstance(label, int) or not 0 <= label < len(labels):
-                said = "is outside" if isinstance(label, int) else "is no index of"
+                problem = "is outside" if isinstance(label, int) else "is no index of"
                 raise TaskError(
-                    f"{self.config.name}: column {name}: label {label!r} {said} {', '.join(labels)}",
+                    f"{self.config.name}: column {name}: label {label!r} {problem} {', '.join(labels)}",
                     row,
                 )
         return [int(label) for label in indices]  # some sources have booleans
@@ -241,13 +241,13 @@ class Adapter(abc.ABC):
                         f"{self.config.name}: no token of {template!r} is left{hint}", row
                     )
 
-    def columns_of(self, wanted: Sequence[str], rows: Rows, made: Sequence[str] = ()) -> None:
+    def columns_of(self, wanted: Sequence[str], rows: Rows, filled_in: Sequence[str] = ()) -> None:
         """Raises TaskError if a template in `wanted` reads a column that `rows` lack.
 
-        `made`: names that the adapter itself fills in, such as "candidate".
+        `filled_in`: names that the adapter itself fills in, such as "candidate".
         """
         for template in wanted:
-            for name in templates.columns(template) - set(made):
+            for name in templates.columns(template) - set(filled_in):
                 self.column(rows, name)
 
     def render(self, template: str, row: Mapping[str, Any], at: int) -> str:

@@ -55,7 +55,7 @@ class Candidates(Adapter):
         """Raises TaskError if a template or a candidate reads a column that `rows` lack."""
         chosen = self.config.candidates
         columns = [f"{{{name}}}" for name in chosen.columns] if isinstance(chosen, Columns) else []
-        self.columns_of([*templates, *columns], rows, made=("candidate",))
+        self.columns_of([*templates, *columns], rows, filled_in=("candidate",))
 
     def pairs(
         self,

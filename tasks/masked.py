@@ -57,7 +57,7 @@ class Masked(Adapter):
         max_length: int,
         training: bool = False,
     ) -> dict[str, list[Any]]:
-        self.columns_of([self.config.prompt], rows, made=("mask",))
+        self.columns_of([self.config.prompt], rows, filled_in=("mask",))
         masks = [tokenizer.mask_token_id] * max(map(len, self.words(tokenizer)))
         names = ("input_ids", *prompts.COUNTED)
         features: dict[str, list[Any]] = {name: [] for name in names}
@@ -132,7 +132,7 @@ class Masked(Adapter):
         return ids
 
     def demonstrated(self, rows: Rows) -> list[str]:
-        self.columns_of([self.config.prompt], rows, made=("mask",))
+        self.columns_of([self.config.prompt], rows, filled_in=("mask",))
         words = [self.config.words[label] for label in self.references(rows)]
         return [
             self.render(self.config.prompt, {**row, "mask": f" {word}"}, at)

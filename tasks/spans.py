@@ -188,7 +188,7 @@ def read(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def labels(offsets: Sequence[tuple[int, int]], start: int, end: int) -> tuple[int, int]:
-    """The first and last token of the answer (characters `start` to `end`); (0, 0) if the window lacks one."""
+    """The answer's first and last token (characters `start` to `end`); (0, 0) if the window lacks one."""
     of_context = [token for token, place in enumerate(offsets) if place != OUTSIDE]
     if not of_context or offsets[of_context[0]][0] > start or offsets[of_context[-1]][1] < end:
         return 0, 0

@@ -149,8 +149,8 @@ FILTERS: dict[str, Callable[[Any, str, Row], str]] = {
     "first": lambda items, _, __: items[0],
     "join": lambda items, between, _: between.join(items),
     "triples": _triples,
-    "if": lambda text, said, _: said if text.strip() else "",
-    "after": lambda text, said, _: said + text if text.strip() else "",
+    "if": lambda text, wording, _: wording if text.strip() else "",
+    "after": lambda text, wording, _: wording + text if text.strip() else "",
 }
 """name -> function of value, argument and row. `if` and `after` give an empty text for a blank value."""
 

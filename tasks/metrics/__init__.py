@@ -1,8 +1,8 @@
-"""Scores, each an `evaluate.Metric` in a file of its own here, loaded by path: no network, versioned.
+"""The metrics: one file each, with an `evaluate.Metric` that is loaded by path, without network.
 
-A file's VERSION is raised whenever the same inputs may score differently; id and version stand beside
-every score. Files whose name begins with "_" hold what several metrics share. Importing this package
-loads neither evaluate nor scikit-learn.
+A file's VERSION is raised when the same inputs may get another score. Records store name and version beside
+each score. Files whose name begins with "_" hold code that several metrics share. Importing this package
+imports neither evaluate nor scikit-learn.
 """
 
 import ast
@@ -20,22 +20,23 @@ _FOLDER = Path(__file__).parent
 
 
 class NotFinite(ValueError):
-    """A score is infinite or no number, from predictions that are not finite: the model has diverged."""
+    """A score is NaN or infinite, because predictions are not finite: the model has diverged."""
 
 
 def available() -> list[str]:
-    """Every metric's name."""
+    """The names of all metrics, sorted."""
     return sorted(path.stem for path in _FOLDER.glob("[a-z]*.py"))
 
 
 def compute(
     name: str, predictions: Sequence[Any], references: Sequence[Any], **options: Any
 ) -> dict[str, float]:
-    """Score predictions against references, one of each per example, under the metric's own keys.
+    """The scores of a metric, by its own keys.
 
-    What an item is stands in the metric's file; `options` are those of its `_compute`. Raises
-    ValueError for an unknown name, no examples at all, an example without a prediction or a reference
-    and sides of unequal length; NotFinite for such a score.
+    `predictions` and `references` have one item per example; the metric's file says what an item is.
+    `options`: keyword arguments of its `_compute`. Raises ValueError for an unknown name, for no examples,
+    for unequal numbers of predictions and references, and for an item that is None. Raises NotFinite if a
+    score is NaN or infinite.
     """
     metric = _load(name)
     if len(predictions) != len(references):
@@ -56,21 +57,20 @@ def compute(
 def per_example(
     name: str, predictions: Sequence[Any], references: Sequence[Any]
 ) -> dict[str, list[float]]:
-    """Scores of the single examples, by the keys of `compute`; each key's average is the score of all.
+    """The score of each example, by the keys of `compute`. Their mean is the score of all examples.
 
-    A score that is a mean over examples has their own scores here. Another has the jackknife's values
-    (`_jackknife.py`), whose spread is that of the score too. Keys that have neither, or for which one is not
-    finite, are left out. For what `compute` accepts.
+    If a score is not a mean over examples, the values are those of the jackknife (`_jackknife.py`). A key
+    without either, or with a value that is not finite, is left out. Accepts the same items as `compute`.
     """
     none: dict[str, list[float]] = {}
     scores = getattr(_load(name), "per_example", lambda *sides: none)(predictions, references)
-    return {key: found for key, found in scores.items() if all(map(math.isfinite, found))}
+    return {key: values for key, values in scores.items() if all(map(math.isfinite, values))}
 
 
 def standard_error(scores: Sequence[float] | None) -> float | None:
-    """Of the mean of the examples' scores: their standard deviation (ddof=1) over sqrt(n).
+    """The standard error of the mean of `scores`: their standard deviation (ddof=1) over sqrt(n).
 
-    None without scores, and of one example.
+    None without scores, or for a single one.
     """
     if scores is None or len(scores) < 2:
         return None
@@ -78,20 +78,20 @@ def standard_error(scores: Sequence[float] | None) -> float | None:
 
 
 def reads_lists(name: str) -> bool:
-    """Whether a reference of the metric is a list, such as several right texts."""
+    """Whether the metric's references are lists, for example of several right texts."""
     import datasets
 
     return isinstance(_load(name).features["references"], datasets.List)
 
 
 def unavailable(name: str) -> dict[str, str]:
-    """The metric's scores that `compute` must leave out on this machine, each with the reason."""
+    """The scores that `compute` cannot compute on this machine, each with the reason."""
     return getattr(_load(name), "unavailable", dict)()
 
 
 @functools.cache
 def version(name: str) -> str:
-    """The metric's VERSION, read without running its file. Raises ValueError for an unknown name."""
+    """The metric's VERSION, read without importing its file. Raises ValueError for an unknown name."""
     for node in ast.parse(_path(name).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VERSION":
             return str(ast.literal_eval(node.value))
@@ -107,11 +107,11 @@ def _path(name: str) -> Path:
 
 @functools.cache
 def _load(name: str) -> Any:
-    """The metric as `evaluate` loads it: copied under a lock into its modules cache, then imported."""
+    """The metric, loaded by `evaluate`, which copies its file into a modules cache and imports the copy."""
     path = _path(name)
     import evaluate
 
-    # another process may have written into the modules cache since this one listed it
+    # another process may have added files to the modules cache since Python listed it
     importlib.invalidate_caches()
-    # in memory: evaluate's file on disk has one name for all processes of the machine
+    # in memory, because all processes of the machine would use one file on disk
     return evaluate.load(str(path), keep_in_memory=True)

@@ -1,4 +1,4 @@
-"""Answers as SQuAD's official script compares them; ReCoRD's is the same."""
+"""Exact match and token F1 as in SQuAD's official script. ReCoRD's script computes the same."""
 
 import re
 import string
@@ -9,15 +9,15 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(text: str) -> str:
-    """Lower case, without ASCII punctuation and articles, words one blank apart."""
+    """The text in lower case, without ASCII punctuation and articles, with single blanks between words."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
 
 
 def best_match(prediction: str, answers: list[str]) -> tuple[bool, float]:
-    """Exact match and token F1 with whichever of the answers fits best, each on its own.
+    """Exact match and token F1, each with the answer for which it is highest.
 
-    No answers at all means that the question has none (SQuAD 2): then only a prediction that
-    normalises to nothing is right.
+    An empty list means that the question has no answer (SQuAD 2). Then only a prediction that is empty after
+    normalisation is right.
     """
     predicted = normalize(prediction)
     if not answers:
@@ -36,7 +36,7 @@ def _f1(predicted: list[str], gold: list[str]) -> float:
 
 
 def best_matches(predictions: list[str], references: list[list[str]]) -> dict[str, list[float]]:
-    """`best_match` of each example, by the name of the score."""
+    """The results of `best_match` for all examples, by name of the score."""
     matches = [best_match(p, r) for p, r in zip(predictions, references, strict=True)]
     exact, f1 = zip(*matches, strict=True)
     return {"exact_match": [float(match) for match in exact], "f1": list(f1)}

@@ -1,11 +1,11 @@
-"""What every metric says of itself: its file's docstring, and what a prediction and a reference are."""
+"""The MetricInfo of a metric: its description and the types of predictions and references."""
 
 import datasets
 import evaluate
 
 
 def info(description: str | None, predictions: object, references: object) -> evaluate.MetricInfo:
-    """`predictions` and `references`: a feature of `datasets`, or the name of a type, such as int64."""
+    """`predictions` and `references`: a feature of `datasets`, or the name of a type such as int64."""
     kinds = {"predictions": predictions, "references": references}
     features = {
         side: datasets.Value(kind) if isinstance(kind, str) else kind

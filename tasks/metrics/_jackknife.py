@@ -1,9 +1,10 @@
-"""Scores of single examples, for scores of a whole corpus: the jackknife's values.
+"""Jackknife values: one value per example, for a score that is computed from all examples together.
 
-The value of example i is f + (n - 1) (m - f_i), where f is the score of all n examples, f_i that of all
-but i, and m the mean of the f_i (Tukey's pseudo-values; Efron and Tibshirani 1993, chapter 11; moved so that
-their mean is f). Of a mean over examples they are the examples' own scores. Of another smooth score they say
-how much each example moves it, and the standard error of their mean is the jackknife's of the score.
+The value of example i is f + (n - 1) (m - f_i). Here f is the score of all n examples, f_i the score without
+example i, and m the mean of the f_i. These are Tukey's pseudo-values (Efron and Tibshirani 1993, chapter 11),
+shifted so that their mean is f. For a mean over examples they are the examples' own scores. For another
+smooth score they measure each example's influence. The standard error of their mean is the jackknife's
+standard error of the score.
 """
 
 from collections.abc import Callable
@@ -12,17 +13,18 @@ import numpy as np
 
 
 def values(parts: np.ndarray, score: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-    """One value per example, from what each adds to the sums that the score is made of.
+    """The jackknife value of each example.
 
-    `parts` is (n, k), a row per example; `score` takes sums (..., k) to scores (...).
+    `parts` (n, k): the terms that each example adds to the k sums that the score is computed from. `score`: a
+    function from sums (..., k) to scores (...).
     """
     parts = np.asarray(parts, dtype=np.float64)
     total = parts.sum(axis=0)
-    whole = float(score(total))
+    score_of_all = float(score(total))
     if len(parts) == 1:
-        return [whole]
+        return [score_of_all]
     without = score(total - parts)
-    return (whole + (len(parts) - 1) * (without.mean() - without)).tolist()
+    return (score_of_all + (len(parts) - 1) * (without.mean() - without)).tolist()
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The two Java programs inside pycocoevalcap: the PTB tokenizer and METEOR 1.5.
 
-They are called here and not through that package, whose wrappers write into its folder, read text in
-the machine's encoding and count a stray line break as another text.
+They are called directly. The wrappers of that package write into its folder, read text in the machine's
+encoding, and take a line break inside a text for the start of another text.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import threading
 from pathlib import Path
 
 _JAVA = ("java", "-Dfile.encoding=UTF-8", "-Xmx2G")
-# as COCO's caption evaluation drops them after tokenising
+# the tokens that COCO's caption evaluation drops after tokenising
 _DROPPED = frozenset(".?!,:;-'`") | {"''", "``", "--", "...", "-LRB-", "-RRB-", "-LCB-", "-RCB-"}
 
 
 def missing() -> str | None:
-    """What is not there that the two need, in words, or None."""
+    """The reason why the two programs cannot run on this machine; None if they can."""
     if importlib.util.find_spec("pycocoevalcap") is None:
         return "the package pycocoevalcap is not installed"
     if shutil.which("java") is None:
@@ -32,7 +32,7 @@ def _jar(path: str) -> str:
 
 
 def tokenize(texts: list[str]) -> list[list[str]]:
-    """Lower-case Penn Treebank tokens of each text (one line each), without punctuation."""
+    """The Penn Treebank tokens of each text, in lower case and without punctuation. A text is one line."""
     program = [*_JAVA, "-cp", _jar("tokenizer/stanford-corenlp-3.4.1.jar")]
     command = [*program, "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     lines = "".join(f"{text}\n" for text in texts)
@@ -44,7 +44,7 @@ def tokenize(texts: list[str]) -> list[list[str]]:
 
 
 def meteor(predictions: list[list[str]], references: list[list[list[str]]]) -> float:
-    """METEOR 1.5 for English over the whole corpus, 0 to 1, of tokenised texts."""
+    """METEOR 1.5 for English of a corpus of tokenised texts (0 to 1)."""
     program = [*_JAVA, "-jar", _jar("meteor/meteor-1.5.jar")]
     command = [*program, "-", "-", "-stdio", "-l", "en", "-norm"]
     with subprocess.Popen(
@@ -54,25 +54,27 @@ def meteor(predictions: list[list[str]], references: list[list[list[str]]]) -> f
         stderr=subprocess.DEVNULL,
         encoding="utf-8",
     ) as process:
-        asked, answers = process.stdin, process.stdout
-        assert asked is not None and answers is not None  # both are pipes
+        questions, answers = process.stdin, process.stdout
+        assert questions is not None and answers is not None  # both are pipes
 
         def ask() -> None:
-            with contextlib.suppress(BrokenPipeError):  # it has stopped: seen below
+            with contextlib.suppress(BrokenPipeError):  # METEOR has stopped; checked below
                 for prediction, texts in zip(predictions, references, strict=True):
                     fields = ["SCORE", *(" ".join(text) for text in (*texts, prediction))]
-                    asked.write(" ||| ".join(fields) + "\n")
-                asked.flush()
+                    questions.write(" ||| ".join(fields) + "\n")
+                questions.flush()
 
-        # on a thread of its own: METEOR answers as it goes and stops when nobody reads
+        # in a thread, because METEOR answers while it reads, and blocks when its output is not read
         asking = threading.Thread(target=ask)
         asking.start()
         statistics = [answers.readline().strip() for _ in predictions]
         asking.join()
         if not all(statistics):
             process.kill()
-            raise RuntimeError("METEOR stopped while it was being asked; does Java have 2 GiB?")
-        asked.write(" ||| ".join(["EVAL", *statistics]) + "\n")
-        asked.close()
-        scores = answers.read().split()  # of each prediction, then of the whole
+            raise RuntimeError(
+                "METEOR stopped before it had scored all texts; does Java have 2 GiB?"
+            )
+        questions.write(" ||| ".join(["EVAL", *statistics]) + "\n")
+        questions.close()
+        scores = answers.read().split()  # one per prediction, then the corpus score
     return float(scores[-1])

@@ -1,8 +1,8 @@
 """BLEU, NIST and CIDEr of many texts at once, from one table of n-gram counts per order.
 
-The definitions are those of the official e2e-metrics: BLEU and NIST of its port of mteval-v13a, CIDEr
-of the COCO caption evaluation. The libraries that have them count in Python dicts, text by text, at
-about 0.5 ms a prediction; here an order is a handful of array operations.
+The definitions are those of the official e2e-metrics: BLEU and NIST of its port of mteval-v13a, CIDEr of the
+COCO caption evaluation. Existing libraries count in Python dicts, text by text, at about 0.5 ms per
+prediction. Here each order takes a few array operations.
 """
 
 import math
@@ -15,10 +15,10 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each n-gram of one order occurs in each text: a row per pair, three columns of ints.
+    """How often each n-gram of one order occurs in each text. `text`, `gram`, `count`: one entry per pair.
 
-    Grams are numbered over all texts; `parent` is each gram's first n-1 words in the numbering of the
-    order below (0 for single words).
+    N-grams are numbered over all texts. `parent` has one entry per n-gram: the number of its first n-1 words
+    among the n-grams of the order below (0 for single words).
     """
 
     text: np.ndarray
@@ -27,18 +27,18 @@ class Counts:
     parent: np.ndarray
 
     def of(self, rows: np.ndarray) -> "Counts":
-        """Some of the rows, by mask."""
+        """The entries where the boolean mask `rows` is true."""
         return Counts(self.text[rows], self.gram[rows], self.count[rows], self.parent)
 
 
 class Segments:
-    """Tokenised predictions, each with its references: `predictions[i]` goes with `references[i]`."""
+    """Tokenised predictions with their references: `references[i]` are the references of `predictions[i]`."""
 
     def __init__(self, predictions: list[list[str]], references: list[list[list[str]]]) -> None:
         self.size = len(predictions)
         self.references = np.array([len(texts) for texts in references])
         texts = [*predictions, *(text for texts in references for text in texts)]
-        # texts 0 to size-1 are the predictions; this is the segment that each belongs to
+        # the segment of each text; texts 0 to size-1 are the predictions
         segments = np.arange(self.size)
         self.segment = np.concatenate([segments, np.repeat(segments, self.references)])
         self.length = np.array([len(text) for text in texts])
@@ -46,7 +46,7 @@ class Segments:
         self._words = words
 
     def orders(self, highest: int) -> Iterator[Counts]:
-        """The counts of single words, then of pairs, up to `highest`."""
+        """The counts of single words, of pairs, and so on up to n-grams of order `highest`."""
         text = np.repeat(np.arange(len(self.length)), self.length)
         end = np.repeat(np.cumsum(self.length), self.length)
         start = np.arange(len(self._words))
@@ -85,7 +85,7 @@ def bleu_sums_and_nist(segments: Segments) -> tuple[np.ndarray, float]:
     """What each segment adds to the sums that `bleu` reads, (segments, 10); and NIST of orders 1 to 5."""
     lengths, longest = segments.length[: segments.size], 5
     hits, informed = np.zeros((segments.size, longest)), np.zeros(longest)
-    # a text too short takes some away, as in the official script
+    # a text shorter than the order counts negatively, as in the official script
     totals = lengths[:, None] - np.arange(longest)
     shorter = np.array([segments.length[segments.size :].sum()])
     for order, counts in enumerate(segments.orders(longest)):
@@ -103,7 +103,7 @@ def bleu_sums_and_nist(segments: Segments) -> tuple[np.ndarray, float]:
 
 
 def _closest(segments: Segments) -> np.ndarray:
-    """The length of each segment's reference closest in length, the shorter of two as close."""
+    """The length of each segment's reference that is closest in length; on a tie the shorter one."""
     others = segments.length[segments.size :]
     segment = segments.segment[segments.size :]
     distance = np.abs(others - segments.length[: segments.size][segment])
@@ -112,11 +112,14 @@ def _closest(segments: Segments) -> np.ndarray:
 
 
 def bleu(sums: np.ndarray) -> np.ndarray:
-    """BLEU of orders 1 to 4 (0 to 1, unsmoothed) from sums (..., 10): n-grams found, n-grams there are, words
-    given and words wanted."""
-    hits, totals, given, wanted = np.split(sums, [4, 8, 9], axis=-1)
-    brevity = np.exp(np.where(given > wanted, 0.0, 1 - wanted / np.maximum(given, 1e-5)))
-    # the official script's floors, which keep the logarithm defined
+    """BLEU of orders 1 to 4 (0 to 1, unsmoothed) from sums (..., 10).
+
+    The sums are: matched n-grams of each order, n-grams of each order, words of the predictions, and words of
+    the closest references.
+    """
+    hits, totals, words, closest = np.split(sums, [4, 8, 9], axis=-1)
+    brevity = np.exp(np.where(words > closest, 0.0, 1 - closest / np.maximum(words, 1e-5)))
+    # lower bounds as in the official script, so that the logarithm is defined
     precisions = np.log(np.maximum(hits, 1e-15) / np.maximum(totals, 1e-9))
     return brevity[..., 0] * np.exp(precisions.mean(axis=-1))
 
@@ -127,7 +130,7 @@ def _nist(segments: Segments, informed: np.ndarray, totals: np.ndarray) -> float
     )
     wanted = (lengths / segments.references).sum()
     ratio = totals[0] / wanted
-    # chosen by NIST so that the penalty is a half at two thirds of the length
+    # chosen by NIST: the penalty is 0.5 if the prediction has two thirds of the reference length
     beta = math.log(2) / math.log(1.5) ** 2
     penalty = math.exp(-beta * math.log(ratio) ** 2) if 0 < ratio < 1 else float(ratio >= 1)
     scored = totals > 0
@@ -135,7 +138,7 @@ def _nist(segments: Segments, informed: np.ndarray, totals: np.ndarray) -> float
 
 
 def cider(segments: Segments, sigma: float = 6.0) -> float:
-    """CIDEr (its COCO form, "CIDEr-D"): mean over segments and orders 1 to 4, times 10."""
+    """CIDEr-D (the COCO variant): the mean over segments and orders 1 to 4, times 10."""
     references = len(segments.length) - segments.size
     similarity = np.zeros(references)
     segment = segments.segment[segments.size :]
@@ -156,7 +159,7 @@ def cider(segments: Segments, sigma: float = 6.0) -> float:
         our_square = np.bincount(predicted.text, ours**2, minlength=segments.size)[segment]
         norm = np.sqrt(our_square) * np.sqrt(square)
         similarity += np.divide(dot, norm, out=dot, where=norm > 0)
-    # the official script measures lengths in pairs of words
+    # the official script measures the length of a text in word pairs
     pairs = np.maximum(segments.length - 1, 0)
     difference = pairs[: segments.size][segment] - pairs[segments.size :]
     similarity *= np.exp(-(difference**2) / (2 * sigma**2)) / 4

@@ -1,8 +1,8 @@
-"""DROP exact match and F1, 0 to 1, as the official script scores numbers, spans and dates.
+"""DROP exact match and F1 (0 to 1), as in the official script, for numbers, spans and dates.
 
-An answer is a list of spans, each a bag of words; F1 is the mean over the best one-to-one pairing of
-predicted and right spans, where a span that holds numbers must share one. For each question the best
-of its reference answers counts.
+An answer is a list of spans, each a bag of words. F1 is the mean over the best one-to-one pairing of
+predicted and right spans. If the right span has numbers and the predicted one shares none of them, their F1
+is 0. For each question the best of its reference answers counts.
 """
 
 import functools
@@ -37,7 +37,7 @@ class Drop(evaluate.Metric):
         self, predictions: list[list[str]], references: list[list[list[str]]]
     ) -> dict[str, float]:
         scores = self.per_example(predictions, references)
-        return {name: sum(found) / len(found) for name, found in scores.items()}
+        return {name: sum(values) / len(values) for name, values in scores.items()}
 
     def per_example(
         self, predictions: list[list[str]], references: list[list[list[str]]]
@@ -45,15 +45,15 @@ class Drop(evaluate.Metric):
         exact, f1 = [], []
         for prediction, answers in zip(predictions, references, strict=True):
             # the official script skips an answer whose first span is blank
-            told = [answer for answer in answers if answer and answer[0].strip()]
-            matches = [match(prediction, answer) for answer in told]
+            nonblank = [answer for answer in answers if answer and answer[0].strip()]
+            matches = [match(prediction, answer) for answer in nonblank]
             exact.append(max((match[0] for match in matches), default=0.0))
             f1.append(max((match[1] for match in matches), default=0.0))
         return {"exact_match": exact, "f1": f1}
 
 
 def match(prediction: list[str], answer: list[str]) -> tuple[float, float]:
-    """Exact match and F1 (to two decimals, as in the official script) of one answer."""
+    """Exact match and F1 with one reference answer. F1 has two decimals, as in the official script."""
     predicted, gold = ([normalize(span) for span in spans] for spans in (prediction, answer))
     exact = float(len(predicted) == len(gold) and set(predicted) == set(gold))
     bags, gold_bags = ([set(span.split()) for span in spans] for spans in (predicted, gold))
@@ -67,12 +67,17 @@ def match(prediction: list[str], answer: list[str]) -> tuple[float, float]:
 
 
 def normalize(span: str) -> str:
-    """Lower case, split at blanks and hyphens, numbers as floats, else no punctuation or articles."""
+    """The span in lower case, split at blanks and hyphens.
+
+    Numbers are written as floats. Punctuation and articles are removed from other words.
+    """
     words = (_word(word) for word in _BLANK_OR_HYPHEN.split(span.lower()))
     return " ".join(word for word in words if word)
 
 
-@functools.lru_cache(maxsize=100_000)  # words repeat, and float() is slow to say no
+@functools.lru_cache(
+    maxsize=100_000
+)  # words repeat, and float() is slow on texts that are no numbers
 def _word(word: str) -> str:
     number = _number(word)
     if number is None:

@@ -1,8 +1,8 @@
 """The five scores of the official e2e-metrics: BLEU, NIST, METEOR, ROUGE_L and CIDEr.
 
-One prediction per meaning representation, with all of its references; BLEU and NIST as its Python port
-of mteval-v13a (option -p) gives them, the rest as COCO's caption evaluation does. All but NIST (up to
-about 10) and CIDEr (0 to 10) are 0 to 1. METEOR, ROUGE_L and CIDEr need Java and pycocoevalcap.
+There is one prediction per meaning representation, with all of its references. BLEU and NIST are those of the
+official Python port of mteval-v13a (option -p), the others those of COCO's caption evaluation. NIST is up to
+about 10, CIDEr 0 to 10, the others 0 to 1. METEOR, ROUGE_L and CIDEr require Java and pycocoevalcap.
 """
 
 import warnings
@@ -43,7 +43,9 @@ class E2E(evaluate.Metric):
         ours = [next(texts) for _ in predictions]
         theirs = [[next(texts) for _ in group] for group in references]
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(meteor, ours, theirs)  # a process of its own, and the slowest
+            waiting = pool.submit(
+                meteor, ours, theirs
+            )  # the slowest part; it runs in a separate process
             scores = _mteval(predictions, references)
             scores["ROUGE_L"] = sum(map(_rouge_l, ours, theirs)) / len(ours)
             scores["CIDEr"] = cider(Segments(ours, theirs))
@@ -53,8 +55,8 @@ class E2E(evaluate.Metric):
     def per_example(
         self, predictions: list[str], references: list[list[str]]
     ) -> dict[str, list[float]]:
-        """Of BLEU alone: NIST and CIDEr weigh an n-gram by all references, so no example has sums of its own,
-        and METEOR and ROUGE_L would run their Java programs once more."""
+        """For BLEU only. NIST and CIDEr weight an n-gram by all references, so their sums cannot be split
+        into examples. METEOR and ROUGE_L would have to run the Java programs again."""
         sums, _ = bleu_sums_and_nist(_segments(*_one_line_each(predictions, references)))
         return {"BLEU": values(sums, bleu)}
 
@@ -62,13 +64,13 @@ class E2E(evaluate.Metric):
 def _one_line_each(
     predictions: list[str], references: list[list[str]]
 ) -> tuple[list[str], list[list[str]]]:
-    """A line break would make two texts of one for the Java programs."""
+    """The texts without line breaks, because the Java programs read one text per line."""
     ours = [" ".join(text.split()) for text in predictions]
     return ours, [[" ".join(text.split()) for text in texts] for texts in references]
 
 
 def _segments(predictions: list[str], references: list[list[str]]) -> Segments:
-    """The texts cut into words as mteval-v13a does."""
+    """The texts, tokenised as in mteval-v13a and in lower case."""
     cut = Tokenizer13a()
     ours = [cut(text).lower().split(" ") for text in predictions]
     return Segments(
@@ -82,8 +84,8 @@ def _mteval(predictions: list[str], references: list[list[str]]) -> dict[str, fl
 
 
 def _rouge_l(prediction: list[str], references: list[list[str]]) -> float:
-    """COCO's ROUGE-L: the best precision and the best recall over the references, recall weighted."""
-    ours = prediction or [""]  # the official script takes no text for one empty word
+    """COCO's ROUGE-L: the F-score (beta 1.2) of the best precision and best recall over the references."""
+    ours = prediction or [""]  # the official script reads an empty text as one empty word
     common = [(_common(ours, theirs or [""]), len(theirs) or 1) for theirs in references]
     precision = max(length for length, _ in common) / len(ours)
     recall = max(length / total for length, total in common)
@@ -92,7 +94,7 @@ def _rouge_l(prediction: list[str], references: list[list[str]]) -> float:
 
 
 def _common(first: list[str], second: list[str]) -> int:
-    """Length of the longest common subsequence, by Hyyro's bit vectors: a word of `second` a step."""
+    """The length of the longest common subsequence, with Hyyrö's bit-vector algorithm."""
     places: dict[str, int] = {}
     for position, word in enumerate(first):
         places[word] = places.get(word, 0) | 1 << position

@@ -1,6 +1,6 @@
-"""Precision, recall and F1 over named entities, as CoNLL's conlleval counts them: whole chunk and its type.
+"""Precision, recall and F1 of named entities, as in CoNLL's conlleval: chunk and type must both match.
 
-Tags are IOB2. A chunk begins at a B tag, and at an I tag that continues no chunk of its type.
+Tags are IOB2. A chunk begins at a B tag, or at an I tag that does not continue a chunk of its type.
 """
 
 import datasets
@@ -45,21 +45,21 @@ class EntityF1(evaluate.Metric):
 
 
 def _all_chunks(sentences: list[list[str]]) -> set[tuple[int, int, int, str]]:
-    """Sentence, first word, the word after the last, and type of every chunk."""
+    """Every chunk as (sentence, first word, word after the last, type)."""
     return {(number, *chunk) for number, tags in enumerate(sentences) for chunk in _chunks(tags)}
 
 
 def _chunks(tags: list[str]) -> list[tuple[int, int, str]]:
-    found, start = [], 0
+    chunks, start = [], 0
     before = ("O", "")
     for place, tag in enumerate([*tags, "O"]):
         mark, _, kind = tag.partition("-")
         if mark not in ("B", "I", "O"):
             raise ValueError(f"entity_f1: tag {tag!r} is not B-, I- or O")
-        goes_on = mark == "I" and before[0] != "O" and kind == before[1]
-        if before[0] != "O" and not goes_on:
-            found.append((start, place, before[1]))
-        if mark != "O" and not goes_on:
+        continues = mark == "I" and before[0] != "O" and kind == before[1]
+        if before[0] != "O" and not continues:
+            chunks.append((start, place, before[1]))
+        if mark != "O" and not continues:
             start = place
         before = (mark, kind)
-    return found
+    return chunks

@@ -1,4 +1,4 @@
-"""Binary F1 of class 1, as for MRPC and QQP; 0 where nothing is or was to be called positive."""
+"""Binary F1 of class 1, as for MRPC and QQP; 0 if no prediction and no reference is 1."""
 
 import evaluate
 import numpy as np

@@ -1,4 +1,4 @@
-"""Macro F1: the mean over classes of their F1, as for CB; over the classes that occur on either side."""
+"""Macro F1, as for CB: the mean F1 over the classes that occur in predictions or references."""
 
 import evaluate
 from sklearn.metrics import f1_score

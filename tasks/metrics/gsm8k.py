@@ -1,10 +1,10 @@
 """GSM8K accuracy: the share of generated solutions whose final number is the reference's.
 
-`accuracy` is the rule of openai/grade-school-math (`is_correct` in grade_school_math/dataset.py): what
-follows the first "#### " that stands before digits, periods or commas, compared as a string once its
-commas are gone. So "#### 5.0", "#### $5", "####5" and "#### 5." are all wrong where 5 is right.
-`accuracy_flexible` compares numbers, and looks for one anywhere: the number after "####", else the last of
-the text. Commas, currency signs, units and trailing zeros do not count there.
+`accuracy` follows openai/grade-school-math (`is_correct` in grade_school_math/dataset.py). It takes the
+digits, periods and commas after the first "#### " that has them, removes the commas, and compares strings. So
+"#### 5.0", "#### $5", "####5" and "#### 5." are all wrong if 5 is right. `accuracy_flexible` compares
+numbers: the number after "####", or else the last number of the text. Commas, currency signs, units and
+trailing zeros are ignored.
 """
 
 import re
@@ -18,7 +18,7 @@ VERSION = "2"
 
 _OFFICIAL = re.compile(r"#### (-?[0-9.,]+)")
 
-# A minus is a sign where neither a word nor a closing bracket stands before it: "7-5" ends in 5.
+# A minus is a sign unless it follows a word or a closing bracket: "7-5" ends in 5.
 _NUMBER = r"(?:(?<![\w)])-)?(?:[$£€]-?)?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _ANY = re.compile(_NUMBER)
 _MARKED = re.compile(rf"####\s*({_NUMBER})")
@@ -26,13 +26,13 @@ _NOT_DECIMAL = str.maketrans("", "", ",$£€")
 
 
 def official_answer(text: str) -> str | None:
-    """What the official script compares, or None where it finds nothing."""
-    found = _OFFICIAL.search(text)
-    return found[1].replace(",", "") if found else None
+    """The answer that the official script extracts; None if there is none."""
+    match = _OFFICIAL.search(text)
+    return match[1].replace(",", "") if match else None
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number right after the first "####" that has one, else the last number there is."""
+    """The number after the first "####" that has one, else the last number; None if there is no number."""
     text = text.replace("\u2212", "-")
     marked = _MARKED.search(text)
     numbers = [marked[1]] if marked else _ANY.findall(text)
@@ -47,7 +47,7 @@ class GSM8K(evaluate.Metric):
 
     def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         scores = self.per_example(predictions, references)
-        return {name: sum(found) / len(found) for name, found in scores.items()}
+        return {name: sum(values) / len(values) for name, values in scores.items()}
 
     def per_example(self, predictions: list[str], references: list[str]) -> dict[str, list[float]]:
         right, flexible = [], []

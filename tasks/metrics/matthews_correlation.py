@@ -1,4 +1,4 @@
-"""Matthews correlation, as for CoLA; 0 where either side has one class only."""
+"""Matthews correlation, as for CoLA; 0 if predictions or references have one class only."""
 
 import evaluate
 import numpy as np
@@ -27,7 +27,7 @@ class MatthewsCorrelation(evaluate.Metric):
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:
-    """Matthews correlation from the number right and the numbers of each class, predicted and true."""
+    """Matthews correlation from the number of right predictions and the predicted and true class counts."""
     right, (ours, theirs) = sums[..., 0], np.split(sums[..., 1:], 2, axis=-1)
     n = ours.sum(axis=-1)
     spreads = (n**2 - (ours**2).sum(axis=-1)) * (n**2 - (theirs**2).sum(axis=-1))

@@ -1,5 +1,6 @@
-"""MultiRC as SuperGLUE scores it: F1 over all answers (F1a), and the share of questions whose answers
-are all judged rightly (exact match), 0 to 1.
+"""MultiRC as in SuperGLUE (0 to 1): F1 over all answers (F1a) and exact match.
+
+Exact match is the share of questions whose answers are all classified correctly.
 """
 
 import datasets
@@ -34,7 +35,7 @@ class MultiRC(evaluate.Metric):
         }
 
     def per_example(self, predictions: list[int], references: list[dict]) -> dict[str, list[float]]:
-        """Of F1a alone: an exact match is of a question, not of an answer."""
+        """For F1a only, because exact match is a score of questions, not of single answers."""
         ours = np.array(predictions)
         theirs = np.array([reference["label"] for reference in references])
         parts = np.stack([2 * ours * theirs, ours + theirs], axis=1)

@@ -1,4 +1,4 @@
-"""Pearson correlation, as for STS-B; 0 where either side is constant, and it is undefined."""
+"""Pearson correlation, as for STS-B; 0 if predictions or references are constant (undefined)."""
 
 import evaluate
 import numpy as np
@@ -28,7 +28,7 @@ class Pearson(evaluate.Metric):
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:
-    """Pearson's correlation from n and the sums of x, y and their products."""
+    """The Pearson correlation from n and the sums of x, y, x², y² and xy."""
     n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
     spreads = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
     return ratio(n * xy - x * y, np.sqrt(spreads))

@@ -12,7 +12,7 @@ VERSION = "1"
 
 
 class Perplexity(evaluate.Metric):
-    """Predictions are summed negative log-likelihoods (nats), references the tokens summed over."""
+    """Predictions are negative log-likelihoods (nats) summed over tokens; references are token counts."""
 
     def _info(self) -> evaluate.MetricInfo:
         return info(__doc__, "float64", "int64")
@@ -22,7 +22,7 @@ class Perplexity(evaluate.Metric):
         if tokens <= 0:
             raise ValueError(f"perplexity: there are {tokens} tokens to average over")
         mean = math.fsum(predictions) / tokens
-        # past the largest float e**x is no number any more, and the check on scores says so
+        # math.exp would overflow; `metrics.compute` then raises NotFinite
         return {"perplexity": math.exp(mean) if mean < 709 else math.inf}
 
     def per_example(
@@ -30,5 +30,5 @@ class Perplexity(evaluate.Metric):
     ) -> dict[str, list[float]]:
         parts = np.stack([predictions, references], axis=1)
         with np.errstate(over="ignore"):
-            found = values(parts, lambda sums: np.exp(ratio(sums[..., 0], sums[..., 1])))
-        return {"perplexity": found}
+            perplexities = values(parts, lambda sums: np.exp(ratio(sums[..., 0], sums[..., 1])))
+        return {"perplexity": perplexities}

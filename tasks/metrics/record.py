@@ -1,4 +1,4 @@
-"""ReCoRD exact match and token F1 over entities, 0 to 1, as SuperGLUE's official script scores them.
+"""ReCoRD exact match and token F1 of entities (0 to 1), as in SuperGLUE's official script.
 
 For each query the best of its right entities counts, after SQuAD's normalisation.
 """
@@ -13,7 +13,7 @@ VERSION = "1"
 
 
 class Record(evaluate.Metric):
-    """Predictions are entities as text, references the lists of right ones."""
+    """Predictions are entities as texts; references are lists of the right entities."""
 
     def _info(self) -> evaluate.MetricInfo:
         return info(__doc__, "string", datasets.List(datasets.Value("string")))
@@ -22,7 +22,7 @@ class Record(evaluate.Metric):
         if [] in references:
             raise ValueError(f"record: example {references.index([])} has no right entity")
         scores = self.per_example(predictions, references)
-        return {name: sum(found) / len(found) for name, found in scores.items()}
+        return {name: sum(values) / len(values) for name, values in scores.items()}
 
     def per_example(
         self, predictions: list[str], references: list[list[str]]

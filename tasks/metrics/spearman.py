@@ -1,4 +1,4 @@
-"""Spearman rank correlation, ties sharing their mean rank, as for STS-B; 0 where either side is constant."""
+"""Spearman rank correlation (ties get their mean rank), as for STS-B; 0 if one side is constant."""
 
 import evaluate
 from scipy.stats import spearmanr

@@ -1,7 +1,7 @@
-"""SQuAD exact match and token F1, 0 to 1, with the official script's normalisation (version 1.1).
+"""SQuAD exact match and token F1 (0 to 1), with the official script's normalisation (version 1.1).
 
-For each question the best of its reference answers counts. A question without any, as in SQuAD 2, is
-answered rightly by an empty prediction.
+For each question the best of its reference answers counts. For a question without answers (SQuAD 2) an empty
+prediction is right.
 """
 
 import datasets
@@ -14,14 +14,14 @@ VERSION = "1"
 
 
 class Squad(evaluate.Metric):
-    """Predictions are texts, references lists of acceptable texts."""
+    """Predictions are texts; references are lists of acceptable texts."""
 
     def _info(self) -> evaluate.MetricInfo:
         return info(__doc__, "string", datasets.List(datasets.Value("string")))
 
     def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         scores = self.per_example(predictions, references)
-        return {name: sum(found) / len(found) for name, found in scores.items()}
+        return {name: sum(values) / len(values) for name, values in scores.items()}
 
     def per_example(
         self, predictions: list[str], references: list[list[str]]
