@@ -192,6 +192,7 @@ def _success(
         predictions_path = f"predictions/{name}.jsonl"
         predictions.write(folder / predictions_path, evaluated.predictions)
     memory = replace(trained.memory, eval_peak=evaluated.peak)
+    # a run without training has no training peak; its peak is that of the evaluation
     if not trains and evaluated.peak is not None:
         memory = replace(memory, peak_allocated=evaluated.peak)
     record = common.record(
@@ -210,11 +211,10 @@ def _success(
 
 
 def main() -> int:
-    """Run the spec in the file `sys.argv[1]`; results go to the folder `sys.argv[2]`. Returns the exit
-    status.
+    """Run the spec in the file `sys.argv[1]` and write its results to the folder `sys.argv[2]`.
 
-    0: a record was written. 2: bad input. 3: unsupported. For 2 and 3 the last event on stdout has the
-    reason.
+    Returns the exit status. 0: a record was written. 2: bad input. 3: unsupported combination. For 2 and 3
+    the last event on stdout has the reason.
     """
     spec_path, folder = map(Path, sys.argv[1:])
     # stdout holds events only, so what libraries print goes to stderr
