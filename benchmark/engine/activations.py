@@ -1,10 +1,10 @@
-"""Activations of the active path: recompute the blocks above the active group's lowest unit.
+"""Activation checkpointing of the active path: the blocks above the active group's lowest unit.
 
-Blocks below the active group build no graph at all, since nothing below them requires a gradient. The
-lowest active unit keeps its activations, as its backward pass comes last. Every block above it, of the
-group or not, drops its own and recomputes them. So `checkpointing="active_path"` spends recomputation
-only where it saves memory. Non-reentrant checkpoints, hence any inputs, and dropout replays its random
-numbers.
+Blocks below the active group store no activations, since nothing in or below them requires a gradient. The
+lowest active unit stores its activations, because its backward pass comes last. Every block above it drops
+its activations and recomputes them in the backward pass. So `checkpointing="active_path"` recomputes only
+where this saves memory. The checkpoints are non-reentrant: they accept any inputs, and dropout draws the same
+random numbers again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MARK = "active_path"  # attribute of a block: (weak reference to its path, its r
 
 
 class ActivePath:
-    """Which blocks of a model recompute: `follow` moves it to a group, `remove` ends it.
+    """The blocks of a model that recompute: those above the lowest unit of a group, which `follow` sets.
 
-    It ends as well with the last reference to it. Copies and pickles of the model are made of the
-    blocks' own classes and recompute nothing.
+    `remove`, or the end of the last reference to the path, stops recomputation. Copies and pickles of the
+    model have the original classes of the blocks and recompute nothing.
     """
 
     def __init__(self, model: nn.Module, units: Sequence[Unit]) -> None:
@@ -43,11 +43,11 @@ class ActivePath:
             vars(block)[MARK] = (weakref.ref(self), self._rank[name])
 
     def follow(self, group: Group) -> None:
-        """From now on recompute the blocks above the group's lowest unit."""
+        """Recompute the blocks above the group's lowest unit from now on."""
         self.lowest = min(self._rank[name] for name in group.units)
 
     def remove(self) -> None:
-        """Give the blocks their own classes back."""
+        """Restore the original classes of the blocks."""
         for block in self._blocks.values():
             del vars(block)[MARK]
             block.__class__ = type(block).__bases__[0]
@@ -66,9 +66,9 @@ def _blocks(model: nn.Module, units: Sequence[Unit]) -> dict[str, nn.Module]:
 
 @cache
 def _recomputing(cls: Any) -> Any:
-    """`cls` with a forward pass that is checkpointed while its block stands above the active group.
+    """A subclass of `cls` whose forward pass is checkpointed while the block is above the active group.
 
-    A subclass rather than a patched instance, so that a copied or pickled block can leave it behind.
+    It is a subclass, not a patched instance, so that copies and pickles of a block can be of `cls` itself.
     """
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -84,7 +84,7 @@ def _recomputing(cls: Any) -> Any:
     def reduce(self: Any, protocol: int) -> Any:
         plain = object.__new__(cls)
         vars(plain).update({k: v for k, v in vars(self).items() if k != MARK})
-        return plain.__reduce_ex__(1)  # from 2 on pickle insists on the class of the object itself
+        return plain.__reduce_ex__(1)  # protocols from 2 on require the class of the object itself
 
     body = {"forward": forward, "__reduce_ex__": reduce, "__module__": cls.__module__}
     subclass: Any = type(cls.__name__, (cls,), body)
@@ -92,5 +92,6 @@ def _recomputing(cls: Any) -> Any:
 
 
 def _is_cache(value: Any) -> bool:
-    """A key-value cache: recomputing would append to it a second time; training has no use for it."""
+    """Whether `value` is a key-value cache. Recomputing would append to it twice, and training does not need
+    it."""
     return hasattr(value, "get_seq_length") and hasattr(value, "update")

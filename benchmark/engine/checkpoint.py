@@ -1,8 +1,8 @@
-"""Whole checkpoints of a training loop, written so that a kill at any moment leaves a usable one.
+"""Checkpoints of a training loop, which stay usable if the process is killed at any moment.
 
-`save` writes a temporary file, flushes it to disk and renames it over the old one; `load` puts back
-weights, gradients of a step half accumulated, optimizer (state, masters, position), scheduler,
-GradScaler and random number generators, so a resumed run ends with the same bytes.
+`save` writes a temporary file, flushes it to disk and renames it over the old one. `load` restores weights,
+gradients accumulated so far, optimizer (state, masters, position), scheduler, GradScaler and random number
+generators, so that a resumed run gives the same bytes as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ def save(
     scaler: Any = None,
     extra: Any = None,
 ) -> None:
-    """Write everything to `path`, atomically. `extra`: the loop's own plain data and tensors (epoch,
-    micro-batches done, the sampler's position), handed back by `load`."""
+    """Write the checkpoint to `path`, whole or not at all.
+
+    extra: plain data and tensors of the loop itself (epoch, micro-batches done, the sampler's position),
+    which `load` returns.
+    """
     named = model.named_parameters()
     content = {
         "model": model.state_dict(),
@@ -52,10 +55,10 @@ def load(
     scheduler: Any = None,
     scaler: Any = None,
 ) -> Any:
-    """Put back what `save` wrote; return its `extra`.
+    """Restore a checkpoint that `save` wrote; returns its `extra`.
 
-    The device may differ from the one saved on, and so may `idle`. Raises UserError, before any
-    weight changes, for the state of another model, grouping, order or optimizer.
+    The device and `idle` may differ from those of the saved run. Raises UserError, before any weight changes,
+    for a checkpoint of another model, grouping, order or optimizer.
     """
     content = torch.load(path, map_location="cpu", weights_only=True)
     own = dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""What the engine's other parts may know of a block-wise optimizer, so that they need not import it."""
+"""Protocols: the parts of a block-wise optimizer that other files of the engine use without importing it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from benchmark.engine.schedule import Position
 
 
 class Averaging(Protocol):
-    """Whoever averages the gradients of the active group over ranks."""
+    """The object that averages the gradients of the active group over ranks (`distributed.Synchroniser`)."""
 
     pending: bool
-    """Whether there are gradients that no average has seen."""
+    """Whether there are gradients that have not been averaged yet."""
 
     def remove(self) -> None:
-        """Average no more."""
+        """Stop averaging."""
 
 
 class Blockwise(Protocol):
-    """An optimizer whose groups take turns. `parameters`: all scheduled ones by name."""
+    """An optimizer whose groups take turns. parameters: every parameter of its groups, by name."""
 
     parameters: Mapping[str, nn.Parameter]
     plan: Plan
@@ -39,7 +39,7 @@ class Blockwise(Protocol):
 
     @property
     def position(self) -> Position:
-        """Where the run stands before its next step."""
+        """The position of the run before its next step."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, keyed by parameter name."""
+        """All that is needed to resume, by parameter name."""

@@ -1,7 +1,7 @@
 """DelayedLR: the delayed learning rate as a torch scheduler.
 
-It reads the optimizer's own position instead of counting its calls, so a step that GradScaler
-skipped moves nothing, and calling it once per epoch, per micro-batch or per process is harmless.
+The rate depends on the optimizer's position, not on the number of calls to the scheduler. A step that
+GradScaler skips therefore does not advance it, and extra calls, once per micro-batch or process, do no harm.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DelayedLR(LRScheduler):
         return {"rate": asdict(self.rate), **rest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises UserError for the state of a schedule defined otherwise."""
+        """Raises UserError for the state of a schedule with another definition."""
         mine, theirs = asdict(self.rate), state_dict.get("rate", {})
         for key, value in mine.items():
             if theirs.get(key) != value:

@@ -1,23 +1,23 @@
-"""Data parallel: the active group's gradients averaged over ranks, and nothing else communicated.
+"""Data parallel: the gradients of the active group are averaged over ranks; nothing else is communicated.
 
-DistributedDataParallel fixes what it reduces when it wraps: toggle requires_grad afterwards and a step
-goes unsynchronised without a word. So a block-wise optimizer of several groups refuses to step in a
-process group of several ranks until
+DistributedDataParallel (DDP) fixes the parameters that it reduces when it wraps the model. If requires_grad
+changes afterwards, gradients are silently not reduced. So with several ranks a block-wise optimizer of
+several groups refuses to step until
 
     sync = synchronise(optimizer, model)      # on every rank, same weights everywhere
 
-has been called. From then on the gradients of the active group are averaged as each backward ends:
-before clipping, before GradScaler looks for overflows, before step(). Averaging is linear, so doing
-it after every micro-batch is right; `with sync.no_sync():` around all but the last saves the traffic,
-and so does DDP's own no_sync(). Each rank sends the group's gradient bytes, in place and without
-buckets, and one byte per tensor that says whether any rank has a gradient for it.
+has been called. From then on the gradients of the active group are averaged at the end of each backward pass:
+before clipping, before GradScaler looks for overflows, before step(). Averaging is linear, so averaging after
+every micro-batch is correct. `with sync.no_sync():` around all but the last micro-batch saves communication,
+and so does DDP's own no_sync(). Each rank sends the bytes of the group's gradients, in place and without
+buckets, and one byte per tensor, which says whether any rank has a gradient for it.
 
-A model may still be wrapped in DDP, because Lightning, HF Trainer or Accelerate does it: its reducer is
-then kept out of the backward pass, as in its no_sync(). It holds gradient buckets of what was
-trainable when it wrapped; with Lightning, which wraps before there is an optimizer, that is a copy of
-the model's size, and a strategy whose configure_ddp() does nothing avoids it.
+The model may still be wrapped in DDP, as Lightning, HF Trainer and Accelerate do. DDP's reducer is then kept
+out of the backward pass, as in its no_sync(). DDP still allocates gradient buckets for the parameters that
+were trainable when it wrapped the model. Lightning wraps before there is an optimizer, so these are as large
+as the model; a strategy whose configure_ddp() does nothing avoids them.
 
-FSDP2 needs none of this: `sharded.py`.
+FSDP2 needs none of this; see `sharded.py`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ UNSYNCHRONISED = (
 
 
 class Reducer(enum.Enum):
-    """What stands in a DDP's `require_backward_grad_sync` while this module averages in its place."""
+    """The value of a DDP's `require_backward_grad_sync` while this module averages in its place."""
 
     REPLACED = "replaced"
 
     def __bool__(self) -> bool:
-        """False, so that the DDP reduces nothing, while no_sync()'s own False can be told from it."""
+        """False, so that the DDP does not reduce. It is not the False that DDP's own no_sync() sets."""
         return False
 
 
@@ -61,9 +61,9 @@ def synchronise(
 ) -> Synchroniser:
     """Average the active group's gradients over `process_group` (None: all ranks) in every backward.
 
-    Call it on every rank, before or after a DDP wraps the model. A group of this rank alone lets
-    ranks train apart. Raises UserError, on all ranks alike, where weights, groups or position differ,
-    where FSDP already shards the model, or without a process group.
+    Call it on every rank, before or after a DDP wraps the model. With a process group of one rank, that rank
+    trains on its own. Raises UserError, on all ranks, if weights, groups or position differ between ranks, if
+    FSDP shards the model, or if there is no process group.
     """
     if not _initialised():
         raise UserError("synchronise: call torch.distributed.init_process_group first")
@@ -81,7 +81,7 @@ def synchronise(
 
 
 class Synchroniser:
-    """Averages the gradients of an optimizer's active group; made by `synchronise`."""
+    """Averages the gradients of an optimizer's active group. Use `synchronise` to build it."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Synchroniser:
         self._ranks = dist.get_world_size(process_group)
         self._enabled = True
         self._queued = False
-        self.pending = False  # gradients that no average has seen
+        self.pending = False  # whether there are gradients that have not been averaged
         self._ddp: Any = None  # a weak reference to a DDP around the model
         self._ddp_syncs = True  # False in that DDP's no_sync()
         self._hooks = [model.register_forward_pre_hook(self._before_forward)]
@@ -102,7 +102,7 @@ class Synchroniser:
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Backward passes inside only accumulate; the first one outside averages the sum."""
+        """Backward passes in this context only accumulate. The first one after it averages the sum."""
         before, self._enabled = self._enabled, False
         try:
             yield
@@ -110,7 +110,7 @@ class Synchroniser:
             self._enabled = before
 
     def remove(self) -> None:
-        """Average no more, and leave that to a DDP around the model again."""
+        """Stop averaging. A DDP around the model reduces again."""
         for hook in self._hooks:
             hook.remove()
         ddp = self._ddp and self._ddp()
@@ -118,10 +118,11 @@ class Synchroniser:
             ddp.require_backward_grad_sync = True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Synchroniser:
-        return self  # a copied model brings its hooks along; they do nothing there
+        return self  # the hooks of a copied model do nothing
 
     def _queue(self, parameter: torch.Tensor) -> None:
-        """The first gradient of a backward pass asks for the average as the pass ends."""
+        """A hook of each gradient. The first one of a backward pass queues the averaging for the end of the
+        pass."""
         self.pending = self._ranks > 1
         if not self._queued and self._enabled and self._ddp_syncs:
             self._queued = True
@@ -130,6 +131,7 @@ class Synchroniser:
 
     @torch.no_grad()
     def _average(self) -> None:
+        """Average the gradients of the active group over the ranks."""
         self._queued = self.pending = False
         optimizer = self._optimizer()
         if optimizer is None or self._ranks == 1:
@@ -138,10 +140,11 @@ class Synchroniser:
         without = [p for p in parameters if p.grad is None]
         has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
         has = has.to(parameters[0].device)
-        for parameter in without:  # another rank may have one; a collective needs all ranks
+        # another rank may have a gradient, and a collective needs all ranks
+        for parameter in without:
             parameter.grad = torch.zeros_like(parameter)
         gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_div_(gradients, self._ranks)  # before the sum, which fp16 might not hold
+        torch._foreach_div_(gradients, self._ranks)  # before the sum, which could overflow in fp16
         group = self._process_group
         sums = [dist.all_reduce(g, group=group, async_op=True) for g in gradients]
         sums.append(dist.all_reduce(has, dist.ReduceOp.MAX, group=group, async_op=True))
@@ -153,14 +156,14 @@ class Synchroniser:
                     parameter.grad = None
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
-        """Inside a DDP's forward: keep its reducer out of the backward pass, but heed its no_sync().
+        """In a DDP's forward pass, keep its reducer out of the backward pass, but respect its no_sync().
 
-        DDP reads the flag that no_sync() sets after the wrapped forward. Once the optimizer is gone,
-        the wrapper reduces again.
+        DDP reads its flag, which no_sync() sets too, after the wrapped forward pass. If the optimizer no
+        longer exists, the DDP reduces again.
         """
         if self._model() is not module or not torch.is_grad_enabled():
             return
-        self._queued = False  # a backward pass that failed never came to its average
+        self._queued = False  # a backward pass that raised did not average
         ddp: Any = nn.parallel.DistributedDataParallel._get_active_ddp_module()
         flag = True if ddp is None else ddp.require_backward_grad_sync
         self._ddp_syncs = flag is Reducer.REPLACED or bool(flag)
@@ -171,7 +174,7 @@ class Synchroniser:
 
 
 def check_step(optimizer: Blockwise) -> None:
-    """UserError where nobody averaged the gradients of a step, or a DDP that cannot."""
+    """Raise UserError if the gradients of a step have not been averaged over the ranks."""
     if optimizer.synchroniser is not None:
         if optimizer.synchroniser.pending:
             raise UserError(
@@ -186,7 +189,7 @@ def check_step(optimizer: Blockwise) -> None:
 
 
 def check_model(model: nn.Module, *, groups: int) -> None:
-    """UserError for a model already wrapped in DDP, unless its one group never switches."""
+    """Raise UserError for a model wrapped in DDP, unless there is only one group."""
     if _is_ddp(model) and groups > 1:
         raise UserError(
             f"the model is wrapped in DDP: build the optimizer on model.module; {UNSYNCHRONISED}"
@@ -213,7 +216,7 @@ def _on_gradient(parameter: nn.Parameter, hook: Any) -> Any:
 def _check_alike(
     optimizer: Blockwise, model: nn.Module, process_group: dist.ProcessGroup | None
 ) -> None:
-    """UserError naming the first thing in which a rank differs from the group's first."""
+    """Raise UserError that names the first difference between a rank and the first rank of the group."""
     mine = {
         "its schedule": optimizer.plan.schedule,
         "its groups": [group.parameters for group in optimizer.groups],

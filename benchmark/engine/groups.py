@@ -1,4 +1,4 @@
-"""Groups: what one optimizer step updates. Units are cut into groups of m, by count.
+"""Groups: the units that one optimizer step updates, m at a time.
 
 `make_groups` is the paper's partition: k = ceil(n/m) fixed groups of neighbouring units.
 `rotating_groups` is the authors' queue, whose groups shift when m does not divide n.
@@ -16,7 +16,7 @@ from benchmark.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Group:
-    """What one step updates, by name; `numel` is its number of parameters."""
+    """The units and parameters that one step updates, by name. numel: the number of parameter elements."""
 
     index: int
     units: tuple[str, ...]
@@ -27,10 +27,10 @@ class Group:
 def make_groups(
     units: Sequence[Unit], *, group_size: int | str = 1, always_active: Iterable[str] = ()
 ) -> tuple[Group, ...]:
-    """ceil(n/m) groups of m = `group_size` units, bottom to top, the last one maybe smaller.
+    """ceil(n/m) groups of m = `group_size` units, bottom to top; the last one may be smaller.
 
-    group_size: 1..n, or "all" for one group (FPFT). always_active: names of units that are no part
-    of the partition and belong to every group. Raises UserError for m < 1, m > n or an unknown
+    group_size: 1..n, or "all" for one group (FPFT). always_active: names of units that belong to
+    every group and are not partitioned. Raises UserError for m < 1, m > n or an unknown
     unit.
     """
     always, rest = _split(units, always_active)
@@ -76,7 +76,7 @@ def check_group_size(group_size: int | str, n: int) -> int:
 
 
 def check_unit_names(names: Iterable[str], units: Sequence[Unit], what: str) -> set[str]:
-    """The names as a set; UserError for one that is no unit."""
+    """The names as a set. Raises UserError for a name that is not a unit's."""
     chosen, valid = list(names), [unit.name for unit in units]
     for name in chosen:
         if name not in valid:

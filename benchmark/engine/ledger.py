@@ -1,7 +1,8 @@
 """The memory ledger: bytes of weights, gradients, optimizer state and masters, in closed form.
 
-Exact, and checked against live tensors. With AdamW in fp32, full fine-tuning holds 4·P and HiFT
-P + 3·P_max on the device (P_max the largest group). Activations are measured elsewhere, not guessed.
+The bytes are exact, and tests compare them with live tensors. With AdamW in fp32, full fine-tuning takes 4·P
+and HiFT P + 3·P_max elements on the device, where P_max is the size of the largest group. Activations are not
+part of the ledger.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ CLOSED = {name: entry.state for name, entry in OPTIMIZERS.items() if entry.state
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes at one moment; `host_*` is what idle="cpu" parks, all else is on the device."""
+    """Bytes at one moment. host_*: in host memory (idle="cpu"); all others are on the device."""
 
     parameters: int
     gradients: int
@@ -38,7 +39,7 @@ class Bytes:
         return self.parameters + self.gradients + self.optimizer_state + self.master
 
     def largest(self, other: Bytes) -> Bytes:
-        """The larger of each entry."""
+        """The larger value of each field."""
         return Bytes(*(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
 
 
@@ -46,8 +47,9 @@ class Bytes:
 class Ledger:
     """Bytes of a run that follows `plan`, step by step.
 
-    shapes: every parameter's, frozen ones too. weight_size: bytes per weight (4 fp32, 2 bf16 or
-    fp16). optimizer: a name in CLOSED, with the options it gets. idle and master as in the engine.
+    shapes: of every parameter, frozen ones too. weight_size: bytes per weight (4 fp32, 2 bf16 or
+    fp16). optimizer: a name in CLOSED, with its options. idle and master: as in
+    BlockwiseOptimizer.
     """
 
     plan: Plan
@@ -70,8 +72,11 @@ class Ledger:
         return cls(plan, {n: tuple(p.shape) for n, p in model.named_parameters()}, **settings)
 
     def at(self, step: int, moment: str = "backward") -> Bytes:
-        """Bytes at `step` (from 0): "backward", before the optimizer runs, or "step", once the wrapped
-        optimizer has updated the group and before the next one becomes active."""
+        """Bytes at `step` (from 0).
+
+        moment: "backward", before the optimizer runs; or "step", after the wrapped optimizer has updated the
+        group and before the next group becomes active.
+        """
         active = set(self.plan.group_at(step).parameters)
         has_state = active if moment == "step" else active & self._with_state(step)
         idle = self._with_state(step) - active if self.idle != "drop" else set()
@@ -92,7 +97,7 @@ class Ledger:
         return Bytes(**device, host_optimizer_state=state, host_master=master)
 
     def peak(self) -> Bytes:
-        """The largest of each entry once every group has its state: any step of the second sweep."""
+        """The largest value of each field over the second sweep, when every group has its state."""
         sweep = self.plan.schedule.sweep_steps
         moments = [self.at(sweep + i, m) for i in range(sweep) for m in ("backward", "step")]
         top = moments[0]
@@ -108,7 +113,8 @@ class Ledger:
         """Parameters whose state exists as `step` begins."""
         schedule = self.plan.schedule
         active = set(self.plan.group_at(step).parameters)
-        eager = active if self.optimizer == "adagrad" else set()  # made as the group is opened
+        # Adagrad creates its state when the group becomes active
+        eager = active if self.optimizer == "adagrad" else set()
         if self.idle == "drop":
             always = self.plan.always if step else set()
             return eager | always | (active if step % schedule.dwell else set())

@@ -1,8 +1,8 @@
-"""Where the state of idle groups waits: on the device (keep) or in host memory (cpu).
+"""Stores the state of idle groups, on the device (keep) or in host memory (cpu).
 
-On CUDA the host side is pinned and allocated once per tensor. At a switch the leaving group's state
-is written back and the arriving group's is fetched on a side stream, behind the next forward and
-backward; nothing in a step synchronises, and the device never holds more than the two.
+With CUDA, host memory is pinned and allocated once per tensor. When the group switches, a side stream copies
+the old group's state to the host and the new group's state to the device, during the next forward and
+backward pass. No step synchronises, and the device never has the state of more than these two groups.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Entry = dict[str, Any]  # one parameter's optimizer state (and "master"), as in 
 
 
 class IdleStore:
-    """Idle entries by parameter name. host: park in host memory; otherwise where they are.
+    """The entries of idle parameters, by name.
 
-    device_scalars: 0-d tensors (Adam's step) belong on the device too, as fused and capturable
-    optimizers want; elsewhere torch keeps them on the CPU.
+    host: store them in host memory; otherwise they stay where they are. device_scalars: put 0-d tensors
+    (Adam's step) on the device too, as fused and capturable optimizers need; otherwise they stay on the CPU.
     """
 
     def __init__(self, *, host: bool, device_scalars: bool = False) -> None:
@@ -34,9 +34,9 @@ class IdleStore:
     def swap(
         self, leaving: Mapping[str, Entry], arriving: Mapping[str, torch.device]
     ) -> dict[str, Entry]:
-        """Park the entries of `leaving`; return those of `arriving` on their devices ({} if none).
+        """Store the entries of `leaving`; return those of `arriving` on their devices ({} if there are none).
 
-        The returned tensors may still be in flight: call `ready()` before computing with them.
+        The copies may not be complete on return: call `ready()` before computing with them.
         """
         cuda = next((d for d in arriving.values() if d.type == "cuda"), None)
         if cuda is None or not self.host:
@@ -53,19 +53,19 @@ class IdleStore:
         return fetched
 
     def ready(self) -> None:
-        """Order what follows on the current stream behind the last fetch. No synchronisation."""
+        """Make the current stream wait for the last fetch, without synchronising the host."""
         if self._in_flight and self._stream is not None:
             torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
             self._in_flight = False
 
     def entries(self) -> Mapping[str, Entry]:
-        """All parked entries, complete: waits for write-backs under way."""
+        """All stored entries. Waits until copies to the host are complete."""
         if self._stream is not None:
             self._stream.synchronize()
         return self._held
 
     def replace(self, entries: Mapping[str, Entry]) -> None:
-        """Forget what is parked and hold `entries` instead (loading a checkpoint)."""
+        """Store `entries` in place of all others, as when a checkpoint is loaded."""
         self.entries()
         self._held = dict(entries)
         for name, entry in entries.items():
@@ -74,8 +74,7 @@ class IdleStore:
                     self._pinned[name, key] = value
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(state key, tensor) for all memory held: pinned buffers stay while their group is
-        active."""
+        """(state key, tensor) of all memory in use. It includes the pinned buffers of the active group."""
         for (_, key), buffer in self._pinned.items():
             yield key, buffer
         for name, entry in self._held.items():

@@ -1,9 +1,8 @@
 """The block-wise optimizer and HiFT: a torch.optim.Optimizer whose parameters change with the step.
 
-One step updates one group; every other parameter has requires_grad False, so only the active
-group's gradients exist. The group switches at the end of `step()`, so accumulation, clipping,
-closures and skipped steps need nothing special: between two steps the trainable parameters are what
-they were.
+One step updates one group. Every other parameter has requires_grad False, so gradients exist only for the
+active group. The group switches at the end of `step()`. Between two steps the trainable parameters do not
+change, so accumulation, clipping, closures and skipped steps work as with any optimizer.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ IDLE = ("keep", "cpu", "drop")
 class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
 
-    Five knobs: partition (units, group_size, always_active, frozen), order (order, seed, queue),
+    Five settings: partition (units, group_size, always_active, frozen), order (order, seed, queue),
     dwell, idle state (idle: keep | cpu | drop) and master weights (master: none | active | all, or
-    what `lower` returned: all, made before the model moved to its device).
-    HiFT, BAdam, LISA and full fine-tuning are settings of them (`presets.py`).
+    the dict from `lower`: all, created before the model moved to its device).
+    HiFT, BAdam, LISA and full fine-tuning are combinations of them (`presets.py`).
 
-    Parameters with requires_grad False are left out for good (a PEFT-wrapped model's base), as are
-    those of units named in `frozen`. `options` (lr, weight_decay, ...) go to the wrapped class,
-    given as a class or a name; `param_groups` is torch's, with tensors or parameter names, and its
-    options survive every switch. Raises UserError before any weight changes.
+    Parameters with requires_grad False never train (such as the base of a PEFT-wrapped model), nor do those
+    of units named in `frozen`. `optimizer` is a class or a name; `options` (lr, weight_decay, ...) go to that
+    class. `param_groups` is as in torch, with tensors or parameter names; its options hold for every group.
+    Raises UserError before any weight changes.
     """
 
     def __init__(
@@ -103,18 +102,18 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         sharded.prepare(model, self.parameters, master=kind, idle=idle)
 
         self._path = ActivePath(model, units) if checkpointing else None
-        # with idle="drop" only masters are ever parked, and those belong on the host
+        # with idle="drop" only masters are stored, and on the host
         host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
-        kept = make_masters(model, self.parameters, master, low_dtype, host=host)
+        waiting = make_masters(model, self.parameters, master, low_dtype, host=host)
         ownership.claim(self, trainable.values())
         for parameter in trainable.values():
             parameter.requires_grad_(False)
             parameter.grad = None
         store = IdleStore(host=host, device_scalars=on_device)
-        store.replace({name: {"master": tensor} for name, tensor in kept.items()})
+        store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         self._residents = Residents(self.parameters, store, masters, drop=idle == "drop")
-        # GradScaler then leaves unscaling to us: the fp32 gradients are the place for it
+        # GradScaler then leaves unscaling to this class, which unscales the fp32 gradients
         self._step_supports_amp_scaling = masters is not None
         self._idle, self._step = idle, 0
         self.synchroniser: Averaging | None = None  # set by distributed.synchronise
@@ -123,7 +122,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         self._wrap(cls, options)
 
     def _wrap(self, cls: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
-        """Build the wrapped optimizer over the first group, and be one with it to the outside."""
+        """Build the wrapped optimizer over the first group, and share its param_groups and state."""
         hyper_of = {name: i for i, h in enumerate(self._hyper) for name in h.names}
 
         def build_over(names: Sequence[str]) -> torch.optim.Optimizer:
@@ -142,7 +141,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         self.param_groups, self.state = self._inner.param_groups, self._inner.state
         self._show(self.active)
 
-    # --- what the outside reads -------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -156,7 +155,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     @property
     def position(self) -> Position:
-        """Where the run stands: steps done, sweep, turn within it, active group."""
+        """The position of the run: steps done, sweep, turn within the sweep, active group."""
         return self.plan.schedule.position(self._step)
 
     @property
@@ -179,12 +178,12 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     def state_bytes(self) -> dict[str, dict[str, int]]:
         """Bytes alive now: {"device" | "host": {"gradients", "optimizer_state", "master"}}.
 
-        "host" is what idle="cpu" parks; on a machine without accelerator that is the same memory.
+        "host" is the state of idle groups with idle="cpu". Without an accelerator that is the same memory.
         """
         return self._residents.nbytes()
 
     def device_tensors(self) -> list[torch.Tensor]:
-        """Optimizer state and master weights of the active group, for whoever counts storages."""
+        """Optimizer state and master weights of the active group, for code that counts storages."""
         return self._residents.tensors()
 
     # --- stepping ---------------------------------------------------------------------------------
@@ -208,7 +207,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         return loss
 
     def _step_masters(self, masters: Masters) -> bool:
-        """Update the masters, then the weights from them; False where GradScaler found an overflow."""
+        """Update the masters, then the weights from them. Returns False if GradScaler found an overflow."""
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None and found_inf.item() > 0:
             return False
@@ -230,7 +229,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             self._show(new)
 
     def _show(self, group: Group, targets: Mapping[str, torch.Tensor] | None = None) -> None:
-        """Put the group's weights (or their masters) into the param_groups that everyone sees."""
+        """Put the group's weights, or `targets` (their masters), into the public param_groups."""
         shown: Mapping[str, torch.Tensor] = self.parameters if targets is None else targets
         for param_group, names in zip(self.param_groups, self._split[group.index], strict=True):
             param_group["params"] = [shown[name] for name in names]
@@ -238,7 +237,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             self._path.follow(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Refused: groups follow from the partition, fixed when the optimizer is built."""
+        """Raises UserError: the groups are fixed when the optimizer is built."""
         if self._fixed:
             raise UserError(
                 "the groups of a block-wise optimizer are fixed when it is built; pass param_groups=... "
@@ -247,7 +246,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def release(self) -> None:
-        """Give the model back: all trainable again, free for another optimizer, recomputing nothing."""
+        """Release the model: all parameters are trainable, no block recomputes, and it has no owner."""
         if self.synchroniser is not None:
             self.synchroniser.remove()
         if self._path is not None:
@@ -258,11 +257,11 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     # --- checkpoint -------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, keyed by parameter name; tensors are live, as torch's are."""
+        """All that is needed to resume, by parameter name. The tensors are not copies, as in torch."""
         return saved.pack(self._definition(), self._step, self._residents.entries())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a `state_dict()`, whatever device or idle mode it came from.
+        """Resume from a `state_dict()` of any device or idle mode.
 
         Raises UserError, with nothing changed, for another model, shape, dtype, grouping, order or
         optimizer.
@@ -276,7 +275,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         self._show(self.active)
 
     def _definition(self) -> saved.Definition:
-        """What a saved state is held against."""
+        """The definition that a saved state must agree with."""
         masters = self._residents.masters
         return saved.Definition(
             optimizer=type(self._inner).__name__,
@@ -296,7 +295,7 @@ class HiFT(BlockwiseOptimizer):
     `BlockwiseOptimizer` with the paper's settings: one step per group, a group of `group_size`
     units, idle optimizer state kept in host memory. Mixed^Hi is master="all",
     low_dtype=torch.bfloat16; with master=lower(model, torch.bfloat16), called on the host, the device
-    never holds fp32 weights of the whole model.
+    never has fp32 weights of the whole model.
     """
 
     def __init__(

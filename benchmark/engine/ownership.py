@@ -1,8 +1,8 @@
-"""Which block-wise optimizer schedules a parameter: two over the same weights would freeze each
-other's.
+"""Records which block-wise optimizer owns a parameter, as two optimizers would freeze each other's
+parameters.
 
-A parameter that an engine froze does not look frozen by the user: once its owner is gone it is
-trainable again, so that a second optimizer on the same model sees all of it.
+A parameter that an optimizer froze counts as trainable: once its owner no longer exists it is made trainable
+again, so that a second optimizer of the same model schedules all parameters.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _owners: Any = WeakIdKeyDictionary()  # parameter -> weak reference to its optim
 
 
 def check_free(model: nn.Module) -> None:
-    """Make parameters of dead owners trainable again; UserError where the owner is alive."""
+    """Make parameters trainable whose owner no longer exists. Raises UserError if an owner still exists."""
     for _ in range(2):
-        held = [p for p in model.parameters() if p in _owners]
-        if all(_owners[p]() is None for p in held):
+        owned = [p for p in model.parameters() if p in _owners]
+        if all(_owners[p]() is None for p in owned):
             break
         gc.collect()  # a scheduler and its optimizer refer to each other
     else:
@@ -32,18 +32,18 @@ def check_free(model: nn.Module) -> None:
             "another block-wise optimizer already schedules parameters of this model; "
             "call its release() first"
         )
-    _free(held)
+    _free(owned)
 
 
 def claim(owner: object, parameters: Iterable[nn.Parameter]) -> None:
-    """Note that `owner` sets requires_grad of these parameters."""
+    """Record `owner` as the one that sets requires_grad of these parameters."""
     reference = weakref.ref(owner)
     for parameter in parameters:
         _owners[parameter] = reference
 
 
 def release(owner: object) -> None:
-    """Make the owner's parameters trainable and free."""
+    """Make the owner's parameters trainable and remove their owner."""
     _free([p for p in list(_owners.keys()) if _owners[p]() is owner])
 
 

@@ -1,4 +1,4 @@
-"""Plan: the groups of a run, their schedule and their learning rate, before any weight exists.
+"""Plan: the groups of a run, their schedule and their learning rate, computed without weights.
 
 `HiFT` follows a plan; `hift-bench schedule` prints one; a recipe reads trainable ratios from it.
 """
@@ -16,13 +16,16 @@ from benchmark.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Plan:
-    """Groups and the schedule over them. `reference_sweep`: steps that the authors' code calls one
-    sweep, floor(n/m) × dwell (the paper's is `schedule.sweep_steps`)."""
+    """Groups and the schedule over them.
+
+    reference_sweep: steps of a sweep in the authors' code, floor(n/m) × dwell; those of the paper's sweep are
+    `schedule.sweep_steps`.
+    """
 
     groups: tuple[Group, ...]
     schedule: Schedule
     reference_sweep: int
-    always: frozenset[str]  # parameters that every group holds, by request
+    always: frozenset[str]  # parameters that are in every group (always_active)
 
     def group_at(self, step: int) -> Group:
         """The group that `step` (from 0) updates."""
@@ -68,5 +71,5 @@ def make_plan(
         queued = arrange(units, order, seed)
         groups = rotating_groups(queued, group_size=group_size, always_active=always)
         schedule = Schedule(len(groups), dwell=dwell)
-    kept = frozenset(name for unit in units if unit.name in always for name in unit.parameters)
-    return Plan(groups, schedule, max(1, n // size) * schedule.dwell, kept)
+    shared = frozenset(name for unit in units if unit.name in always for name in unit.parameters)
+    return Plan(groups, schedule, max(1, n // size) * schedule.dwell, shared)

@@ -1,9 +1,9 @@
 """Master weights: fp32 copies that the wrapped optimizer updates while the model computes in
 bf16/fp16.
 
-all: every parameter has one, idle ones wait in the idle store (the paper's Mixed^Hi); active: made
-from the low-precision weights when a group becomes active and dropped afterwards (BAdam). `lower`
-makes them all before the model moves to its device.
+all: every parameter has a master, and those of idle parameters are in the idle store (the paper's Mixed^Hi).
+active: masters are created from the low-precision weights when a group becomes active, and dropped afterwards
+(BAdam). `lower` creates all masters before the model moves to its device.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ class Masters:
         return saved
 
     def close(self, name: str) -> torch.Tensor | None:
-        """The master to park as the parameter goes idle; None where it is not kept."""
+        """The master to store when the parameter becomes idle; None if it is dropped."""
         master = self.active.pop(name)
         return master if self.kind == "all" else None
 
     def take_gradients(
         self, parameters: Mapping[str, nn.Parameter], scale: torch.Tensor | None
     ) -> None:
-        """Hand each parameter's gradient to its master in fp32, divided by the loss scale, and free
-        the low-precision one: the two exist together for one tensor at a time."""
+        """Move each gradient to its master, in fp32 and divided by the loss scale.
+
+        The low-precision gradient is freed at once, so both exist for only one tensor at a time.
+        """
         inverse = None if scale is None else scale.double().reciprocal().float()
         for name, master in self.active.items():
             parameter = parameters[name]
@@ -53,7 +55,7 @@ class Masters:
             parameter.grad = None
 
     def publish(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Round the updated masters into the weights and drop their gradients."""
+        """Copy the updated masters into the weights, rounded, and free the masters' gradients."""
         updated = [n for n, master in self.active.items() if master.grad is not None]
         if not updated:
             return
@@ -68,13 +70,13 @@ class Masters:
 def lower(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Cast the model's fp32 weights to `dtype` in place; return the fp32 masters of those that train.
 
-    Lowered on the host, a model brings no fp32 weights to the device:
+    Called on the host, it keeps fp32 weights off the device:
 
         master = lower(model, torch.bfloat16)
         optimizer = HiFT(model.to("cuda"), master=master)
 
-    The masters are keyed by parameter name and hold the weights before rounding, in host memory; on
-    the host they are the tensors that the weights were. Raises UserError for a dtype other than
+    The masters are keyed by parameter name and hold the weights before rounding, in host memory; if the
+    model is there, they are its former fp32 weights. Raises UserError for a dtype other than
     bfloat16 and float16.
     """
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -90,12 +92,12 @@ def make_masters(
     *,
     host: bool,
 ) -> dict[str, torch.Tensor]:
-    """Cast the model's fp32 weights to `dtype` in place (None: they are low already) and return the
-    masters to start from, by name.
+    """Cast the model's fp32 weights to `dtype` in place (None: they are in low precision already).
+    Returns the initial masters, by name.
 
-    master: "all" makes one for each of `parameters`; a dict is what `lower` returned, and is emptied
-    of what is taken, one by one, so that the host never holds two copies of all. host: masters wait
-    in (pinned) host memory, otherwise on their parameter's device.
+    master: "all" makes one for each of `parameters`; a dict is from `lower`. It is emptied one master at a
+    time, so that the host never has two copies of all. host: put masters in host memory, pinned for CUDA;
+    otherwise on the device of their parameter.
     """
     masters = {}
     for name, parameter in model.named_parameters():
@@ -108,7 +110,7 @@ def make_masters(
 
 
 def _waiting(weight: torch.Tensor, device: torch.device, host: bool) -> torch.Tensor:
-    """`weight` in fp32 where the idle master of a parameter on `device` waits."""
+    """`weight` in fp32, in the memory for idle masters of parameters on `device`."""
     if not host:
         return weight.to(device, torch.float32)
     if device.type == "cuda":

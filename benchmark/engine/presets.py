@@ -28,8 +28,8 @@ def badam(
 ) -> BlockwiseOptimizer:
     """BAdam (arXiv 2404.02827): one unit for `switch_every` steps, then its state is dropped.
 
-    order: reshuffle (a new permutation each time round), bottom2up or top2down. Low-precision
-    weights get an fp32 copy of the active unit, made anew at each switch. Unlike the package badam's
+    order: reshuffle (a new permutation each sweep), bottom2up or top2down. Low-precision
+    weights get an fp32 copy of the active unit, created at each switch. Unlike the package badam's
     default, embeddings and head are trained; frozen=("embeddings", "head") leaves them out.
     """
     low = any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters())
@@ -48,8 +48,9 @@ def lisa(
     switch_every: int = 20,
     **settings: Any,
 ) -> BlockwiseOptimizer:
-    """LISA (arXiv 2403.17919): embeddings and head always active, `layers` blocks drawn anew every
-    `switch_every` steps. The blocks of one draw are neighbours here: draws pick a fixed group."""
+    """LISA (arXiv 2403.17919): embeddings and head always active, and `layers` blocks drawn every
+    `switch_every` steps. Unlike in the paper the drawn blocks are neighbours, since a draw picks a fixed
+    group."""
     units = find_units(model, trainable_only=True)
     always = [unit.name for unit in units if unit.kind != "block"]
     return BlockwiseOptimizer(

@@ -1,7 +1,7 @@
-"""Residents: the active group's parameters with what the device holds for them, and the idle rest.
+"""Residents: the parameters of the active group, with their optimizer state and masters on the device.
 
-The one place where parameters freeze and thaw and where optimizer state and master weights move
-between the wrapped optimizer and the idle store. It knows names, not groups or schedules.
+Only this class freezes and unfreezes parameters, and moves optimizer state and master weights between the
+wrapped optimizer and the idle store. It knows names of parameters, not groups or schedules.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from benchmark.engine.sharded import local
 
 
 class Residents:
-    """parameters: all scheduled ones by name. masters: None without master weights. drop: state of
-    a parameter that goes idle is discarded (its master is not)."""
+    """parameters: the parameters of all groups, by name. masters: None without master weights. drop: discard
+    the state of a parameter that becomes idle, but not its master."""
 
     def __init__(
         self,
@@ -42,23 +42,27 @@ class Residents:
         state: MutableMapping[torch.Tensor, Entry],
         make_state: Callable[[list[str]], Mapping[torch.Tensor, Entry]],
     ) -> None:
-        """Use the wrapped optimizer's `state`. `make_state(names)` builds the state of parameters
-        that have none, for optimizers that want it before their first step (Adagrad)."""
+        """Use `state`, that of the wrapped optimizer.
+
+        make_state: builds the state of named parameters that have none, for optimizers that need it before
+        their first step (Adagrad).
+        """
         self._make_state = make_state if state else None
         self._state = state
 
     def target(self, name: str) -> torch.Tensor:
-        """What the wrapped optimizer updates: the active parameter or its master."""
+        """The tensor that the wrapped optimizer updates: the active parameter or its master."""
         return self.masters.active[name] if self.masters else self.parameters[name]
 
     def swap(self, leaving: Iterable[str], arriving: Iterable[str]) -> None:
-        """Freeze and park `leaving`, thaw and fetch `arriving`; nothing else is touched."""
-        left, come = set(leaving), list(arriving)
-        parked = {name: self._close(name) for name in left}
-        devices = {name: self.parameters[name].device for name in come}
-        fetched = self.store.swap({n: entry for n, entry in parked.items() if entry}, devices)
-        self.names = [n for n in self.names if n not in left] + come
-        without = [name for name in come if not self._open(name, fetched[name])]
+        """Freeze `leaving` and store their entries; unfreeze `arriving` and fetch theirs. No other parameter
+        changes."""
+        old, new = set(leaving), list(arriving)
+        stored = {name: self._close(name) for name in old}
+        devices = {name: self.parameters[name].device for name in new}
+        fetched = self.store.swap({n: entry for n, entry in stored.items() if entry}, devices)
+        self.names = [n for n in self.names if n not in old] + new
+        without = [name for name in new if not self._open(name, fetched[name])]
         if without and self._make_state is not None:
             self._state.update(self._make_state(without))
 
@@ -73,7 +77,7 @@ class Residents:
         self.swap((), names)
 
     def entries(self) -> dict[str, Entry]:
-        """State and masters ("master") of every parameter that has any; tensors are live."""
+        """State and masters ("master") of every parameter that has either. The tensors are not copies."""
         self.store.ready()
         entries = dict(self.store.entries())
         for name in self.names:
@@ -84,7 +88,8 @@ class Residents:
         return entries
 
     def layout(self) -> dict[str, dict[str, Any]]:
-        """name -> {"shape", "dtype"} of what the optimizer updates, weights or masters, as plain data."""
+        """name -> {"shape", "dtype"} of the tensor that the optimizer updates, weight or master, as plain
+        data."""
         kinds = {n: torch.float32 if self.masters else p.dtype for n, p in self.parameters.items()}
         return {
             name: {"shape": list(self.parameters[name].shape), "dtype": str(kind)}
@@ -117,6 +122,7 @@ class Residents:
         return {"device": {k: device[k] + idle[k] for k in device}, "host": dict.fromkeys(idle, 0)}
 
     def _close(self, name: str) -> Entry:
+        """Freeze a parameter; returns its state and master."""
         parameter = self.parameters[name]
         parameter.requires_grad_(False)
         parameter.grad = None
@@ -127,7 +133,7 @@ class Residents:
         return entry if master is None else {**entry, "master": master}
 
     def _open(self, name: str, entry: Entry) -> bool:
-        """Whether the parameter had state."""
+        """Unfreeze a parameter and restore its entry; returns whether it has state."""
         parameter = self.parameters[name]
         parameter.requires_grad_(True)
         target: torch.Tensor = parameter

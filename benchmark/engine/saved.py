@@ -3,7 +3,7 @@
     {"version", "optimizer", "step", "schedule", "groups", "parameters", "param_groups", "state"}
 
 Plain data and tensors only, so torch.load(weights_only=True) reads it. "parameters" has the shape and
-dtype of what each state is for; one that was saved without is taken to fit.
+dtype of the tensor of each state. A state dict without it, from an older version, is not checked for them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Layout = Mapping[str, Mapping[str, Any]]  # as Residents.layout gives it
 
 @dataclass(frozen=True)
 class Definition:
-    """What an optimizer is, apart from where it stands; what it saved and what it loads must agree in it.
+    """The definition of an optimizer, without its position. A state is loaded only into the same definition.
 
-    optimizer: the class wrapped. param_groups: their options, with names in place of tensors. layout: of what
-    the optimizer updates. masters: none, active or all.
+    optimizer: the wrapped class. param_groups: as in torch, with names in place of tensors. layout: shape and
+    dtype of the tensors that the optimizer updates. masters: none, active or all.
     """
 
     optimizer: str
@@ -61,15 +61,17 @@ def unpack(
     *,
     host: bool,
 ) -> tuple[int, dict[str, Entry]]:
-    """(step, entries by name, copied), after checking that they belong to an optimizer of this `definition`
-    over these `parameters`. host: idle state waits in host memory."""
+    """(step, copies of the entries by name), checked against this `definition` and these `parameters`.
+
+    host: whether idle state is in host memory. Raises UserError for the state of another definition.
+    """
     if state_dict.get("version") != VERSION or "groups" not in state_dict:
         raise UserError("not the state of a block-wise optimizer (no groups, or another version)")
     mine, layout = pack(definition, 0, {}), definition.layout
     ours, theirs = parameters, {n for g in state_dict["groups"] for n in g}
-    if strange := sorted((theirs | set(state_dict["state"])) ^ set(ours)):
-        where = "is not saved" if strange[0] in ours else "is not in this model"
-        raise UserError(f'state of another model: parameter "{strange[0]}" {where}')
+    if unmatched := sorted((theirs | set(state_dict["state"])) ^ set(ours)):
+        where = "is not saved" if unmatched[0] in ours else "is not in this model"
+        raise UserError(f'state of another model: parameter "{unmatched[0]}" {where}')
     if list(map(list, state_dict["groups"])) != mine["groups"]:
         raise UserError(
             f"saved with {len(state_dict['groups'])} groups, the largest of "
@@ -96,7 +98,7 @@ def unpack(
 
 
 def _check_layout(saved: Layout, mine: Layout) -> None:
-    """UserError for the first parameter whose state is for another shape or dtype than it has here."""
+    """Raise UserError for the first parameter that was saved with another shape or dtype."""
     for name, here in mine.items():
         was = saved[name]
         if was["shape"] != here["shape"]:
@@ -110,8 +112,8 @@ def _check_layout(saved: Layout, mine: Layout) -> None:
 
 
 def _copy(name: str, entry: Mapping[str, Any], parameter: torch.Tensor, host: bool) -> Entry:
-    """A copy of an entry, in host memory if that is where idle state waits: loaders like to put
-    whole checkpoints on the device."""
+    """A copy of an entry, in host memory if idle state is there: a checkpoint may have been loaded to the
+    device."""
     copied = {
         k: v.detach().to("cpu" if host else v.device, copy=True) if torch.is_tensor(v) else v
         for k, v in entry.items()

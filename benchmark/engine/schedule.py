@@ -1,7 +1,8 @@
 """Schedule: optimizer step -> active group and learning-rate factor, as pure functions of the step.
 
-Nothing here is mutable and nothing needs weights (or torch): a position is one number, so a resumed
-run cannot disagree with an unbroken one, and a whole run can be printed before it starts.
+Nothing here is mutable, and nothing needs weights or torch. The position of a run is one number, the step, so
+a resumed run has the schedule of an uninterrupted one, and the schedule of a run can be printed before it
+starts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class Position(NamedTuple):
-    """Where a run stands before its next step: `turn` counts groups within the sweep."""
+    """The position of a run before its next step. turn: the number of groups done in the sweep."""
 
     step: int
     sweep: int
@@ -57,7 +58,7 @@ class Schedule:
 
     @property
     def turns(self) -> int:
-        """Turns in a sweep; more than n_groups where a given sequence visits one twice."""
+        """Turns in a sweep: n_groups, or the length of `order` if it is a sequence."""
         return self.n_groups if isinstance(self.order, str) else len(self.order)
 
     @property
@@ -66,7 +67,7 @@ class Schedule:
         return self.turns * self.dwell
 
     def position(self, step: int) -> Position:
-        """Where `step` (from 0) stands."""
+        """The position of `step` (from 0)."""
         turn, sweep = step // self.dwell % self.turns, step // self.sweep_steps
         return Position(step, sweep, turn, self._group(sweep, turn))
 
@@ -85,7 +86,7 @@ class Schedule:
 
 
 def arrange(items: Sequence[T], order: str, seed: int | str) -> list[T]:
-    """`items`, given bottom to top, in queue order; `random` is one shuffle by `seed`."""
+    """`items`, which are bottom to top, in `order`; `random` is a shuffle by `seed`."""
     check_order(order)
     if order == "top2down":
         return list(reversed(items))
@@ -113,7 +114,7 @@ def _constant(done: int, span: int) -> float:
     return 1.0
 
 
-# name -> factor after `done` of `span` steps or sweeps; to the last bit transformers' schedules
+# name -> factor after `done` of `span` steps or sweeps, bit for bit as in the schedules of transformers
 SHAPES: dict[str, Callable[[int, int], float]] = {
     "linear": _linear,
     "cosine": _cosine,
@@ -125,11 +126,12 @@ SHAPES: dict[str, Callable[[int, int], float]] = {
 class Rate:
     """The delayed learning rate: step -> factor of the base rate, constant within a sweep.
 
-    paper (default): the schedule spans the sweeps, factor(step) = shape(sweep, ceil(total / k)), so
-    it reaches its end when training does; warm-up rises over ceil(warmup_steps / k) sweeps and
-    starts above 0, since a first sweep at rate 0 would be k lost steps. reference: the authors'
-    code: shape(step // floor(n/m), total_steps), which hardly decays, and warm-up undivided from 0,
-    as transformers' schedules do.
+    paper (default): factor(step) = shape(sweep, ceil(total_steps / k)), with k steps per sweep, so the
+    schedule ends when training does. Warm-up takes ceil(warmup_steps / k) sweeps. It starts above 0, since a
+    first sweep at rate 0 would waste k steps.
+
+    reference: the authors' code, shape(step // floor(n/m), total_steps), which hardly decays. Warm-up takes
+    warmup_steps sweeps and starts at 0, as in transformers.
     """
 
     shape: str

@@ -23,7 +23,7 @@ def is_sharded(tensor: torch.Tensor) -> bool:
 
 
 def local(tensor: Any) -> torch.Tensor:
-    """What of the tensor lies in this process."""
+    """The part of the tensor that is in this process."""
     part: torch.Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return part
 
@@ -31,7 +31,7 @@ def local(tensor: Any) -> torch.Tensor:
 def prepare(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], *, master: str, idle: str
 ) -> None:
-    """Make a sharded model ready for freezing; UserError for settings that shards rule out."""
+    """Prepare a sharded model for freezing. Raises UserError for settings that do not work with shards."""
     shards: list[Any] = [p for p in parameters.values() if is_sharded(p)]
     if not shards:
         return
@@ -45,8 +45,8 @@ def prepare(
     modules: list[Any] = list(model.modules())  # parents first: the outermost is FSDP's root
     for module in modules:
         if hasattr(module, "_get_fsdp_state"):
-            # FSDP reads off the trainable parameters in which dtype a module's gradients are reduced,
-            # once, at the first forward pass: by then most are frozen, so have it look now
+            # FSDP takes the dtype in which it reduces a module's gradients from the trainable parameters,
+            # once, at the first forward pass. Most are frozen by then, so this makes it do so now.
             module._get_fsdp_state()._lazy_init()
 
 
@@ -66,16 +66,16 @@ def full_state_dict(optimizer: Blockwise) -> dict[str, Any]:
 
 
 def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a full tensor, laid out as the sharded `parameter` is. No communication.
+    """This rank's part of a full tensor, sharded like `parameter`. No communication.
 
-    Raises UserError where the shapes differ: nothing then says how to cut it.
+    Raises UserError if the shapes differ.
     """
     from torch.distributed.tensor import distribute_tensor
 
     if value.shape != parameter.shape:
         raise UserError(
-            f"state of shape {list(value.shape)} cannot be cut as its parameter of shape "
-            f"{list(parameter.shape)} is"
+            f"state of shape {list(value.shape)} cannot be sharded like its parameter of shape "
+            f"{list(parameter.shape)}"
         )
     layout: Any = parameter
     return distribute_tensor(value, layout.device_mesh, layout.placements, src_data_rank=None)

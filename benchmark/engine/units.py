@@ -1,9 +1,9 @@
 """Layer units: a model's parameters cut, bottom to top, into embeddings, each block, head.
 
-Read from the module tree alone (works on the meta device, before any weight exists): a *block* is
-an element of an outermost list of repeated layers; what embeds tokens or positions, or norms and
-projects them, is `embeddings`; the rest is `head`. Every parameter lands in exactly one unit and a
-tied weight in the lowest one that uses it, so lm_head.weight tied to the tokens is an embedding.
+The units come from the module tree alone, so the model may be on the meta device. A *block* is an element of
+an outermost list of repeated layers. Modules that embed tokens or positions, and the norms and projections of
+these, are `embeddings`. The rest is the `head`. Every parameter is in exactly one unit. A tied weight is in
+the lowest unit that uses it, so an lm_head.weight tied to the token embeddings is in `embeddings`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch import nn
 from benchmark.errors import UserError, nearest
 
 EMBEDS = re.compile(r"(^|[._])emb|embed(ding)?s?($|[._])")
-"""In the name of a module: it belongs to the embeddings. Only the name says so of BART's layernorm_embedding,
-a norm behind the blocks like any final one."""
+"""Names of modules that belong to the embeddings. BART's layernorm_embedding, a norm registered after the
+blocks, is told from a final norm only by its name."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def find_units(
     """Cut `model` into units, bottom to top; every parameter is in exactly one of them.
 
     trainable_only: leave out parameters with requires_grad False (a PEFT-wrapped model's base), and
-    units that hold nothing else. split_head: one unit per head module (LLaMA: final norm, lm_head),
+    units without any other. split_head: one unit per head module (LLaMA: final norm, lm_head),
     as the authors' code counts them. Raises UserError for a model without repeated blocks.
     """
     tree = _Tree(model)
@@ -69,7 +69,7 @@ def find_units(
 
 
 def check_units(units: Sequence[Unit], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Raise UserError, naming it, where a parameter is missing, unknown or in two units."""
+    """Raise UserError that names a parameter if it is missing, unknown or in two units."""
     seen: dict[str, str] = {}
     for unit in units:
         if not unit.parameters:
@@ -91,7 +91,8 @@ def check_units(units: Sequence[Unit], parameters: Mapping[str, nn.Parameter]) -
 
 
 class _Tree:
-    """Where each parameter of a model stands: 0 embeddings, i the i-th block, n + 1 the head."""
+    """The position of each parameter of a model: 0 for embeddings, i for the i-th block, n + 1 for the
+    head."""
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = dict(model.named_modules(remove_duplicate=False))
@@ -109,7 +110,7 @@ class _Tree:
         }
 
     def place(self, name: str) -> tuple[int, str]:
-        """(position, the outermost module around the parameter that holds no block)."""
+        """(position, path of the outermost module that has the parameter and contains no block)."""
         for prefix in _prefixes(name):
             if prefix in self._index:
                 return self._index[prefix], prefix
@@ -119,7 +120,8 @@ class _Tree:
         return self._closing(outer.rpartition(".")[0]), outer
 
     def _closing(self, parent: str) -> int:
-        """The head, or, for an encoder's final norm, the last block of the stack that it closes."""
+        """The position of the head or, for the final norm of an encoder, of the last block before that
+        norm."""
         inside = [blocks for blocks in self.chains if blocks[0].startswith(_dot(parent))]
         return len(self.blocks) + 1 if self.chains[-1] in inside else self._index[inside[-1][-1]]
 
@@ -147,8 +149,8 @@ class _Tree:
 
     @staticmethod
     def _follows_late_embedding(own: str, siblings: dict[str, nn.Module]) -> bool:
-        """DeBERTa: the norm right behind a table of relative positions registered after the
-        blocks."""
+        """Whether the module is the norm directly after an embedding that is registered after the blocks, as
+        DeBERTa's relative positions are."""
         order = list(siblings)
         i = order.index(own) if own in order else 0
         lists = [j for j, m in enumerate(siblings.values()) if isinstance(m, nn.ModuleList)]
@@ -158,8 +160,7 @@ class _Tree:
 
 
 def _chains(module: nn.Module, path: str, composite: bool) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Outermost lists of layers under `module`; `composite`: of layers that have parts
-    themselves."""
+    """The outermost lists of layers in `module`. composite: only lists whose layers have submodules."""
     if isinstance(module, (nn.ModuleList, nn.Sequential)):
         blocks = list(_elements(module, path))
         if blocks and all(list(m.children()) for _, m in blocks) if composite else len(blocks) > 1:
@@ -170,7 +171,7 @@ def _chains(module: nn.Module, path: str, composite: bool) -> Iterator[list[tupl
 
 
 def _elements(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    """The layers of a list that hold parameters; a list of lists counts as one list."""
+    """The layers of a list that have parameters. A list of lists counts as one list."""
     for name, child in module.named_children():
         if isinstance(child, nn.ModuleList):
             yield from _elements(child, _dot(path) + name)
@@ -183,6 +184,6 @@ def _dot(path: str) -> str:
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """Of a.b.c: a, a.b, a.b.c."""
+    """The prefixes of a path: a, a.b and a.b.c for a.b.c."""
     parts = name.split(".")
     return (".".join(parts[:i]) for i in range(1, len(parts) + 1))

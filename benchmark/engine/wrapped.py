@@ -1,7 +1,6 @@
-"""The wrapped optimizer: found by class or name, its options and parameter groups checked.
+"""Finds and builds the wrapped optimizer, and checks its options and parameter groups.
 
-No update rule lives in this project: those of `benchmark.optimizers` and any other torch class are used
-as they are.
+This project has no update rule of its own: it uses those of `benchmark.optimizers`, or any other torch class.
 """
 
 from __future__ import annotations
@@ -52,10 +51,11 @@ class HyperGroup:
 def hyper_groups(
     param_groups: Iterable[Mapping[str, Any]] | None, parameters: Mapping[str, nn.Parameter]
 ) -> list[HyperGroup]:
-    """Read torch-style param_groups, whose "params" are tensors or names; None is one group of all.
+    """Read param_groups as in torch, whose "params" are tensors or names. None is one group of all
+    parameters.
 
-    Every entry of `parameters` must be in exactly one group (UserError names it otherwise); tensors
-    outside `parameters`, such as frozen ones, are ignored.
+    Tensors outside `parameters`, such as frozen ones, are ignored. Raises UserError unless every entry of
+    `parameters` is in exactly one group.
     """
     if param_groups is None:
         return [HyperGroup({}, list(parameters))]
@@ -112,7 +112,9 @@ def all_at_once(
     weight_decay: float,
     **options: Any,
 ) -> torch.optim.Optimizer:
-    """The optimizer itself over all that trains in `model`, with decay on matrices alone.
+    """A plain optimizer, without groups that take turns, over all trainable parameters of `model`.
+
+    Only matrices get weight decay.
 
     Raises UserError for an unknown optimizer and for options that it refuses.
     """
@@ -128,17 +130,18 @@ def over(
     optimizer: str | type[torch.optim.Optimizer],
     **options: Any,
 ) -> torch.optim.Optimizer:
-    """The optimizer itself over these tensors. Raises UserError for options that it refuses."""
+    """A plain optimizer over these tensors. Raises UserError for options that it refuses."""
     cls, implied = find_optimizer(optimizer)
     return build(cls, [HyperGroup({}, [])], [parameters], implied | options)
 
 
 def check_values(optimizer: str | type[torch.optim.Optimizer], options: Mapping[str, Any]) -> None:
-    """Build the optimizer over a small matrix: bad options fail here, before there is a model.
+    """Build the optimizer over a small matrix, to check its options before there is a model.
 
     Raises UserError for an unknown optimizer, a missing package, and options that the class refuses.
     """
-    given = {k: v for k, v in options.items() if k != "fused"}  # a matter of the real device
+    # whether a fused kernel works depends on the device
+    given = {k: v for k, v in options.items() if k != "fused"}
     over([nn.Parameter(torch.zeros(2, 2))], optimizer, **given)
 
 
@@ -148,13 +151,15 @@ def check_options(
     parameters: Mapping[str, nn.Parameter],
     options: Mapping[str, Any],
 ) -> None:
-    """Build the optimizer over all parameters on the meta device: bad options and shapes (Muon
-    wants matrices) fail here, before anything changes. Costs no memory."""
+    """Build the optimizer over all parameters on the meta device, which takes no memory.
+
+    Raises UserError for bad options and shapes (Muon needs matrices), before anything changes.
+    """
     shapes = [
         [nn.Parameter(torch.empty_like(parameters[n], device="meta")) for n in h.names]
         for h in hyper
     ]
-    # fused kernels refuse the meta device; whether the real one has them, `build` finds out
+    # fused kernels refuse the meta device; `build` checks them on the real one
     build(cls, hyper, shapes, {k: v for k, v in options.items() if k != "fused"})
 
 
