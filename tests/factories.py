@@ -10,8 +10,8 @@ from typing import Any
 from benchmark.records import predictions
 from benchmark.records.record import Inputs, Memory, Params, RunRecord, Scores, Times, Train, write
 from benchmark.records.spec import RunSpec
-from benchmark.run.settings import training_settings
 from benchmark.strategies import build
+from benchmark.strategies.settings import TrainingSettings
 from tasks.metrics import standard_error
 
 CURVE_COLUMNS = (
@@ -47,7 +47,7 @@ def make_spec(**fields: Any) -> RunSpec:
 
 def make_strategy(spec: RunSpec) -> Any:
     """The spec's strategy, as a run makes it."""
-    return build(spec.strategy, training_settings(spec), spec.options)
+    return build(spec.strategy, TrainingSettings.of(spec), spec.options)
 
 
 def make_record(

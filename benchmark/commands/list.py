@@ -15,4 +15,5 @@ def list_(
     """List the tasks, models, strategies or matrices, by the names that a matrix uses."""
     from benchmark.matrices import listing
 
-    show(listing.rows(what), format)
+    rows = listing.rows(what)
+    show(listing.brief(rows) if format is Format.text else rows, format)

@@ -1,8 +1,9 @@
-"""Protocols: the parts of a block-wise optimizer that other files of the engine use without importing it."""
+"""What optimizers tell about themselves: to other files of the engine, and to those who measure a step."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
@@ -43,3 +44,24 @@ class Blockwise(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to resume, by parameter name."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer step changes.
+
+    parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
+    `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
+    the same time.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    numel: int
+    gradient_bytes: int
+
+
+class Reporting(Protocol):
+    """An optimizer whose step is not to be read from gradients: it has none, or trains a part of a tensor."""
+
+    def coming_update(self) -> Update:
+        """The update of the next `step`, asked after the backward pass."""

@@ -7,7 +7,7 @@ from typing import Any
 import tasks.base
 from benchmark.errors import UserError, nearest
 from benchmark.models.registry import MODELS
-from benchmark.strategies import STRATEGIES, strategy_class
+from benchmark.strategies import STRATEGIES, compatibility, strategy_class
 from benchmark.twin.models import TWINS
 
 MATRICES = Path(__file__).parent
@@ -38,6 +38,11 @@ def rows(what: str) -> list[dict[str, Any]]:
     if what not in _LISTS:
         raise UserError(f"list {what}: no such list{nearest(what, _LISTS)}")
     return _LISTS[what]()
+
+
+def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without the columns that are too wide for a terminal."""
+    return [{key: value for key, value in row.items() if key not in _WIDE} for row in rows]
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -79,7 +84,11 @@ def _strategies() -> list[dict[str, Any]]:
             {
                 "strategy": name,
                 "options": ", ".join(f"{k}={v}" for k, v in options.items()),
+                **compatibility.row(name, kind),
                 "about": about,
+                "paper": kind.card.paper,
+                "reference": kind.card.reference,
+                "checked": kind.card.checked,
             }
         )
     return rows
@@ -98,4 +107,5 @@ def _matrices() -> list[dict[str, Any]]:
     return rows
 
 
+_WIDE = frozenset({*compatibility.FEATURES, "optimizers", "precisions", "reference", "checked"})
 _LISTS = {"tasks": _tasks, "models": _models, "strategies": _strategies, "matrices": _matrices}

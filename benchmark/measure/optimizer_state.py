@@ -1,6 +1,8 @@
-"""The memory and the active group of any optimizer: the engine's, which has groups, or one of torch.optim."""
+"""The memory, active group and coming update of any optimizer, of the engine or of torch.optim."""
 
 import torch
+
+from benchmark.engine.contract import Update
 
 
 def active_group(optimizer: torch.optim.Optimizer) -> int:
@@ -27,3 +29,16 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, int]]:
         return reported
     state = sum(tensor.nbytes for tensor in state_tensors(optimizer))
     return {"device": {"optimizer_state": state, "master": 0}, "host": {}}
+
+
+def coming_update(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> Update:
+    """What the next step changes: what the optimizer says, or else all parameters that have a gradient."""
+    if hasattr(optimizer, "coming_update"):
+        said: Update = optimizer.coming_update()
+        return said
+    gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+    return Update(
+        [p for p, _ in gradients],
+        sum(p.numel() for p, _ in gradients),
+        sum(gradient.nbytes for _, gradient in gradients),
+    )

@@ -19,11 +19,17 @@ from typing import Any
 import lightning
 import torch
 
+from benchmark.measure.canary import Canary
 from benchmark.measure.flops import Flops
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.measure.load_peak import LoadPeak
 from benchmark.measure.machine import Others
-from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
+from benchmark.measure.optimizer_state import (
+    active_group,
+    coming_update,
+    state_bytes,
+    state_tensors,
+)
 from benchmark.records.record import Memory, Params, Train
 
 CURVE_COLUMNS = (
@@ -82,6 +88,8 @@ class Measure(lightning.Callback):
         self._seconds = 0.0
         self._others_share: float | None = None
         self._ever_numel = 0
+        self._part_numel = 0
+        self._unmoved: list[str] = []
 
     def observe(self, model: torch.nn.Module, device: torch.device) -> None:
         """Count the parameters (numbers and bytes) of `model`. A run that trains nothing calls only this."""
@@ -103,6 +111,7 @@ class Measure(lightning.Callback):
         self._loading.built(trainer.optimizers[0])
         self._counters.close()
         self.observe(module, module.device)
+        self._canary = Canary(module)
         if self._cuda:
             torch.cuda.reset_peak_memory_stats(self.device)
         self._others = Others()
@@ -178,20 +187,26 @@ class Measure(lightning.Callback):
         optimizer: torch.optim.Optimizer,
     ) -> None:
         assert self._step is not None
-        trained = [p for p in module.parameters() if p.grad is not None]
-        self._step.trainable = sum(p.numel() for p in trained)
+        update = coming_update(optimizer, module)
+        self._step.trainable = update.numel
         self._step.lr = float(optimizer.param_groups[0]["lr"])
         self._step.group = active_group(optimizer)
-        self._ever.update(map(id, trained))
-        gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
-        self._peaks["gradients"] = max(self._peaks["gradients"], gradients)
+        self._ever.update(map(id, update.parameters))
+        if update.numel < sum(p.numel() for p in update.parameters):  # a mask or a projection
+            self._part_numel = max(self._part_numel, update.numel)
+        self._canary.claim(update.parameters)
+        self._peaks["gradients"] = max(self._peaks["gradients"], update.gradient_bytes)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._seconds = time.perf_counter() - self._started - self._paused
         self._others_share = round(self._others.share(), 3)
-        self._ever_numel = sum(p.numel() for p in module.parameters() if id(p) in self._ever)
+        self._ever_numel = self._part_numel or sum(
+            p.numel() for p in module.parameters() if id(p) in self._ever
+        )
         self._groups = len(getattr(trainer.optimizers[0], "groups", ())) or 1
         self._read_allocator()
+        self._unmoved = self._canary.unmoved()
+        self._canary.check()
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -258,6 +273,7 @@ class Measure(lightning.Callback):
             ratio_peak=max(ratios),
             ratio_mean=statistics.fmean(ratios),
             groups=self._groups,
+            unmoved=self._unmoved,
         )
 
     def memory(self) -> Memory:

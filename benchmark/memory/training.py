@@ -15,6 +15,7 @@ from benchmark.errors import UserError
 from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.setting import Setting
 from benchmark.models import shapes
+from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.precision import autocast
 from benchmark.models.registry import HEADS, source
 from benchmark.strategies.base import TuningStrategy
@@ -33,7 +34,7 @@ class Training:
         """`fake`: a mode under which no tensor is allocated."""
         self.setting, self.device = setting, torch.device(device)
         with torch.device("meta" if fake else "cpu"):
-            strategy = self._prepare()
+            self._strategy = strategy = self._prepare()
         with fake or contextlib.nullcontext():
             if fake:
                 _fill(self.model)
@@ -49,7 +50,7 @@ class Training:
             base.config.pad_token_id = 0
         _check_length(base, setting)
         if setting.checkpointing:
-            _checkpoint(base)
+            recompute_activations(base)
         self._head, self._regression = head(type(base), base.config), base.config.num_labels == 1
         strategy = setting.built()
         self.model = strategy.prepare(base).train()
@@ -84,8 +85,7 @@ class Training:
     def forward(self) -> torch.Tensor:
         """The loss, with its graph."""
         with autocast(self.setting.precision, self.device):
-            loss: torch.Tensor = self.model(**self.batch).loss
-        return loss
+            return self._strategy.loss(self.model, lambda: self.model(**self.batch).loss)
 
     def backward(self, loss: torch.Tensor) -> None:
         self._scaler.scale(loss).backward()
@@ -184,9 +184,3 @@ def _check_length(model: nn.Module, setting: Setting) -> None:
         raise UserError(
             f"seq_len: {setting.seq_len} is more than the {limit} positions of {setting.model}"
         )
-
-
-def _checkpoint(model: Any) -> None:
-    name = "activation_checkpointing_enable"  # as transformers 5.20 calls it
-    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})

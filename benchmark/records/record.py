@@ -115,7 +115,8 @@ class Params:
     """Numbers of parameters, measured: a parameter counts as trained in a step where it has a gradient.
 
     `ratio_peak` and `ratio_mean` are the largest and the mean share of `total` that a step trains. `groups`
-    is 1 where the optimizer has no groups.
+    is 1 where the optimizer has no groups. `unmoved` names the tensors that had gradients and never moved, as
+    happens to weights of 16 bits when the rate is low.
     """
 
     total: int
@@ -124,6 +125,7 @@ class Params:
     ratio_peak: float
     ratio_mean: float
     groups: int
+    unmoved: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

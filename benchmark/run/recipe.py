@@ -25,6 +25,7 @@ from benchmark.errors import Unsupported, UserError
 from benchmark.files import write_text
 from benchmark.measure.training import Diverged, out_of_memory
 from benchmark.models import registry
+from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.registry import Loaded, Source
 from benchmark.records import environment, predictions
 from benchmark.records.record import Inputs, RunRecord, Status, Times, write
@@ -33,8 +34,9 @@ from benchmark.run import compatibility
 from benchmark.run.evaluation import Evaluated, evaluate
 from benchmark.run.fit import Fit, Report
 from benchmark.run.parent import end_with
-from benchmark.run.settings import data_settings, training_settings
+from benchmark.run.settings import data_settings
 from benchmark.run.unfinished import Trained, Unfinished
+from benchmark.strategies.settings import TrainingSettings
 from tasks.base import Adapter
 from tasks.metrics import NotFinite
 
@@ -60,7 +62,7 @@ def run(
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
     # 1. strategy, task and model; a combination that cannot work is refused before data or weights are read
-    strategy = strategies.build(spec.strategy, training_settings(spec), spec.options)
+    strategy = strategies.build(spec.strategy, TrainingSettings.of(spec), spec.options)
     adapter = tasks.base.adapter(tasks.base.load(spec.task))
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))
     tokenizer = registry.load_tokenizer(source)
@@ -73,6 +75,8 @@ def run(
     arguments = adapter.model_arguments()
     loaded = registry.load(source, adapter.head, tokenizer.pad_token_id, **arguments)
     inputs = _inputs(spec, adapter, source, data, loaded)
+    if spec.checkpointing:
+        recompute_activations(loaded.model)
     # .train() because from_pretrained returns the model in eval mode, without dropout
     model = strategy.prepare(loaded.model).train()
     fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)

@@ -1,23 +1,7 @@
-"""The parts of a RunSpec that strategies and data read. Those packages do not know RunSpec itself."""
+"""The part of a RunSpec that data reads. That package does not know RunSpec itself."""
 
 from benchmark.data.settings import DataSettings
 from benchmark.records.spec import RunSpec
-from benchmark.strategies.settings import TrainingSettings
-
-
-def training_settings(spec: RunSpec) -> TrainingSettings:
-    """The spec's settings for a strategy: optimizer, learning rate and precision."""
-    return TrainingSettings(
-        lr=spec.lr,
-        optimizer=spec.optimizer,
-        optimizer_options=spec.optimizer_options,
-        fused=spec.fused,
-        weight_decay=spec.weight_decay,
-        schedule=spec.schedule,
-        warmup=spec.warmup,
-        precision=spec.precision,
-        seed=spec.seed,
-    )
 
 
 def data_settings(spec: RunSpec) -> DataSettings:

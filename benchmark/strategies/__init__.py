@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from benchmark.errors import Unsupported, UserError, first_complaint, nearest
+from benchmark.strategies.compatibility import refusal
 from benchmark.strategies.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -47,13 +48,12 @@ def build(
     """The strategy with its checked `options`. No torch is imported.
 
     Raises UserError for an unknown name or option, for a missing learning rate, and for a learning rate of a
-    strategy that trains nothing; Unsupported for a precision that the strategy does not have.
+    strategy that trains nothing; Unsupported for settings that the strategy does not work with.
     """
     kind = strategy_class(name)
-    if settings.precision not in kind.precisions:
-        raise Unsupported(
-            f"strategy {name} has no precision {settings.precision}, only {', '.join(kind.precisions)}"
-        )
+    refused = refusal(name, kind, settings)
+    if refused:
+        raise Unsupported(refused)
     if kind.trains == (settings.lr is None):
         reason = "needs a learning rate" if kind.trains else "trains nothing, so it has none"
         raise UserError(f"lr: strategy {name} {reason}")

@@ -5,7 +5,8 @@ Lightning's `Trainer(strategy=)` is something else: it means DDP or FSDP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
@@ -23,6 +24,16 @@ class Options(Strict):
     RunSpec)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Where a method comes from. paper: arXiv number or URL. reference: what the implementation follows, such
+    as a package or a repository and its files. checked: what it was held against."""
+
+    paper: str
+    reference: str
+    checked: str
+
+
 class TuningStrategy:
     """One method: which parameters train, and with which optimizer and learning rate.
 
@@ -30,9 +41,15 @@ class TuningStrategy:
     """
 
     Options: type[BaseModel] = Options
+    card: ClassVar[Card]
     trains = True
     """Whether the strategy takes training steps. If not, its spec has no learning rate and no steps."""
     precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    optimizers: ClassVar[tuple[str, ...] | None] = None
+    """The optimizers it works with; None for all. Empty for a method with an update rule of its own, which
+    does not use the setting `optimizer`."""
+    refuses: ClassVar[Mapping[str, str]] = {}
+    """What the method cannot do, of `compatibility.FEATURES` -> the reason, and what works instead."""
     simulated_precisions: ClassVar[Mapping[str, str]] = {}
     """Precisions that can be simulated but not trained -> the precision whose step is simulated instead. All
     masters then count as on the device."""
@@ -56,6 +73,13 @@ class TuningStrategy:
         `model` is on the host. The returned model moves to the device before `optimizer` is called.
         """
         return model
+
+    def loss(self, model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The loss of a micro-batch, a scalar on which the loop calls backward; by default `forward()`.
+
+        `forward` computes the loss of the micro-batch with the weights as they are, and can be called again.
+        """
+        return forward()
 
     def optimizer(
         self, model: torch.nn.Module, total_steps: int

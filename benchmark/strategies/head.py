@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmark.errors import UserError
-from benchmark.strategies.base import TuningStrategy
+from benchmark.strategies.base import Card, TuningStrategy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 class Head(TuningStrategy):
     """Freezes the base model (`model.base_model`), with its pooler if it has one."""
+
+    card = Card(
+        paper="arXiv 1610.01644",
+        reference="the head that transformers puts on the base model",
+        checked="the base model stays byte for byte",
+    )
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         base = model.base_model

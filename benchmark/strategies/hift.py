@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from benchmark.strategies.base import Options, TuningStrategy
+from benchmark.strategies.base import Card, Options, TuningStrategy
 from benchmark.strategies.blockwise import Blockwise
 
 if TYPE_CHECKING:
@@ -31,6 +31,12 @@ class HiftOptions(Options):
 
 class Hift(Blockwise):
     """All parameters train, one group at a time (`benchmark.engine.HiFT`)."""
+
+    card = Card(
+        paper="arXiv 2401.15207",
+        reference="Algorithm 1; rate: reference as in github.com/misonsky/HiFT, hift/trainer.py",
+        checked="against a written-out loop bit for bit, and traces recorded from the authors' code",
+    )
 
     Options = HiftOptions
     precisions = (*TuningStrategy.precisions, "mixed_hi")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from benchmark.errors import UserError
-from benchmark.strategies.base import Options, TuningStrategy
+from benchmark.strategies.base import Card, Options, TuningStrategy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,6 +26,12 @@ class LoraOptions(Options):
 
 class Lora(TuningStrategy):
     """The base model is frozen. peft finds the new head, which trains in full, by the task type."""
+
+    card = Card(
+        paper="arXiv 2106.09685",
+        reference="peft.LoraConfig",
+        checked="the trainable parameters are peft's",
+    )
 
     Options = LoraOptions
 

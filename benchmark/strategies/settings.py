@@ -1,10 +1,15 @@
 """TrainingSettings: the settings of a training that every strategy takes, besides its own options."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from benchmark import optimizers
+
+if TYPE_CHECKING:
+    from benchmark.records.spec import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +21,10 @@ class TrainingSettings:
     torch's fused kernel. weight_decay: of matrices only, not of norms and biases. warmup: the share of the
     steps in which the rate rises from 0. schedule: its shape afterwards, linear, cosine or constant.
     precision: fp32; bf16 or fp16, which are autocast over fp32 weights; mixed, which is bf16 weights with all
-    fp32 masters on the device; mixed_hi, with the masters of the active group alone on the device. seed: of
-    the random order of groups.
+    fp32 masters on the device; mixed_hi, with the masters of the active group alone on the device.
+    accumulate: micro-batches of one optimizer step. clip: the largest norm of all gradients together, or
+    None. checkpointing: every block recomputes its activations in the backward pass. The loop does
+    these three; a strategy only says whether it works with them. seed: of the strategy's random choices.
 
     Raises UserError for an unknown optimizer, and for an option that it does not have.
     """
@@ -30,10 +37,18 @@ class TrainingSettings:
     schedule: str = "linear"
     warmup: float = 0.0
     precision: str = "fp32"
+    accumulate: int = 1
+    clip: float | None = None
+    checkpointing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         optimizers.check_options(self.optimizer, self.optimizer_options)
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> TrainingSettings:
+        """The settings of a run: those fields of its spec that strategies read."""
+        return cls(**{f.name: getattr(spec, f.name) for f in fields(cls)})
 
     @property
     def optimizer_arguments(self) -> dict[str, Any]:

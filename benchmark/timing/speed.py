@@ -152,7 +152,7 @@ def _strategy(
     optimizer, scheduler = strategy.optimizer(model, 10**6)
 
     def step() -> None:
-        model(**batch).loss.backward()
+        strategy.loss(model, lambda: model(**batch).loss).backward()
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()

@@ -4,6 +4,7 @@ All of it is read from the class, so that a new strategy is tested by its line i
 """
 
 import copy
+import re
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from factories import make_spec, make_strategy
 from pydantic import ValidationError
 
 from benchmark.errors import Unsupported, UserError
+from benchmark.measure.optimizer_state import coming_update
 from benchmark.models import registry
+from benchmark.optimizers import OPTIMIZERS
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
+from benchmark.strategies.compatibility import FEATURES, PRECISIONS
 
 STEPS = 12  # two sweeps of the twins' six units
 HEADS = {"tiny-bert": "classifier.", "tiny-gpt2": "score."}
@@ -50,9 +54,10 @@ def trained(request, loaded):
     optimizer, scheduler = strategy.optimizer(model, STEPS)
     losses, with_gradient = [], []
     for _ in range(STEPS):
-        loss = model(**batch).loss
+        loss = strategy.loss(model, lambda: model(**batch).loss)
         loss.backward()
-        with_gradient.append({n for n, p in model.named_parameters() if p.grad is not None})
+        updated = {id(p) for p in coming_update(optimizer, model).parameters}
+        with_gradient.append({n for n, p in model.named_parameters() if id(p) in updated})
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
@@ -163,6 +168,36 @@ def test_options_are_strict_and_their_defaults_need_no_mention(name):
 def test_wrong_options_are_refused(name, wrong):
     with pytest.raises(ValidationError):
         options_of(name)(**wrong)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_card_and_the_line_of_the_compatibility_table_are_filled(name):
+    kind = strategy_class(name)
+    assert all(vars(kind.card).values())
+    assert set(kind.refuses) <= set(FEATURES) and all(kind.refuses.values())
+    assert set(kind.precisions) <= set(PRECISIONS)
+    assert set(kind.optimizers or ()) <= set(OPTIMIZERS)
+
+
+ASKED = {
+    "accumulate": {"accumulate": 2},
+    "clip": {"clip": 1.0},
+    "checkpointing": {"checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("feature", ASKED)
+@pytest.mark.parametrize("name", [n for n in STRATEGIES if strategy_class(n).trains])
+def test_a_refused_setting_is_refused_with_its_reason(name, feature):
+    spec = make_spec(strategy=name, **ASKED[feature])
+    reason = strategy_class(name).refuses.get(feature)
+    if reason is None:
+        make_strategy(spec)
+        return
+    with pytest.raises(
+        Unsupported, match=re.escape(f"strategy {name} does not work with {feature}: {reason}")
+    ):
+        make_strategy(spec)
 
 
 def test_every_line_of_strategies_is_a_class_named_by_one_file():

@@ -1,0 +1,65 @@
+"""Canary: whether every tensor that the optimizer claims to train has moved by the end of the training."""
+
+from collections.abc import Iterable
+
+import torch
+
+NEGLIGIBLE = 1e-6
+"""A gradient whose norm is a smaller share of the largest is rounding. The key biases of BERT have such
+gradients, because the softmax is blind to them."""
+
+
+class Unmoved(RuntimeError):
+    """A tensor has the value it had before training, although the optimizer claims to have trained it."""
+
+
+class Canary:
+    """Fingerprints of the parameters of `model`, and which of them the optimizer claims to train."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._before = {n: (p, _fingerprint(p)) for n, p in model.named_parameters()}
+        self._claimed: set[int] = set()
+
+    @torch.no_grad()
+    def claim(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Count these as trained by the coming step, but for those whose gradient is zero or rounding."""
+        new = [p for p in parameters if id(p) not in self._claimed]
+        measured = [p for p in new if p.grad is not None]
+        self._claimed |= {id(p) for p in new if p.grad is None}
+        if measured:
+            norms = torch.stack([_norm(p.grad).cpu() for p in measured])
+            finite = norms[norms.isfinite()]  # fp16 skips the steps whose gradients overflow
+            real = norms.isfinite() & (
+                norms > NEGLIGIBLE * finite.max() if len(finite) else norms < 0
+            )
+            self._claimed |= {
+                id(p) for p, is_real in zip(measured, real.tolist(), strict=True) if is_real
+            }
+
+    def unmoved(self) -> list[str]:
+        """Names of the claimed parameters that are what they were."""
+        return [
+            name
+            for name, (parameter, before) in self._before.items()
+            if id(parameter) in self._claimed and _fingerprint(parameter) == before
+        ]
+
+    def check(self) -> None:
+        """Raises Unmoved for claimed fp32 parameters that have not moved.
+
+        In 16 bits a small update is lost in rounding; `unmoved` still names such tensors.
+        """
+        names = [n for n in self.unmoved() if self._before[n][0].dtype == torch.float32]
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise Unmoved(f"{names[0]}{more} had gradients in training and never moved")
+
+
+def _fingerprint(parameter: torch.nn.Parameter) -> tuple[int, float]:
+    """Two numbers of which one changes with any value: an xor alone would not see pairs of equal changes."""
+    value = parameter.detach()
+    return int(torch.hash_tensor(value).view(torch.int64)), float(_norm(value))
+
+
+def _norm(value: torch.Tensor | None) -> torch.Tensor:
+    return torch.linalg.vector_norm(value, dtype=torch.float32)

@@ -1,0 +1,56 @@
+"""What each strategy works with. It is read from the strategy's class, so a new one brings its own line.
+
+One table serves three ends: a run is refused before its model loads, a plan shows the run as unsupported, and
+`hift-bench list strategies` prints it. No torch is imported.
+"""
+
+from typing import Any
+
+from benchmark.strategies.base import TuningStrategy
+from benchmark.strategies.settings import TrainingSettings
+
+FEATURES = {
+    "accumulate": "gradient accumulation over several micro-batches",
+    "clip": "clipping by the norm of all gradients",
+    "checkpointing": "activation checkpointing",
+    "data_parallel": "several devices, each with a part of the batch",
+}
+"""What a strategy may refuse (`TuningStrategy.refuses`) -> what it is."""
+PRECISIONS = ("fp32", "bf16", "fp16", "mixed", "mixed_hi")
+OWN_RULE = ("optimizer", "optimizer_options", "fused")
+"""The settings of an optimizer, which a strategy with an update rule of its own does not use."""
+
+
+def refusal(name: str, kind: type[TuningStrategy], settings: TrainingSettings) -> str | None:
+    """Why the strategy does not work with the settings, in one line; None if it does."""
+    if settings.precision not in kind.precisions:
+        return f"strategy {name} has no precision {settings.precision}, only {', '.join(kind.precisions)}"
+    if kind.optimizers == ():
+        unset = TrainingSettings(lr=settings.lr)
+        for key in OWN_RULE:
+            if getattr(settings, key) != getattr(unset, key):
+                return f"strategy {name} has an update rule of its own: leave {key} out"
+    elif kind.optimizers is not None and settings.optimizer not in kind.optimizers:
+        only = ", ".join(kind.optimizers)
+        return f"strategy {name} does not work with optimizer {settings.optimizer}, only {only}"
+    asked = {
+        "accumulate": settings.accumulate > 1,
+        "clip": settings.clip is not None,
+        "checkpointing": settings.checkpointing,
+    }
+    for feature, reason in kind.refuses.items():
+        if asked.get(feature):
+            return f"strategy {name} does not work with {feature}: {reason}"
+    return None
+
+
+def row(name: str, kind: type[TuningStrategy]) -> dict[str, Any]:
+    """The strategy's line of the table: what it works with, by column."""
+    if not kind.trains:
+        return {"optimizers": "", "precisions": "", **dict.fromkeys(FEATURES, "")}
+    optimizers = "all" if kind.optimizers is None else ", ".join(kind.optimizers) or "its own"
+    return {
+        "optimizers": optimizers,
+        "precisions": ", ".join(kind.precisions),
+        **{feature: kind.refuses.get(feature, "yes") for feature in FEATURES},
+    }
