@@ -83,6 +83,7 @@ class Setting:
             optimizer=self.optimizer,
             optimizer_options=self.optimizer_options,
             precision=precision,
+            checkpointing=self.checkpointing,
         )
         return build(self.strategy, training, self.options)
 

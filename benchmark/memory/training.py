@@ -180,7 +180,11 @@ def _fill(model: nn.Module) -> None:
 
 def _check_length(model: nn.Module, setting: Setting) -> None:
     limit = longest(model)
-    if limit is not None and setting.seq_len > limit:
-        raise UserError(
-            f"seq_len: {setting.seq_len} is more than the {limit} positions of {setting.model}"
+    added = setting.built().added_positions
+    if limit is not None and setting.seq_len + added > limit:
+        length = (
+            f"{setting.seq_len} and {added} of the strategy are"
+            if added
+            else f"{setting.seq_len} is"
         )
+        raise UserError(f"seq_len: {length} more than the {limit} positions of {setting.model}")

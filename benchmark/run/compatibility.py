@@ -37,5 +37,11 @@ def check(
             f"strategy {spec.strategy}: {spec.task} needs a head {adapter.head}, which would be new and "
             f"random on {spec.model}: train it, or name a checkpoint that holds one"
         )
-    if spec.max_length > registry.positions(source, tokenizer):
-        raise UserError(f"max_length: {spec.max_length} is more than the positions of {spec.model}")
+    added = strategy.added_positions
+    if spec.max_length + added > registry.positions(source, tokenizer):
+        length = (
+            f"{spec.max_length} and {added} of the strategy are"
+            if added
+            else f"{spec.max_length} is"
+        )
+        raise UserError(f"max_length: {length} more than the positions of {spec.model}")

@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from benchmark.strategies.base import TuningStrategy
 
 STRATEGIES = {
+    "adalora": "benchmark.strategies.adalora:Adalora",
+    "dora": "benchmark.strategies.dora:Dora",
     "full": "benchmark.strategies.full:Full",
     "head": "benchmark.strategies.head:Head",
     "hift": "benchmark.strategies.hift:Hift",
+    "ia3": "benchmark.strategies.ia3:Ia3",
+    "ln_tuning": "benchmark.strategies.ln_tuning:LnTuning",
     "lora": "benchmark.strategies.lora:Lora",
     "none": "benchmark.strategies.none:Untrained",
+    "oft": "benchmark.strategies.oft:Oft",
+    "pissa": "benchmark.strategies.pissa:Pissa",
+    "rslora": "benchmark.strategies.rslora:Rslora",
+    "vera": "benchmark.strategies.vera:Vera",
 }
 
 
@@ -71,9 +79,11 @@ def checked_options(name: str, options: Mapping[str, Any]) -> BaseModel:
     try:
         return kind.model_validate(dict(options))
     except ValidationError as error:
-        option = str(error.errors()[0]["loc"][0])
-        message = first_complaint(error, kind.model_fields).removeprefix(f"{option}: ")
-        raise UserError(f"strategy {name}: {option}: {message}") from None
+        place = error.errors()[0]["loc"]
+        if not place:  # options that do not go together
+            raise UserError(f"strategy {name}: {first_complaint(error, ())}") from None
+        message = first_complaint(error, kind.model_fields).removeprefix(f"{place[0]}: ")
+        raise UserError(f"strategy {name}: {place[0]}: {message}") from None
 
 
 def share_options(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

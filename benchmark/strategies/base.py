@@ -58,6 +58,16 @@ class TuningStrategy:
         self.settings = settings
         self.options: Any = options
 
+    @property
+    def name(self) -> str:
+        """The strategy's name in STRATEGIES, which is that of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def added_positions(self) -> int:
+        """The positions of the model that the method takes from every input."""
+        return 0
+
     def check(self) -> None:
         """Raises UserError for option values that the optimizer class refuses. It needs no model, but imports
         torch."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from benchmark.errors import UserError
-from benchmark.strategies.base import Card, Options, TuningStrategy
+from benchmark.strategies.base import Card, Options
+from benchmark.strategies.peft_method import PeftMethod, targets_of, task_type, transposed
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
     from transformers import PreTrainedModel
 
 
@@ -24,48 +25,40 @@ class LoraOptions(Options):
     targets: tuple[str, ...] | None = None
 
 
-class Lora(TuningStrategy):
-    """The base model is frozen. peft finds the new head, which trains in full, by the task type."""
+class Lora(PeftMethod):
+    """`LoraConfig`; the variants of LoRA set further arguments of it in `variant`."""
 
     card = Card(
         paper="arXiv 2106.09685",
         reference="peft.LoraConfig",
-        checked="the trainable parameters are peft's",
+        checked="trainable parameters, outputs and a step equal those of a model wrapped by peft directly",
     )
 
     Options = LoraOptions
+    variant: ClassVar[Mapping[str, Any]] = {}
 
-    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        from peft import LoraConfig, get_peft_model
-        from transformers.pytorch_utils import Conv1D
+    def config(self, model: PreTrainedModel) -> PeftConfig:
+        from peft import LoraConfig
 
         options: LoraOptions = self.options
         scale: Any = options.alpha  # peft annotates it as int, but takes a float
-        config = LoraConfig(
-            task_type=_task_type(model),
+        return LoraConfig(
+            task_type=task_type(model),
             r=options.r,
             lora_alpha=scale,
             lora_dropout=options.dropout,
-            target_modules=list(options.targets) if options.targets else None,
-            # GPT-2's projections (Conv1D) are transposed; said here, or else peft warns
-            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+            **targets_of(options),
+            **transposed(model),
+            **self.variant,
         )
-        try:
-            with warnings.catch_warnings():  # peft 0.21 uses a deprecated name of transformers
-                warnings.simplefilter("ignore", FutureWarning)
-                wrapped: Any = get_peft_model(model, config)
-                return wrapped  # a PeftModel, which forwards all attributes of a PreTrainedModel
-        except ValueError as error:
-            targets = ", ".join(options.targets or ()) or "by default"
-            reason = str(error).splitlines()[0]
-            raise UserError(f"strategy lora: targets: {targets}: {reason}") from None
+
+    def check_wrapped(self, model: Any) -> None:
+        check_rank(self, model, self.options.r, "r")
 
 
-def _task_type(model: PreTrainedModel) -> str | None:
-    """peft's task type for the model's head; None for a masked LM, whose head is pretrained and stays
-    frozen."""
-    if hasattr(model, "qa_outputs"):
-        return "QUESTION_ANS"
-    if hasattr(model, "num_labels"):
-        return "SEQ_CLS"
-    return "CAUSAL_LM" if model.can_generate() else None
+def check_rank(method: PeftMethod, model: Any, rank: int, option: str) -> None:
+    """Raises UserError if `rank` is larger than the matrix that it is the rank of."""
+    for module in model.modules():
+        if hasattr(module, "lora_A") and rank > min(module.in_features, module.out_features):
+            shape = f"{module.in_features} × {module.out_features}"
+            raise method.refusal(f"{option} {rank} is larger than a matrix of {shape}")
