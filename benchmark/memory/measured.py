@@ -74,7 +74,9 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
         )
     cuda = torch.cuda.is_available()
     if setting.precision == "fp16" and not cuda:
-        raise UserError("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
+        raise UserError(
+            "fp16 needs a CUDA device; a CPU trains in fp32, bf16, bf16_weights or mixed_hi"
+        )
     predicted = simulate.peak(setting, device="cuda" if cuda else "cpu")
     host = max(predicted.host, _loading(setting, predicted))
     _check_host(setting, host if cuda else predicted.host + predicted.total)
@@ -105,8 +107,12 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
 
 
 def _loading(setting: Setting, predicted: "Peak") -> int:
-    """Bytes of host memory that the model takes before it moves; bf16 weights lie beside fp32 ones there."""
-    return predicted.parameters * (3 if setting.precision.startswith("mixed") else 1)
+    """Bytes of host memory that the model takes before it moves.
+
+    The bf16 weights lie beside the fp32 masters there, and without masters take the place of the fp32 ones.
+    """
+    times = {"mixed": 3, "mixed_hi": 3, "bf16_weights": 2}
+    return predicted.parameters * times.get(setting.precision, 1)
 
 
 def _check_host(setting: Setting, needed: int) -> None:

@@ -10,11 +10,9 @@ from typing import Any
 from benchmark.errors import UserError, nearest
 from benchmark.strategies import build, checked_options, strategy_class
 from benchmark.strategies.base import TuningStrategy
+from benchmark.strategies.compatibility import PRECISIONS
 from benchmark.strategies.settings import TrainingSettings
 
-PRECISIONS = ("fp32", "bf16", "fp16", "mixed", "mixed_hi")
-"""bf16 and fp16: autocast over fp32 weights. mixed_hi: bf16 weights, fp32 masters of the active group on the
-device. mixed: bf16 weights, all fp32 masters on the device (the paper's Mixed)."""
 ATTENTION = ("eager", "sdpa")
 LR = 1e-5
 """Any learning rate: no peak depends on it."""

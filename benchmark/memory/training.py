@@ -53,7 +53,7 @@ class Training:
             recompute_activations(base)
         self._head, self._regression = head(type(base), base.config), base.config.num_labels == 1
         strategy = setting.built()
-        self.model = strategy.prepare(base).train()
+        self.model = strategy.prepared(base).train()
         if not any(p.requires_grad for p in self.model.parameters()):
             raise UserError(f"strategy {setting.strategy} trains nothing, so it has no step")
         return strategy

@@ -1,10 +1,10 @@
-"""What a model's operations compute in while its weights are fp32."""
+"""The precision in which the operations of a model compute, which may differ from that of its weights."""
 
 import contextlib
 
 import torch
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST = {"bf16": torch.bfloat16, "bf16_weights": torch.bfloat16, "fp16": torch.float16}
 """RunSpec.precision -> the dtype of operations; of the others, operations compute in the weights' own."""
 
 

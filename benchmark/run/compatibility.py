@@ -27,7 +27,9 @@ def check(
     """
     strategy.check()
     if spec.precision == "fp16" and not torch.cuda.is_available():
-        raise Unsupported("fp16 needs a CUDA device; a CPU trains in fp32, bf16 or mixed_hi")
+        raise Unsupported(
+            "fp16 needs a CUDA device; a CPU trains in fp32, bf16, bf16_weights or mixed_hi"
+        )
     registry.check_head(source, adapter.head)
     if spec.demonstrations and not adapter.prompted:
         raise Unsupported(f"demonstrations: {spec.task} has no prompt to put them before")

@@ -17,6 +17,7 @@ from tasks.base import Adapter
 PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "fp32": "32-true",
     "bf16": "bf16-mixed",
+    "bf16_weights": "bf16-mixed",
     "fp16": "16-mixed",
 }
 """RunSpec.precision -> Lightning's. For other values Lightning uses 32-true; the strategy does the rest."""

@@ -78,7 +78,7 @@ def run(
     if spec.checkpointing:
         recompute_activations(loaded.model)
     # .train() because from_pretrained returns the model in eval mode, without dropout
-    model = strategy.prepare(loaded.model).train()
+    model = strategy.prepared(loaded.model).train()
     fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)
 
     # 3. train, unless an earlier start of this run has finished training; then predict and score

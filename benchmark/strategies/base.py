@@ -44,7 +44,7 @@ class TuningStrategy:
     card: ClassVar[Card]
     trains = True
     """Whether the strategy takes training steps. If not, its spec has no learning rate and no steps."""
-    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    precisions: tuple[str, ...] = ("fp32", "bf16", "fp16", "bf16_weights")
     optimizers: ClassVar[tuple[str, ...] | None] = None
     """The optimizers it works with; None for all. Empty for a method with an update rule of its own, which
     does not use the setting `optimizer`."""
@@ -76,12 +76,29 @@ class TuningStrategy:
         if self.trains:
             check_values(self.settings.optimizer, self.settings.optimizer_arguments)
 
-    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        """The model to train: `model` with parameters frozen, wrapped or cast. By default all parameters
-        train.
+    def prepared(self, model: PreTrainedModel) -> PreTrainedModel:
+        """The model to train, in the precision of the settings; `model` itself is changed.
 
-        `model` is on the host. The returned model moves to the device before `optimizer` is called.
+        In bf16_weights the pretrained weights are cast to bf16. What trains beside frozen weights, such as an
+        adapter or a new head, is fp32; where nothing is frozen, all is bf16. `model` is on the host, and the
+        device never holds its fp32 weights. The returned model moves to the device before `optimizer` is
+        called.
         """
+        import torch
+
+        if self.settings.precision != "bf16_weights":
+            return self.prepare(model)
+        model = self.prepare(model.to(torch.bfloat16))  # type: ignore[arg-type]
+        parameters = list(model.parameters())
+        if not all(parameter.requires_grad for parameter in parameters):
+            for parameter in parameters:
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
+        return model
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        """`model` with parameters frozen, wrapped or cast. By default all parameters train. A loop calls
+        `prepared`."""
         return model
 
     def loss(self, model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -16,7 +16,7 @@ FEATURES = {
     "data_parallel": "several devices, each with a part of the batch",
 }
 """What a strategy may refuse (`TuningStrategy.refuses`) -> what it is."""
-PRECISIONS = ("fp32", "bf16", "fp16", "mixed", "mixed_hi")
+PRECISIONS = ("fp32", "bf16", "fp16", "bf16_weights", "mixed", "mixed_hi")
 OWN_RULE = ("optimizer", "optimizer_options", "fused")
 """The settings of an optimizer, which a strategy with an update rule of its own does not use."""
 

@@ -20,8 +20,9 @@ class TrainingSettings:
     `benchmark.optimizers`. optimizer_options: its options, such as betas, eps and momentum. fused: use
     torch's fused kernel. weight_decay: of matrices only, not of norms and biases. warmup: the share of the
     steps in which the rate rises from 0. schedule: its shape afterwards, linear, cosine or constant.
-    precision: fp32; bf16 or fp16, which are autocast over fp32 weights; mixed, which is bf16 weights with all
-    fp32 masters on the device; mixed_hi, with the masters of the active group alone on the device.
+    precision: fp32; bf16 or fp16, which are autocast over fp32 weights; bf16_weights, which is bf16 weights
+    without fp32 masters (see `TuningStrategy.prepared`); mixed, which is bf16 weights with all fp32 masters
+    on the device; mixed_hi, with the masters of the active group alone on the device.
     accumulate: micro-batches of one optimizer step. clip: the largest norm of all gradients together, or
     None. checkpointing: every block recomputes its activations in the backward pass. The loop does
     these three; a strategy only says whether it works with them. seed: of the strategy's random choices.

@@ -48,6 +48,9 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
     [
         {"precision": "bf16"},
         {"precision": "bf16", "strategy": "full"},
+        {"precision": "bf16_weights"},
+        {"precision": "bf16_weights", "strategy": "full"},
+        {"precision": "bf16_weights", "strategy": "lora"},
         {"precision": "mixed_hi"},
         {"precision": "mixed_hi", "options": {"group_size": 3}, "optimizer": "sgdm"},
         {"precision": "mixed", "strategy": "full"},

@@ -292,7 +292,7 @@ def test_bad_input_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("precision", ["bf16", "mixed_hi"])
+@pytest.mark.parametrize("precision", ["bf16", "bf16_weights", "mixed_hi"])
 def test_low_precision_trains_on_a_cpu_and_differs_from_fp32(full, folder, precision):
     spec = spec_of(strategy="hift", precision=precision, label=precision, options={"group_size": 6})
     losses = curve_of(recipe.run(spec, folder), folder)["loss"]

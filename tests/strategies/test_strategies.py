@@ -279,6 +279,26 @@ def test_lora_names_a_target_that_is_not_in_the_model(loaded):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [n for n in STRATEGIES if "bf16_weights" in strategy_class(n).precisions and n != "none"],
+)
+def test_bf16_weights_are_bf16_and_what_trains_beside_frozen_ones_is_fp32(loaded, name):
+    model_name, model, batch = loaded
+    strategy = make_strategy(make_spec(strategy=name, model=model_name, precision="bf16_weights"))
+    prepared = strategy.prepared(copy.deepcopy(model))
+    frozen = {p.dtype for p in prepared.parameters() if not p.requires_grad}
+    trained = {p.dtype for p in prepared.parameters() if p.requires_grad}
+    assert frozen <= {torch.bfloat16}
+    assert trained == {torch.float32 if frozen else torch.bfloat16}
+    optimizer, _ = strategy.optimizer(prepared, STEPS)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = strategy.loss(prepared, lambda: prepared(**batch).loss)
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize(
     "name", [name for name in STRATEGIES if "mixed_hi" not in strategy_class(name).precisions]
 )
 def test_mixed_hi_is_for_what_has_master_weights(name):
