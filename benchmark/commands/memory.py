@@ -15,15 +15,25 @@ from benchmark.commands.options import (
 )
 from benchmark.console import Format, show
 from benchmark.errors import UserError
-from benchmark.sizes import GIB, parse_bytes
+from benchmark.sizes import GIB, parse_bytes, readable
+
+DETAILS = ("group", "groups", "moment", "master_gib", "inputs_gib", "largest")
+"""Columns that a table of several rows leaves out in a terminal."""
 
 
 def memory(
     model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
-    strategy: Annotated[str, typer.Option(help="Names, with commas.")] = "hift",
+    strategy: Annotated[
+        str,
+        typer.Option(help="Names, with commas; each may have a precision: hift:mixed_hi,lora."),
+    ] = "hift",
     optimizer: Annotated[str, typer.Option(help="adamw, sgdm, adafactor, ...")] = "adamw",
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16, mixed (all masters on the device) or mixed_hi.")
+        str,
+        typer.Option(
+            help="fp32; bf16 or fp16 (autocast over fp32 weights); bf16_weights; mixed (bf16 weights, all "
+            "masters on the device); mixed_hi (those of the active group)."
+        ),
     ] = "fp32",
     batch_size: Annotated[int, typer.Option()] = 8,
     seq_len: Annotated[int, typer.Option()] = 512,
@@ -49,6 +59,7 @@ def memory(
     format: TableFormat = Format.text,
 ) -> None:
     """Simulate the peak memory of a step: its parts, whether it fits a budget, and what would fit."""
+    from benchmark.commands.progress import counting
     from benchmark.memory import answer
     from benchmark.memory.setting import Setting
     from benchmark.strategies import share_options
@@ -56,42 +67,79 @@ def memory(
     if measure and budget is not None:
         raise UserError("--budget: is for a simulated peak; leave out --measure")
     limit = parse_bytes(budget) if budget is not None else None
-    names = [name.strip() for name in strategy.split(",")]
-    options = share_options(names, strategy_options(option, group_size=group_size, order=order))
+    rows_asked = [name.strip().partition(":") for name in strategy.split(",")]
+    options = share_options(
+        dict.fromkeys(name for name, _, _ in rows_asked),
+        strategy_options(option, group_size=group_size, order=order),
+    )
     settings = [
         Setting(
             model=model,
             strategy=name,
             options=options[name],
             optimizer=optimizer,
-            precision=precision,
+            precision=own or precision,
             batch_size=batch_size,
             seq_len=seq_len,
             attention=attention,
             checkpointing=checkpointing,
         )
-        for name in names
+        for name, _, own in rows_asked
     ]
     if measure:
         rows = [answer.measured(setting, Path(results) / "memory", say) for setting in settings]
-    else:
-        if limit is not None:
-            answer.check_any_fits(settings, limit, device)
-        rows = [answer.simulated(setting, limit, device, say) for setting in settings]
+        _show(rows, format)
+        return
+    with counting("simulating") as report:
+        rows = []
+        for setting in settings:
+            rows.append(answer.simulated(setting, limit, device))
+            report(len(rows), len(settings))
+    if format is Format.text:  # the answer comes first: what would fit takes many simulations more
+        _show(rows, format)
+        for row in rows:
+            say(answer.verdict(row))
+    if limit is not None:
+        with counting("searching for what fits") as report:
+            most = []
+            for setting in settings:
+                most.append(answer.most(setting, limit, device))
+                report(len(most), len(settings))
+        if format is Format.text:
+            names = [_name(row, rows) for row in rows]
+            show([{"strategy": n} | m for n, m in zip(names, most, strict=True)], format)
+        if not any(found["most_batch_size"] for found in most):
+            say(f"budget of {readable(limit)}: {answer.smallest(settings, device)}")
+        rows = [row | found for row, found in zip(rows, most, strict=True)]
+    if format is not Format.text:
+        _show(rows, format)
+    say(
+        f"simulated for {device}: tensors only, every text {seq_len} tokens long. The context of the "
+        "device and the fragmentation of its allocator take memory besides."
+    )
+
+
+def _show(rows: list[dict[str, Any]], format: Format) -> None:
+    """Print the rows: in GiB for people, in bytes for programs; in text without what all rows share."""
+    from benchmark.memory.answer import NAMED
+
     title = ""
     if format in (Format.text, Format.md):
         rows = [_in_gib(row) for row in rows]
     if format is Format.text:
-        title = ", ".join(_said(key, rows[0][key]) for key in answer.NAMED if rows[0][key])
-        rows = [{k: v for k, v in row.items() if k not in answer.NAMED} for row in rows]
+        shared = [key for key in NAMED if len({row[key] for row in rows}) == 1]
+        title = ", ".join(_said(key, rows[0][key]) for key in shared if rows[0][key])
+        hidden = {*shared, *(DETAILS if len(rows) > 1 else ())}
+        rows = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
     if format is Format.text and len(rows) == 1:  # one row is printed as a column
         rows = [{"": name, "value": value} for name, value in rows[0].items()]
     show(rows, format, title=title)
-    if not measure:
-        say(
-            f"simulated for {device}: tensors only, every text {seq_len} tokens long. The context of the "
-            "device and the fragmentation of its allocator take memory besides."
-        )
+
+
+def _name(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """The row's strategy, with its precision if the rows differ in that."""
+    name: str = row["strategy"]
+    return name if len({r["precision"] for r in rows}) == 1 else f"{name}:{row['precision']}"
 
 
 def _in_gib(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """The rows that `hift-bench memory` prints: simulated peaks, what fits a budget, measured peaks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmark import sizes
-from benchmark.errors import UserError
 from benchmark.memory import fit, simulate
 from benchmark.memory.setting import Setting
 
@@ -22,12 +21,8 @@ NAMED = (
 Say = Callable[[str], None]
 
 
-def simulated(setting: Setting, budget: int | None, device: str, say: Say) -> dict[str, Any]:
-    """One row: the worst group's bytes by kind, their sum, and with a budget (in bytes) what fits it.
-
-    `most_*` are the largest values that fit with the others unchanged, 0 if none does.
-    """
-    say(f"{setting.model}, {setting.strategy}: simulating a sweep")
+def simulated(setting: Setting, budget: int | None, device: str) -> dict[str, Any]:
+    """One row: the worst group's bytes by kind, their sum, and whether that fits a budget (in bytes)."""
     found = simulate.peak(setting, device=device)
     row = _named(setting) | {
         "group": found.group,
@@ -39,12 +34,41 @@ def simulated(setting: Setting, budget: int | None, device: str, say: Say) -> di
         "largest": found.largest,
     }
     if budget is not None:
-        fits = fit.what_fits(setting, budget, device=device, report=say)
-        row |= {"budget_bytes": budget, "fits": found.total <= budget} | {
-            f"most_{field}": fits[field].value if field in fits else None
-            for field in ("batch_size", "seq_len", "group_size")
-        }
+        row |= {"budget_bytes": budget, "fits": found.total <= budget}
     return row
+
+
+def most(setting: Setting, budget: int, device: str) -> dict[str, Any]:
+    """What fits the budget: the largest batch, length and m with the others unchanged, 0 if none does.
+
+    Simulates about 10 settings for each of the three.
+    """
+    fits = fit.what_fits(setting, budget, device=device)
+    return {
+        f"most_{field}": fits[field].value if field in fits else None
+        for field in ("batch_size", "seq_len", "group_size")
+    }
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """A row of `simulated` in one line: bytes on the device and on the host, and whether the budget holds
+    them."""
+    host = f" and {sizes.readable(row['host_bytes'])} of host memory" if row["host_bytes"] else ""
+    said = f"{_name(row)}: {sizes.readable(row['peak_bytes'])} on the device{host}"
+    if "fits" in row:
+        budget = sizes.readable(row["budget_bytes"])
+        said += f"; {'fits' if row['fits'] else 'does not fit'} {budget}"
+    return said
+
+
+def smallest(settings: list[Setting], device: str) -> str:
+    """One line with the smallest peak that any of the settings has, with one example of two tokens."""
+    peaks = {s.strategy: fit.smallest(s, device=device).total for s in settings}
+    least = min(peaks, key=lambda name: peaks[name])
+    return (
+        f"nothing fits; the smallest peak, of {least} with one example of {fit.SHORTEST} tokens, is "
+        f"{sizes.readable(peaks[least])}"
+    )
 
 
 def measured(setting: Setting, folder: Path, say: Say) -> dict[str, Any]:
@@ -67,17 +91,12 @@ def measured(setting: Setting, folder: Path, say: Say) -> dict[str, Any]:
     }
 
 
-def check_any_fits(settings: Sequence[Setting], budget: int, device: str) -> None:
-    """Raises UserError, with the smallest possible peak, if no setting fits the budget (in bytes)."""
-    least = min(fit.smallest(setting, device=device).total for setting in settings)
-    if least > budget:
-        raise UserError(
-            f"budget of {sizes.readable(budget)}: nothing fits; the smallest peak found, with one "
-            f"example of {fit.SHORTEST} tokens, is {sizes.readable(least)}"
-        )
-
-
 def _named(setting: Setting) -> dict[str, Any]:
     return {"strategy": setting.strategy, "m": setting.group_size} | {
         name: getattr(setting, name) for name in NAMED
     }
+
+
+def _name(row: dict[str, Any]) -> str:
+    m = "" if row["m"] is None else f", m = {row['m']}"
+    return f"{row['strategy']} in {row['precision']}{m}"

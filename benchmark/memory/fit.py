@@ -63,13 +63,7 @@ def _chord(known: dict[int, int], good: int, bad: int, budget: int) -> int:
     return min(max(good + step, good + 1), bad - 1)
 
 
-def what_fits(
-    setting: Setting,
-    budget: int,
-    *,
-    device: str = "cuda",
-    report: Callable[[str], None] = lambda s: None,
-) -> dict[str, Largest]:
+def what_fits(setting: Setting, budget: int, *, device: str = "cuda") -> dict[str, Largest]:
     """The largest batch_size, seq_len and (if the method has one) group_size, with the others unchanged."""
     positions, units = _bounds(setting)
     bounds = {
@@ -82,7 +76,6 @@ def what_fits(
     for field, (start, low, high) in bounds.items():
 
         def total(value: int, field: str = field) -> int:
-            report(f"{setting.strategy}: {field} {value}")
             return simulate.peak(setting.but(**{field: value}), device=device).total
 
         fits[field] = largest(total, budget, start=start, low=low, high=high)

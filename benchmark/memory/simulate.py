@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmark.engine import Group
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
-from benchmark.memory import kernels
+from benchmark.memory import kernels, known
 from benchmark.memory.setting import Setting
 from benchmark.memory.timeline import Timeline
 from benchmark.memory.training import Training
@@ -81,18 +81,16 @@ class Peak:
         return max(KINDS, key=lambda kind: self.kinds[kind])
 
 
-_peaks: dict[tuple[str, str], Peak] = {}
-
-
 def peak(setting: Setting, *, device: str = "cuda") -> Peak:
-    """The peak of the worst group, simulated once per setting and process.
+    """The peak of the worst group, simulated once (see `known`).
 
     Raises UserError for a device other than cuda or cpu, and for a setting that cannot be trained.
     """
-    key = setting.hash, device
-    if key not in _peaks:
-        _peaks[key] = max(sweep(setting, device=device), key=lambda peak: peak.total)
-    return _peaks[key]
+    return known.peak(
+        setting,
+        device,
+        lambda: max(sweep(setting, device=device), key=lambda peak: peak.total),
+    )
 
 
 def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> list[Peak]:

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shutil
 
 import pytest
 from hypothesis import given
@@ -122,6 +124,56 @@ def test_every_strategy_gets_those_of_the_options_that_it_has(cli):
     assert lora["peak_bytes"] < simulate.peak(default).total
 
 
+def test_each_strategy_may_have_a_precision_and_every_row_is_shown_whatever_fits(cli):
+    code, out, err = cli(
+        *("memory", folder("llama"), "--strategy", "hift:mixed_hi,lora:bf16_weights,full"),
+        *("--batch-size", "2", "--seq-len", "16", "--budget", "10KiB", "--format", "json"),
+    )
+    hift, lora, full = json.loads(out)
+    assert code == 0
+    case = {"batch_size": 2, "seq_len": 16}
+    for row, name, precision in (
+        (hift, "hift", "mixed_hi"),
+        (lora, "lora", "bf16_weights"),
+        (full, "full", "fp32"),
+    ):
+        assert (row["strategy"], row["precision"]) == (name, precision)
+        alone = simulate.peak(setting("llama", strategy=name, precision=precision, **case))
+        assert (row["peak_bytes"], row["host_bytes"]) == (alone.total, alone.host)
+        assert row["fits"] is False and row["most_batch_size"] == 0
+    assert hift["host_bytes"] > 0 and lora["host_bytes"] == full["host_bytes"] == 0
+    assert "budget of 0.00977 MiB: nothing fits; the smallest peak, of " in err
+
+
+def test_the_verdict_in_text_has_device_and_host_side_by_side(cli):
+    code, _, err = cli(
+        *("memory", folder("llama"), "--strategy", "hift:mixed_hi,full", "--batch-size", "1"),
+        *("--seq-len", "8"),
+    )
+    assert code == 0
+    assert re.search(
+        r"hift in mixed_hi, m = 1: [\d.]+ \wiB on the device and [\d.]+ .iB of host", err
+    )
+    assert re.search(r"full in fp32: [\d.]+ MiB on the device\n", err)
+
+
+def test_a_peak_is_simulated_once_until_the_model_changes(monkeypatch, tmp_path):
+    monkeypatch.setenv("HIFT_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "model"
+    shutil.copytree(folder("gpt2"), model)
+    case = setting("gpt2", model=str(model), batch_size=1, seq_len=8)
+    first = simulate.peak(case)
+    with monkeypatch.context() as patched:
+        patched.setattr(simulate, "sweep", lambda *_, **__: pytest.fail("simulated again"))
+        assert simulate.peak(case) == first
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"n_layer": 2}))
+    assert simulate.peak(case).total < first.total
+    for path in (tmp_path / "cache" / "peaks").iterdir():
+        path.write_text("{")
+    assert simulate.peak(case).total < first.total, "a damaged file is simulated again"
+
+
 def test_the_command_in_text(cli):
     code, out, err = cli("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8")
     assert code == 0
@@ -141,12 +193,13 @@ def test_the_command_in_csv_is_in_bytes(cli):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--budget", "10KiB"], "budget of 0.00977 MiB: nothing fits; the smallest peak found"),
         (["--budget", "24GiB", "--measure"], "leave out --measure"),
         (["--budget", "ten"], "'ten'"),
         (["--precision", "fp8"], "mixed_hi"),
         (["--optimizer", "adamww"], "adamw"),
         (["--strategy", "hift,fulll"], "full"),
+        (["--strategy", "hift,lora:mixed_hi"], "strategy lora has no precision mixed_hi"),
+        (["--strategy", "hift,lora:bf17"], 'did you mean "bf16"'),
         (["--order", "up"], "order"),
         (["--strategy", "full", "--group-size", "2"], "strategy full has no option group_size"),
         (
