@@ -21,7 +21,7 @@ MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 
 # how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
 # `make` by make -n; `mirror` up to the data root that is not there; `plan` in the checkout; `speed` on
-# fewer, shorter steps; `memory` on a smaller model; `shell` sets up the reader's own shell
+# fewer, shorter steps; `memory` without the budget; `shell` sets up the reader's own shell
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
@@ -41,7 +41,7 @@ COMMANDS = {
     "hift-bench dashboard": "dashboard",
     "hift-bench schedule roberta-large --group-size 4 --order random --steps 40 --format csv": "walk",
     "hift-bench speed --strategies full,hift,lora": "speed",
-    "hift-bench memory llama-7b --strategy hift --precision mixed_hi --batch-size 1 --seq-len 512 "
+    "hift-bench memory llama-7b --strategy hift:mixed_hi,lora:bf16_weights --batch-size 1 --seq-len 512 "
     "--budget 24GiB": "memory",
     "hift-bench tables --list": "walk",
     "hift-bench tables trainable-parameters": "walk",
