@@ -85,8 +85,9 @@ def run(
     use_mirror(data_root)
     loaded = matrices.load(matrix)
     runner.check(loaded)
-    before = [planned.state for planned in planning.plan(loaded, results)]
-    todo = [state for state in before if state not in planning.SETTLED]
+    planned = planning.plan(loaded, results)
+    before = [p.state for p in planned]
+    todo = [p for p in planned if p.state not in planning.SETTLED]
     with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
         outcome = runner.run(
             loaded, results, tracker=tracker, progress=progress, limit=limit, warm=not no_warm

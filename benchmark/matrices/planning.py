@@ -13,13 +13,19 @@ from benchmark.matrices import search
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.records import environment, record
 from benchmark.records.spec import RunSpec
+from benchmark.strategies import compatibility, strategy_class
+from benchmark.strategies.settings import TrainingSettings
+
+SETTLED = ("done", "unsupported")
+"""States that another run on this machine would not change."""
 
 
 @dataclass(frozen=True)
 class Planned:
     """One run of a matrix and its state (see `state_of`; "waiting" and "failed" depend on a search).
 
-    `spec` is None while its learning rate is not known.
+    `spec` is None while its learning rate is not known. `refusal`: why the strategy does not work with the
+    settings of the run, which then becomes unsupported without a process.
     """
 
     cell: Cell
@@ -28,14 +34,19 @@ class Planned:
     spec: RunSpec | None
     trial: bool = False
 
+    @property
+    def refusal(self) -> str | None:
+        return refusal(self.spec) if self.spec else None
+
+    @property
+    def to_do(self) -> bool:
+        """Whether `hift-bench run` would start a process for it."""
+        return self.state not in SETTLED and not self.refusal
+
 
 def folder_of(spec: RunSpec, results: Path) -> Path:
     """The folder of a run's record. Trials have a folder of their own, so that no table shows them."""
     return results / spec.matrix / "search" if spec.is_trial else results / spec.matrix
-
-
-SETTLED = ("done", "unsupported")
-"""States that another run on this machine would not change."""
 
 
 def state_of(spec: RunSpec, results: Path) -> str:
@@ -52,6 +63,12 @@ def state_of(spec: RunSpec, results: Path) -> str:
     if last.spec_hash != spec.hash or elsewhere:
         return "stale"
     return "done" if last.status == "success" else last.status
+
+
+def refusal(spec: RunSpec) -> str | None:
+    """Why the strategy of the spec does not work with its settings; None if it does. No torch is imported."""
+    settings = TrainingSettings.of(spec)
+    return compatibility.refusal(spec.strategy, strategy_class(spec.strategy), settings)
 
 
 def trials(cell: Cell, results: Path) -> list[RunSpec]:

@@ -15,7 +15,7 @@ from benchmark.errors import UserError
 from benchmark.matrices import forecast, planning
 from benchmark.matrices.forecast import Forecast, Place, first_spec, place
 from benchmark.matrices.matrix import Cell
-from benchmark.matrices.planning import SETTLED, Planned
+from benchmark.matrices.planning import Planned
 from benchmark.models import registry
 from tasks.dataset import COMMIT, Origin
 
@@ -36,7 +36,7 @@ def needs(cell: Cell) -> tuple[Need, Need]:
 
 def absent(planned: Iterable[Planned]) -> dict[Need, str]:
     """What the runs still to do need and this machine lacks, each with the reason."""
-    wanted = dict.fromkeys(n for p in planned if p.state not in SETTLED for n in needs(p.cell))
+    wanted = dict.fromkeys(n for p in planned if p.to_do for n in needs(p.cell))
     reasons = {n: _no_data(n) if n.kind == "data" else _no_weights(n) for n in wanted}
     return {need: why for need, why in reasons.items() if why}
 
@@ -55,7 +55,7 @@ def rows(
         {
             "run_id": p.run_id,
             "kind": "lr trial" if p.trial else "run",
-            "state": p.state,
+            "state": "unsupported" if p.refusal else p.state,
             "steps": _steps(p),
             "lr": p.spec.lr if p.spec else None,
             "hash": p.spec.hash if p.spec else None,
@@ -73,7 +73,7 @@ def summary(
     budget: int | None = None,
 ) -> Iterator[str]:
     """Lines below the table: runs and steps in all and left, what is missing, what will not fit."""
-    left = [p for p in planned if p.state not in SETTLED]
+    left = [p for p in planned if p.to_do]
     cells = len(set(map(place, planned)))
     trials = sum(p.trial for p in planned)
     yield (
@@ -81,6 +81,12 @@ def summary(
         f"{sum(map(_steps, planned)):,} steps; "
         f"still to do: {len(left)} runs, {sum(map(_steps, left)):,} steps"
     )
+    refused: dict[str, dict[str, None]] = {}
+    for p in planned:
+        if p.refusal:
+            refused.setdefault(p.refusal, {})[p.cell.label] = None
+    for reason, labels in refused.items():
+        yield f"unsupported: {reason} (for {', '.join(labels)})"
     reasons: dict[tuple[str, str], list[str]] = {}
     for need, why in missing.items():
         reasons.setdefault((need.kind, why), []).append(need.name)
@@ -118,7 +124,7 @@ def _steps(planned: Planned) -> int:
 
 
 def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:
-    if planned.state in SETTLED:
+    if not planned.to_do:
         return None
     return ", ".join(need.kind for need in needs(planned.cell) if need in missing) or None
 

@@ -106,7 +106,10 @@ def run(
             processes.starter(warm, scratch / "warm.log", progress.noted) as starter,
         ):
             for spec in _to_run(matrix, results, limit, outcome):
-                _run_one(spec, results, scratch, starter, tracker, progress, outcome)
+                if planning.refusal(spec):
+                    _refuse(spec, results, tracker, progress, outcome)
+                else:
+                    _run_one(spec, results, scratch, starter, tracker, progress, outcome)
     except filelock.Timeout:
         raise UserError(f"{matrix.path}: another process is running this matrix") from None
     return outcome
@@ -153,6 +156,20 @@ def _trials_to_run(cell: Cell, results: Path) -> Iterator[RunSpec]:
             return
         begun.add(trial.run_id)
         yield trial
+
+
+def _refuse(
+    spec: RunSpec, results: Path, tracker: Tracker, progress: Progress, outcome: Outcome
+) -> None:
+    """Record that the strategy does not work with the spec's settings, without a process."""
+    folder = planning.folder_of(spec, results)
+    path, reason = folder / f"{spec.run_id}.json", planning.refusal(spec)
+    progress.started(spec, planning.predicted_steps(spec))
+    tracker.start(spec)
+    done = child.write_unfinished(spec, path, time.time(), "unsupported", str(reason))
+    outcome.ended[_end(spec, done)] += 1
+    tracker.finish(done, folder)
+    progress.finished(spec, done, reason)
 
 
 def _run_one(

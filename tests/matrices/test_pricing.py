@@ -49,6 +49,19 @@ def test_empty_caches_lack_everything_and_say_where_they_looked(home):
     ]
 
 
+def test_a_run_that_its_strategy_refuses_is_unsupported_needs_nothing_and_says_why(home):
+    text = """
+        defaults: {model: roberta-base, data: hub, max_steps: 10, lr: 1.0e-3, precision: mixed_hi}
+        tasks: [glue/sst2]
+        strategies: [lora]
+    """
+    (row,), said = priced(home, text)
+    assert (row["state"], row["lacks"]) == ("unsupported", None)
+    assert said[0].endswith("still to do: 0 runs, 0 steps")
+    assert said[1].startswith("unsupported: strategy lora has no precision mixed_hi, only fp32")
+    assert said[1].endswith("(for lora)") and len(said) == 2
+
+
 def test_a_dataset_counts_at_its_pinned_commit_alone(home):
     cache_weights(home, "FacebookAI/roberta-base", "config.json", "model.safetensors")
     cache_dataset(home, "glue/sst2", commit="another")

@@ -90,6 +90,20 @@ def test_what_cannot_work_is_recorded_once_and_no_failure(go, in_process, result
     assert go(TWO_CELLS)[0].ran == 0 and set(planned().values()) == {"unsupported"}
 
 
+def test_a_strategy_that_does_not_work_with_its_settings_is_recorded_without_a_process(
+    go, in_process, results, planned
+):
+    in_process(pretend())
+    refused = TWO_CELLS.replace("batch_size: 4", "batch_size: 4, precision: mixed_hi")
+    outcome, _ = go(refused)
+    assert outcome.ended == {"unsupported": 1, "trained": 1} and outcome.failed == 0
+    statuses = {r.spec["strategy"]: (r.status, r.error) for r in record.load_all(results)}
+    assert statuses["head"] == ("success", None)
+    assert statuses["full"][0] == "unsupported"
+    assert statuses["full"][1].startswith("strategy full has no precision mixed_hi")
+    assert go(refused)[0].ran == 0 and sorted(planned().values()) == ["done", "unsupported"]
+
+
 @pytest.mark.parametrize(
     ("module", "name", "elsewhere"),
     [
