@@ -25,6 +25,7 @@ STRATEGIES = {
     "ia3": "benchmark.strategies.ia3:Ia3",
     "ln_tuning": "benchmark.strategies.ln_tuning:LnTuning",
     "lora": "benchmark.strategies.lora:Lora",
+    "mezo": "benchmark.strategies.mezo:Mezo",
     "none": "benchmark.strategies.none:Untrained",
     "oft": "benchmark.strategies.oft:Oft",
     "pissa": "benchmark.strategies.pissa:Pissa",

@@ -5,7 +5,7 @@ Lightning's `Trainer(strategy=)` is something else: it means DDP or FSDP.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -113,9 +113,6 @@ class TuningStrategy:
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """The optimizer of the trainable parameters, and its scheduler, which steps once per optimizer
         step."""
-        import torch
-
-        from benchmark.engine import Rate
         from benchmark.engine.wrapped import all_at_once
 
         settings = self.settings
@@ -128,5 +125,29 @@ class TuningStrategy:
         # A fused kernel unscales fp16 gradients itself, after clipping, so Lightning refuses to clip.
         # With False here GradScaler unscales them before clipping, as for any other optimizer.
         optimizer._step_supports_amp_scaling = False
+        return optimizer, self.scheduler(optimizer, total_steps)
+
+    def scheduler(
+        self, optimizer: torch.optim.Optimizer, total_steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule of the settings for all parameter groups of `optimizer`."""
+        import torch
+
+        from benchmark.engine import Rate
+
+        settings = self.settings
         rate = Rate(settings.schedule, total_steps, 1, settings.warmup_steps(total_steps))
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, rate.factor)
+
+    def decay_groups(
+        self, model: torch.nn.Module, without: Iterable[torch.nn.Parameter] = ()
+    ) -> list[dict[str, Any]]:
+        """Parameter groups of all trainable parameters but `without`: weight decay on matrices, none on
+        norms and biases."""
+        left_out = set(map(id, without))
+        own = [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
+        groups = [
+            {"params": [p for p in own if p.ndim >= 2], "weight_decay": self.settings.weight_decay},
+            {"params": [p for p in own if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]

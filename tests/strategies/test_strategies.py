@@ -101,6 +101,34 @@ def test_optimizer_and_scheduler_are_torchs(trained):
     assert trained["optimizer"].param_groups[0]["lr"] == pytest.approx(0.0), "linear to its end"
 
 
+def test_a_step_that_calls_the_loss_itself_is_the_same_step(loaded, trained):
+    """Lightning hands `optimizer.step` a closure of the forward and the backward pass."""
+    name, model, batch = loaded
+    ends = []
+    for inside in (False, True):
+        spec = make_spec(strategy=trained["strategy"], model=name, lr=1e-3)
+        strategy = make_strategy(spec)
+        torch.manual_seed(2)
+        copied = strategy.prepare(copy.deepcopy(model)).train()
+        optimizer, scheduler = strategy.optimizer(copied, STEPS)
+
+        def closure(strategy=strategy, copied=copied, optimizer=optimizer):
+            loss = strategy.loss(copied, lambda: copied(**batch).loss)
+            optimizer.zero_grad()
+            loss.backward()
+            return loss
+
+        for _ in range(2):
+            if inside:
+                assert optimizer.step(closure).item() > 0
+            else:
+                closure()
+                optimizer.step()
+            scheduler.step()
+        ends.append(list(copied.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
 def test_only_what_had_a_gradient_moved(trained):
     seen = set().union(*trained["with_gradient"])
     assert trained["moved"] <= seen
@@ -160,6 +188,7 @@ SAID = {
     "ia3": of_peft("ia3_l"),
     "oft": of_peft("oft_R"),
     "ln_tuning": of_peft("ln_tuning_layers"),
+    "mezo": of_full,
 }
 """What these train, in words of their own; a strategy that is not here keeps the contract alone."""
 
