@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from benchmark.engine.groups import Group
@@ -52,12 +53,13 @@ class Update:
 
     parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
     `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
-    the same time.
+    the same time. norms: of the gradients of `parameters`, if these are already freed.
     """
 
     parameters: Sequence[nn.Parameter]
     numel: int
     gradient_bytes: int
+    norms: Sequence[torch.Tensor] = ()
 
 
 class Reporting(Protocol):

@@ -21,16 +21,24 @@ class Canary:
         self._claimed: set[int] = set()
 
     @torch.no_grad()
-    def claim(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Count these as trained by the coming step, but for those whose gradient is zero or rounding."""
+    def claim(
+        self, parameters: Iterable[torch.nn.Parameter], norms: Iterable[torch.Tensor] = ()
+    ) -> None:
+        """Count these as trained by the coming step, but for those whose gradient is zero or rounding.
+
+        norms: of their gradients, one for each parameter, if the gradients are already freed.
+        """
+        parameters = list(parameters)
+        norm_of = dict(zip(map(id, parameters), norms, strict=False))
         new = [p for p in parameters if id(p) not in self._claimed]
-        measured = [p for p in new if p.grad is not None]
-        self._claimed |= {id(p) for p in new if p.grad is None}
+        norm_of |= {id(p): _norm(p.grad) for p in new if p.grad is not None}
+        measured = [p for p in new if id(p) in norm_of]
+        self._claimed |= {id(p) for p in new if id(p) not in norm_of}
         if measured:
-            norms = torch.stack([_norm(p.grad).cpu() for p in measured])
-            finite = norms[norms.isfinite()]  # fp16 skips the steps whose gradients overflow
-            real = norms.isfinite() & (
-                norms > NEGLIGIBLE * finite.max() if len(finite) else norms < 0
+            found = torch.stack([norm_of[id(p)].cpu() for p in measured])
+            finite = found[found.isfinite()]  # fp16 skips the steps whose gradients overflow
+            real = found.isfinite() & (
+                found > NEGLIGIBLE * finite.max() if len(finite) else found < 0
             )
             self._claimed |= {
                 id(p) for p, is_real in zip(measured, real.tolist(), strict=True) if is_real

@@ -12,8 +12,8 @@ the peak is what LiveBytes counts.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -141,11 +141,21 @@ class _Sweep:
         self.named = dict(model.named_parameters())
 
     def peaks(self) -> list[Peak]:
-        """Peaks of the groups to count and of the switches between groups.
+        """Peaks of the groups to count, and of the switches between groups."""
+        return self._without_turns() if self._plan is None else self._in_turns()
 
-        1. The groups to count step once, which makes their state. 2. All other groups get theirs: for that,
-        gradients without a forward and backward pass are enough. 3. The groups to count step again, counted.
-        """
+    def _without_turns(self) -> list[Peak]:
+        """The larger peak of the first two steps. The first one may compute what the optimizer keeps, such as
+        GaLore's projections."""
+        first, later = self._count(0), self._count(0)
+        worst = max(later, first, key=lambda peak: peak.total)
+        return [replace(worst, standing=later.standing)]
+
+    def _in_turns(self) -> list[Peak]:
+        """1. The groups to count step once, which makes their state. 2. All other groups get theirs: for
+        that, gradients without a forward and backward pass are enough. 3. The groups to count step again,
+        counted."""
+        assert self._plan is not None
         with_gradient: dict[int, set[int]] = {}
         for index in self._until(self.counted):
             if index in self.counted and index not in with_gradient:
@@ -156,7 +166,7 @@ class _Sweep:
             self._gradients_alone(index, with_gradient[self.like[index]])
             self.training.update()
         peaks: dict[int, Peak] = {}
-        dwell = self._plan.schedule.dwell if self._plan else 1
+        dwell = self._plan.schedule.dwell
         for index in self._until(
             self.counted, times=min(dwell, 2)
         ):  # idle="drop": no state at first
@@ -215,16 +225,16 @@ class _Sweep:
             loss = training.forward()
             timeline.mark_alive("activations")
             timeline.phase("backward")
-            training.backward(loss)
-            for parameter in model.parameters():
-                if parameter.grad is not None:
-                    timeline.mark(parameter.grad, "gradients")
+            with _each_gradient(model, lambda gradient: timeline.mark(gradient, "gradients")):
+                training.backward(loss)
             timeline.phase("step")
             hook = register_optimizer_step_pre_hook(ready)
             try:
                 training.update()
             finally:
                 hook.remove()
+        for tensor in state_tensors(self.optimizer):
+            timeline.mark(tensor, "optimizer_state")
         moment, kinds = timeline.worst()
         return self._peak(index, moment, kinds, standing[-1])
 
@@ -270,6 +280,28 @@ class _Sweep:
                 "master": masters,
             }
             yield self._peak(old, "switch", kinds, a.standing)
+
+
+@contextlib.contextmanager
+def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Context in which `see` is called with every gradient once it is whole, and before an optimizer that
+    uses it up inside the backward pass."""
+
+    def look(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        see(parameter.grad)
+
+    handles = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            hooks: Any = parameter._post_accumulate_grad_hooks or {}
+            later = dict(hooks)
+            hooks.clear()
+            handles.append(parameter.register_post_accumulate_grad_hook(look))
+            hooks.update(later)
+    yield
+    for handle in handles:
+        handle.remove()
 
 
 class _AnyNumber(TorchDispatchMode):

@@ -24,6 +24,8 @@ STRATEGIES = {
     "hift": "benchmark.strategies.hift:Hift",
     "ia3": "benchmark.strategies.ia3:Ia3",
     "ln_tuning": "benchmark.strategies.ln_tuning:LnTuning",
+    "adalomo": "benchmark.strategies.adalomo:AdaLomo",
+    "lomo": "benchmark.strategies.lomo:Lomo",
     "lora": "benchmark.strategies.lora:Lora",
     "mezo": "benchmark.strategies.mezo:Mezo",
     "none": "benchmark.strategies.none:Untrained",

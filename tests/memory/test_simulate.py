@@ -103,6 +103,12 @@ def test_weights_gradients_and_state_are_the_ledger_s():
         assert found.optimizer_state == at.optimizer_state
 
 
+def test_an_update_inside_the_backward_pass_leaves_one_gradient_at_a_time():
+    found = simulate.peak(setting("llama", strategy="lomo", batch_size=1, seq_len=2), device="cpu")
+    assert found.gradients == 4 * 211 * 32, "the largest matrix"
+    assert found.standing == found.parameters
+
+
 def test_full_mixed_holds_the_masters_of_all_and_hift_mixed_too():
     weights = sum(p.numel() for p in Training(setting("llama")).model.parameters())
     for strategy in ("full", "hift"):

@@ -189,6 +189,8 @@ SAID = {
     "oft": of_peft("oft_R"),
     "ln_tuning": of_peft("ln_tuning_layers"),
     "mezo": of_full,
+    "lomo": of_full,
+    "adalomo": of_full,
 }
 """What these train, in words of their own; a strategy that is not here keeps the contract alone."""
 
