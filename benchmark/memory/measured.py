@@ -2,7 +2,8 @@
 
 On a CUDA device the peaks are the allocator's, by phase, with `reserved` beside them. On a CPU they are
 counted tensor bytes (LiveBytes), with the process's resident memory beside them. Two sweeps are run, and the
-second is measured. A record is a JSON file named by the setting and its hash; none is overwritten.
+second is measured; without groups that take turns, both steps are. A record is a JSON file named by the
+setting and its hash; none is overwritten.
 """
 
 import dataclasses
@@ -149,9 +150,9 @@ def _run(setting: Setting) -> dict[str, Any]:
         load_peak = training.load_peak
         schedule = getattr(getattr(training.optimizer, "plan", None), "schedule", None)
         sweep = schedule.sweep_steps if schedule else 1
-        for _ in range(sweep):
+        for _ in range(sweep if schedule else 0):
             training.step()
-        for _ in range(sweep):
+        for _ in range(sweep if schedule else 2):
             peaks = _cuda_step(training) if cuda else _cpu_step(training)
             phases = {name: max(size, peaks[name]) for name, size in phases.items()}
     except torch.OutOfMemoryError:

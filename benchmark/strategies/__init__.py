@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "adalora": "benchmark.strategies.adalora:Adalora",
     "dora": "benchmark.strategies.dora:Dora",
+    "adalomo": "benchmark.strategies.adalomo:AdaLomo",
+    "apollo": "benchmark.strategies.apollo:Apollo",
+    "apollo_mini": "benchmark.strategies.apollo_mini:ApolloMini",
     "full": "benchmark.strategies.full:Full",
+    "galore": "benchmark.strategies.galore:Galore",
     "head": "benchmark.strategies.head:Head",
     "hift": "benchmark.strategies.hift:Hift",
     "ia3": "benchmark.strategies.ia3:Ia3",

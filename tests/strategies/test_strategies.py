@@ -191,6 +191,9 @@ SAID = {
     "mezo": of_full,
     "lomo": of_full,
     "adalomo": of_full,
+    "galore": of_full,
+    "apollo": of_full,
+    "apollo_mini": of_full,
 }
 """What these train, in words of their own; a strategy that is not here keeps the contract alone."""
 

@@ -1,0 +1,11 @@
+"""APOLLO's optimizer: AdamW of apollo-torch."""
+
+from __future__ import annotations
+
+from apollo_torch import APOLLOAdamW
+
+from benchmark.strategies.rules.projecting import Projecting
+
+
+class Apollo(Projecting, APOLLOAdamW):
+    """Its random projections have generators of their own, seeded by the number of the parameter."""
