@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "adalora": "benchmark.strategies.adalora:Adalora",
     "dora": "benchmark.strategies.dora:Dora",
+    "adam_mini": "benchmark.strategies.adam_mini:AdamMini",
     "adalomo": "benchmark.strategies.adalomo:AdaLomo",
     "apollo": "benchmark.strategies.apollo:Apollo",
     "apollo_mini": "benchmark.strategies.apollo_mini:ApolloMini",
@@ -32,6 +33,7 @@ STRATEGIES = {
     "lomo": "benchmark.strategies.lomo:Lomo",
     "lora": "benchmark.strategies.lora:Lora",
     "mezo": "benchmark.strategies.mezo:Mezo",
+    "muon": "benchmark.strategies.muon:Muon",
     "none": "benchmark.strategies.none:Untrained",
     "oft": "benchmark.strategies.oft:Oft",
     "pissa": "benchmark.strategies.pissa:Pissa",

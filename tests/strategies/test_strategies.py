@@ -194,6 +194,8 @@ SAID = {
     "galore": of_full,
     "apollo": of_full,
     "apollo_mini": of_full,
+    "adam_mini": of_full,
+    "muon": of_full,
 }
 """What these train, in words of their own; a strategy that is not here keeps the contract alone."""
 
