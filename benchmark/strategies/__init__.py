@@ -17,19 +17,18 @@ if TYPE_CHECKING:
     from benchmark.strategies.base import TuningStrategy
 
 STRATEGIES = {
-    "adalora": "benchmark.strategies.adalora:Adalora",
-    "dora": "benchmark.strategies.dora:Dora",
-    "adam_mini": "benchmark.strategies.adam_mini:AdamMini",
     "adalomo": "benchmark.strategies.adalomo:AdaLomo",
+    "adalora": "benchmark.strategies.adalora:Adalora",
+    "adam_mini": "benchmark.strategies.adam_mini:AdamMini",
     "apollo": "benchmark.strategies.apollo:Apollo",
     "apollo_mini": "benchmark.strategies.apollo_mini:ApolloMini",
+    "dora": "benchmark.strategies.dora:Dora",
     "full": "benchmark.strategies.full:Full",
     "galore": "benchmark.strategies.galore:Galore",
     "head": "benchmark.strategies.head:Head",
     "hift": "benchmark.strategies.hift:Hift",
     "ia3": "benchmark.strategies.ia3:Ia3",
     "ln_tuning": "benchmark.strategies.ln_tuning:LnTuning",
-    "adalomo": "benchmark.strategies.adalomo:AdaLomo",
     "lomo": "benchmark.strategies.lomo:Lomo",
     "lora": "benchmark.strategies.lora:Lora",
     "mezo": "benchmark.strategies.mezo:Mezo",

@@ -31,7 +31,7 @@ class Lomo(TuningStrategy):
     )
 
     Options = LomoOptions
-    precisions = ("fp32", "bf16")  # fp16 unscales gradients after the backward pass
+    precisions = ("fp32", "bf16", "bf16_weights")  # fp16 unscales gradients after the backward pass
     optimizers = ()
     refuses: ClassVar[dict[str, str]] = {
         "accumulate": "each backward pass updates the weights; raise batch_size, with checkpointing",

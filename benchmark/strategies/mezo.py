@@ -38,7 +38,11 @@ class Mezo(TuningStrategy):
     )
 
     Options = MezoOptions
-    precisions = ("fp32", "bf16")  # fp16 needs gradients: it watches them for overflow
+    precisions = (
+        "fp32",
+        "bf16",
+        "bf16_weights",
+    )  # fp16 needs gradients: it watches them for overflow
     optimizers = ()
     refuses: ClassVar[dict[str, str]] = {
         "accumulate": "it takes one direction a step, as MeZO's code does; raise batch_size, "
