@@ -1,11 +1,11 @@
-"""A small training run that can be killed at any moment: python resumable_run.py FOLDER STEPS.
+"""A small training run that can be killed at any moment; test_engine_checkpoint starts it as a process.
 
 Saves after every micro-batch, so a kill may hit mid-sweep, mid-accumulation or while a checkpoint is
-being written; starts from the last whole checkpoint; writes FOLDER/final.pt when it is done. Prints
-"micro N" after each save, for the test to aim its kills.
+being written; starts from the last whole checkpoint; writes FOLDER/final.pt when it is done. Says how many
+micro-batches are saved after each, for the test to aim its kills.
 """
 
-import sys
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from benchmark.engine.checkpoint import load, save
 ACCUMULATE = 3
 
 
-def main(folder: Path, steps: int) -> None:
+def main(folder: Path, steps: int, saved: Connection) -> None:
     torch.set_num_threads(1)
     model = tiny(tied=True)
     torch.nn.Module.train(model)
@@ -37,11 +37,7 @@ def main(folder: Path, steps: int) -> None:
             scheduler.step()
             optimizer.zero_grad()
         save(path, model, optimizer, scheduler=scheduler, extra={"micro": micro + 1})
-        print(f"micro {micro + 1}", flush=True)
+        saved.send(micro + 1)
     torch.save(
         {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, folder / "final.pt"
     )
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
