@@ -138,15 +138,20 @@ def test_tokens_stay_with_their_texts():
 @needs_java
 def test_meteor_equals_pycocoevalcap_and_survives_odd_texts():
     meteor_module = pytest.importorskip("pycocoevalcap.meteor.meteor")
-    predictions, references = corpus(1)
-    predictions[0] = []
-    gold = {i: [" ".join(text) for text in texts] for i, texts in enumerate(references)}
-    ours = {i: [" ".join(text)] for i, text in enumerate(predictions)}
-    expected, _ = meteor_module.Meteor().compute_score(gold, ours)
-    assert _java.meteor(predictions, references) == pytest.approx(expected, abs=1e-12)
+    words, others = corpus(1)
     odd = ["", "a ||| b", "line\nbreak\u2028s\r!", "😀", "plain words"]
-    scores = metrics.compute("e2e", odd, [[text, "other words"] for text in odd])
+    predictions = [*map(" ".join, words), *odd]
+    references = [[" ".join(text) for text in texts] for texts in others]
+    references += [[text, "other words"] for text in odd]
+    scores = metrics.compute("e2e", predictions, references)
     assert set(scores) == {"BLEU", "NIST", "METEOR", "ROUGE_L", "CIDEr"}
+
+    lines = [*predictions, *(text for texts in references for text in texts)]
+    tokens = iter(_java.tokenize([" ".join(line.split()) for line in lines]))
+    ours = {i: [" ".join(next(tokens))] for i, _ in enumerate(predictions)}
+    gold = {i: [" ".join(next(tokens)) for _ in texts] for i, texts in enumerate(references)}
+    expected, _ = meteor_module.Meteor().compute_score(gold, ours)
+    assert scores["METEOR"] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.fixture(scope="module")
