@@ -215,7 +215,7 @@ class _Encoder:
     def _used(self, part: splits.Part, role: str, make: Callable[[Columns], T]) -> T:
         """The result of `make` for the part's columns. Raises UserError for its TaskErrors (see `_named`)."""
         try:
-            return make({name: list(part.rows[name]) for name in part.rows.column_names})
+            return make({name: part.rows[name][:] for name in part.rows.column_names})
         except TaskError as error:
             raise self._named(error, part, role) from None
 

@@ -24,7 +24,8 @@ def inputs(rows: "Dataset", task: TaskConfig) -> list[str]:
     columns (the blocks of a language model task) are compared in all their columns.
     """
     names = [name for name in task.input_columns if name in rows.column_names] or rows.column_names
-    return ["\n".join(map(plain, values)) for values in zip(*(rows[n] for n in names), strict=True)]
+    columns = (rows[name][:] for name in names)  # [:], as a column itself reads one row at a time
+    return ["\n".join(map(plain, values)) for values in zip(*columns, strict=True)]
 
 
 def sources(rows: "Dataset", task: TaskConfig, where: str) -> list[str]:
@@ -38,7 +39,7 @@ def sources(rows: "Dataset", task: TaskConfig, where: str) -> list[str]:
     if column not in rows.column_names:
         hint = nearest(column, rows.column_names)
         raise UserError(f"{where}: {task.name}: dataset.group_by: no column {column}{hint}")
-    return [plain(value) for value in rows[column]]
+    return [plain(value) for value in rows[column][:]]
 
 
 def groups(keys: Iterable[str]) -> list[list[int]]:
