@@ -1,6 +1,7 @@
 """What every test shares: no network, a cache of the session's own, and runs without a process each."""
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -27,6 +28,16 @@ def _own_cache(tmp_path_factory):
     os.environ.pop("HIFT_CACHE")
     if before is not None:
         os.environ["HIFT_CACHE"] = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen():
+    """Garbage collections leave out what is there before a file's tests, such as the modules of torch.
+
+    Some libraries collect at each step or call (badam, statsmodels), which took 0.1 s and more.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

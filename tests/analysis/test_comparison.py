@@ -1,6 +1,5 @@
 """Comparisons against analyses of variance, other tests of scipy, and simulations with known differences."""
 
-import gc
 import itertools
 import math
 
@@ -13,14 +12,6 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.power import TTestPower
 
 from benchmark.analysis import comparison
-
-
-@pytest.fixture(scope="module", autouse=True)
-def nothing_to_collect():
-    """Holm's procedure in statsmodels collects garbage at each call: 0.1 s and more where torch is loaded."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def answers(rng, strategies, seeds, examples, *, gain=0.0, spread=0.1, wide=1.0):
