@@ -118,10 +118,12 @@ CONTRACTS = {
 """Test files -> which of their tests concern the examples, or all entries of a table at once."""
 
 
+@pytest.mark.slow
 def test_the_examples_pass_the_tests_of_what_is_shipped(contributed):
     """With nothing else touched: neither a list in the tests nor a file of theirs."""
     which = " or ".join(CONTRACTS.values())
-    options = ["-v", "-p", "no:cacheprovider", "-o", "addopts=", "-m", "not slow", "-k", which]
+    here = "not gpu and not network and not browser"
+    options = ["-v", "-p", "no:cacheprovider", "-o", "addopts=", "-m", here, "-k", which]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *CONTRACTS],
         cwd=contributed,

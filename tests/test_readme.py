@@ -3,25 +3,23 @@
 A command that COMMANDS does not know fails, so that none is added without a way to try it.
 """
 
-import contextlib
 import json
-import os
 import re
+import shlex
 import shutil
-import signal
 import subprocess
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 from documents import ROOT, blocks, surroundings
+from memory_cases import folder
 
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 
 # how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
-# `make` by make -n; `mirror` up to the data root that is not there; `plan` in the checkout; `speed` on
-# fewer, shorter steps; `memory` without the budget; `shell` sets up the reader's own shell
+# `call`, `schedule`, `csv` and `pages` in this process, in an empty folder, `speed` and `memory` so on a
+# tiny model; `make` by make -n; `mirror` up to the data root that is not there; `plan` in the checkout;
+# `dashboard` in tests/tracking/test_dashboard.py; `shell` sets up the reader's own shell
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
@@ -33,22 +31,33 @@ COMMANDS = {
     "hift-bench run mine.yaml": "walk",
     "hift-bench status mine.yaml --format md": "walk",
     "hift-bench report mine.yaml": "walk",
-    "hift-bench list tasks": "walk",
-    "hift-bench list models": "walk",
-    "hift-bench list strategies": "walk",
-    "hift-bench list matrices": "walk",
+    "hift-bench list tasks": "call",
+    "hift-bench list models": "call",
+    "hift-bench list strategies": "call",
+    "hift-bench list matrices": "call",
     f"hift-bench run {MIRROR_MATRIX} --data-root path/to/mirror": "mirror",
     "hift-bench dashboard": "dashboard",
-    "hift-bench schedule roberta-large --group-size 4 --order random --steps 40 --format csv": "walk",
+    "hift-bench schedule roberta-large --group-size 4 --order random --steps 40 --format csv": "schedule",
     "hift-bench speed --strategies full,hift,lora": "speed",
     "hift-bench memory llama-7b --strategy hift:mixed_hi,lora:bf16_weights --batch-size 1 --seq-len 512 "
     "--budget 24GiB": "memory",
-    "hift-bench tables --list": "walk",
-    "hift-bench tables trainable-parameters": "walk",
-    "hift-bench tables memory-llama-7b --format csv": "walk",
-    "hift-bench tables --all --out reports/paper": "walk",
+    "hift-bench tables --list": "call",
+    "hift-bench tables trainable-parameters": "call",
+    "hift-bench tables memory-llama-7b --format csv": "csv",
+    "hift-bench tables --all --out reports/paper": "pages",
     "hift-bench plan benchmark/matrices/roberta_fewshot.yaml": "plan",
 }
+
+
+PRINTED = {
+    "hift-bench list tasks": "glue/sst2",
+    "hift-bench list models": "tiny-gpt2",
+    "hift-bench list strategies": "hift",
+    "hift-bench list matrices": "minilm_sst2",
+    "hift-bench tables --list": "opt13b-superglue",
+    "hift-bench tables trainable-parameters": "89.18",  # the abstract's mean
+}
+"""What stands in the output of each `call`."""
 
 
 def commands() -> list[str]:
@@ -90,6 +99,7 @@ def test_make_knows_its_targets(command):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_walk_leaves_two_scored_runs_a_report_and_tracking(walked):
     folder, printed = walked
     assert len(list((folder / "results/mine").glob("*.json"))) == 2
@@ -98,33 +108,43 @@ def test_the_walk_leaves_two_scored_runs_a_report_and_tracking(walked):
     full, hift = printed["hift-bench status mine.yaml --format md"].splitlines()[2:]
     assert "| full |" in full and "| hift |" in hift and "1 of 1" in full and "1 of 1" in hift
     assert printed["hift-bench report mine.yaml"].strip() == "reports/mine/index.html"
-    assert "glue/sst2" in printed["hift-bench list tasks"]
-    assert "tiny-gpt2" in printed["hift-bench list models"]
-    assert "hift" in printed["hift-bench list strategies"]
-    assert "minilm_sst2" in printed["hift-bench list matrices"]
 
 
-def test_the_schedule_has_a_row_per_step(walked):
-    (schedule,) = (out for command, out in walked[1].items() if "schedule" in command)
-    header, *rows = schedule.splitlines()
+@pytest.fixture
+def call(cli, tmp_path, monkeypatch):
+    """Call a command in an empty folder; returns what it wrote to stdout."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(command, *more):
+        code, out, err = cli(*shlex.split(command)[1:], *more)
+        assert code == 0, err
+        return out
+
+    return call
+
+
+@pytest.mark.parametrize("command", tried("call"))
+def test_lists_and_tables_show_what_they_are_for(command, call):
+    assert PRINTED[command] in call(command)
+
+
+def test_the_schedule_has_a_row_per_step(call):
+    (command,) = tried("schedule")
+    header, *rows = call(command).splitlines()
     assert header.startswith("step,sweep,group,units,lr") and len(rows) == 40
 
 
-def test_the_tables_are_written_and_hold_the_abstract_s_mean(walked):
-    folder, printed = walked
-    assert "opt13b-superglue" in printed["hift-bench tables --list"]
-    assert "89.18" in printed["hift-bench tables trainable-parameters"]
-    assert len(printed["hift-bench tables memory-llama-7b --format csv"].splitlines()) == 26
-    assert (folder / "reports/paper/index.html").is_file()
+def test_a_table_as_csv_and_all_of_them_as_pages(call):
+    (as_csv,), (pages,) = tried("csv"), tried("pages")
+    assert len(call(as_csv).splitlines()) == 26
+    call(pages)
+    assert Path("reports/paper/index.html").is_file()
 
 
-@pytest.mark.slow
-def test_speed_prints_its_ratios(tmp_path):
+def test_speed_prints_its_ratios(call):
     (command,) = tried("speed")
-    small = [*command.split(), "--batch-size", "1", "--seq-len", "16", "--sweeps", "1"]
-    done = subprocess.run(small, cwd=tmp_path, env=surroundings(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "ratio_to_full" in done.stdout and "lora" in done.stdout
+    out = call(command, folder("gpt2"), *("--batch-size", "1", "--seq-len", "16", "--sweeps", "1"))
+    assert "ratio_to_full" in out and "lora" in out
 
 
 def test_plan_says_what_is_missing(tmp_path):
@@ -136,18 +156,10 @@ def test_plan_says_what_is_missing(tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_says_what_the_readme_says(tmp_path):
+def test_memory_says_what_the_readme_says(call):
     """Without the budget, for which tests/memory searches on smaller models."""
     (command,) = tried("memory")
-    done = subprocess.run(
-        [*command.replace("--budget 24GiB", "--format json").split()],
-        cwd=tmp_path,
-        env=surroundings(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    hift, lora = json.loads(done.stdout)
+    hift, lora = json.loads(call(command.replace("--budget 24GiB", "--format json")))
     gib = [n / 2**30 for n in (lora["peak_bytes"], hift["host_bytes"], hift["peak_bytes"])]
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert (
@@ -183,31 +195,6 @@ def test_a_mirror_that_is_not_there_is_refused_by_name(tmp_path):
     )
     assert done.returncode == 2
     assert "path/to/mirror" in done.stderr and len(done.stderr.splitlines()) == 1
-
-
-def test_the_dashboard_answers_at_the_address_it_prints(walked):
-    folder, _ = walked
-    (command,) = tried("dashboard")
-    server = subprocess.Popen(
-        command.split(),
-        cwd=folder,
-        env=surroundings(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        address = re.search(r"http://127\.0\.0\.1:\d+", server.stderr.readline())[0]
-        page, deadline = "", time.monotonic() + 120
-        while not page and time.monotonic() < deadline:
-            time.sleep(0.5)
-            with contextlib.suppress(OSError):
-                page = urllib.request.urlopen(address, timeout=10).read().decode()
-        assert "MLflow" in page
-    finally:
-        os.killpg(server.pid, signal.SIGINT)
-        server.wait(timeout=30)
 
 
 def test_the_training_loop_in_the_readme_trains_every_unit(capsys):

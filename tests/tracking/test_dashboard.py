@@ -1,6 +1,8 @@
 """The dashboard shows the tracked runs, at a free port, to this machine only."""
 
+import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -8,6 +10,7 @@ import time
 import urllib.request
 
 import pytest
+from documents import surroundings
 from factories import make_spec
 from store import track
 
@@ -26,22 +29,24 @@ def test_dashboard_refuses_a_server_and_moves_off_a_taken_port():
 
 
 @pytest.mark.slow
-def test_dashboard_serves_the_runs_on_this_machine_alone(uri, tmp_path):
+def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path):
+    """As the README has it, in the folder of mlflow.db."""
     track(uri, tmp_path / "r", [make_spec()])
-    address, command = dashboard(uri, 0)
-    with open(tmp_path / "server.log", "wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    log = tmp_path / "server.log"
+    with open(log, "wb") as file:
+        command = ["hift-bench", "dashboard"]
+        settings = {"cwd": tmp_path, "env": surroundings(), "start_new_session": True}
+        server = subprocess.Popen(command, stdout=file, stderr=file, **settings)
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                page = urllib.request.urlopen(address, timeout=5).read()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline
-                time.sleep(0.5)
+        page, deadline = b"", time.monotonic() + 120
+        while not page:
+            assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+            if address := re.search(r"http://127\.0\.0\.1:\d+", log.read_text()):
+                with contextlib.suppress(OSError):
+                    page = urllib.request.urlopen(address[0], timeout=10).read()
         assert b"MLflow" in page
-        strange = urllib.request.Request(address, headers={"Host": "evil.example"})
+        strange = urllib.request.Request(address[0], headers={"Host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(strange, timeout=5)
         assert refused.value.code == 403
