@@ -1,5 +1,6 @@
 """What every test shares: no network, a cache of the session's own, and runs without a process each."""
 
+import collections
 import contextlib
 import gc
 import io
@@ -17,6 +18,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("HIFT_DATA_ROOT", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
+def pytest_collection_modifyitems(items):
+    """Of a test marked `sparse`, a combination is slow if each of its values stands in one before it."""
+    seen = collections.defaultdict(set)
+    for item in items:
+        if item.get_closest_marker("sparse"):
+            values = {(name, repr(value)) for name, value in item.callspec.params.items()}
+            before = seen[item.parent.nodeid, item.originalname]
+            if values <= before:
+                item.add_marker(pytest.mark.slow)
+            before |= values
 
 
 @pytest.fixture(scope="session", autouse=True)

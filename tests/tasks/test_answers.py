@@ -29,6 +29,7 @@ def rendered(adapter, row):
     return adapter.render(config.prompt, row, 0), answer, stop is None
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("name", NAMES)
 def test_the_answer_and_its_ending_are_learnt_and_no_token_of_the_prompt(tokenizer, name):
     adapter = task(name)
@@ -130,6 +131,7 @@ def own_loss(model, ids, n):
         return float(model(torch.tensor([ids]), labels=labels).loss) * n
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("model_name", ["tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo", ""])
 @pytest.mark.parametrize("name", ["generation/dart", "mezo/squad"])
 def test_the_loss_is_transformers_own_over_the_answers_tokens(request, model_name, name):

@@ -29,6 +29,7 @@ def alone(model, ids, length):
     ]
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_and_choice_equal_a_loop_over_single_candidates(family, name):
     model, tokenizer = family
@@ -48,6 +49,7 @@ def test_scores_and_choice_equal_a_loop_over_single_candidates(family, name):
     assert adapter.predict(model, batch, tokenizer) == chosen
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_is_over_candidates_or_over_the_right_answers_tokens(family, name):
     model, tokenizer = family

@@ -21,6 +21,7 @@ def family(request):
     return registry.load_model(source, head, pad, num_labels=1).eval(), tokenizer
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_choice_and_loss_equal_a_loop_over_single_candidates(family, name):
     model, tokenizer = family

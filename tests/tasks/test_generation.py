@@ -70,15 +70,16 @@ def greedy(model, ids, ends, most):
     return new
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("name", ["generation/squad", "mezo/drop"])
 def test_greedy_search_equals_a_loop_over_single_prompts(family, name):
     model, tokenizer = family
-    adapter = task(name)
+    adapter = with_decoding(name, max_new_tokens=16)
     found, batch = batch_of(adapter, tokenizer)
     ends = adapter.ends(tokenizer)
     expected = []
     for ids in asked(found):
-        new = greedy(model, ids, ends, most=50)
+        new = greedy(model, ids, ends, most=16)
         text = tokenizer.decode(new, skip_special_tokens=True)
         expected.append(text.split("\n")[0].strip() if adapter.config.stop else text.strip())
     assert adapter.predict(model, batch, tokenizer) == expected
@@ -118,12 +119,13 @@ def beams_as_in_lora(model, prompt, *, beams, most, n):
     return live[0][1]
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("beams", [1, 4])
 def test_no_ngram_is_generated_twice_in_any_beam_as_in_loras_search(family, beams):
     model, tokenizer = family
     changes = {"max_new_tokens": 16, "beams": beams, "no_repeat_ngram": 3}
     adapter = with_decoding("generation/dart", **changes)
-    found, batch = batch_of(adapter, tokenizer)
+    found, batch = batch_of(adapter, tokenizer, n=2)
     hook = few_tokens(model)
     try:
         texts, plain = (
@@ -180,7 +182,7 @@ def test_an_ngram_of_the_prompt_may_be_generated_and_not_a_second_time(beams):
 
 def test_beams_equal_transformers_own_on_single_prompts(family):
     model, tokenizer = family
-    adapter = with_decoding("generation/dart", no_repeat_ngram=0)
+    adapter = with_decoding("generation/dart", no_repeat_ngram=0, max_new_tokens=32)
     found, batch = batch_of(adapter, tokenizer)
     expected = []
     for ids in asked(found):
@@ -189,7 +191,7 @@ def test_beams_equal_transformers_own_on_single_prompts(family):
                 torch.tensor([ids]),
                 attention_mask=torch.ones(1, len(ids), dtype=torch.long),
                 num_beams=10,
-                max_new_tokens=64,
+                max_new_tokens=32,
                 length_penalty=0.8,
                 do_sample=False,
             )

@@ -115,6 +115,7 @@ def test_real_pairs(roberta, name):
     assert (wrong, n) == ([], 16)
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("model", ["tiny-roberta", "tiny-bert"])
 @pytest.mark.parametrize("name", REFERENCE)
 def test_the_twins(name, model):

@@ -68,6 +68,7 @@ def said_by(rows):
     return forward
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", ["tiny-bert", "tiny-roberta", "tiny-llama"])
 def test_the_answer_is_transformers_own_on_random_logits(name, seed):

@@ -42,6 +42,7 @@ def test_no_question_hypothesis_or_answer_is_named_to_be_cut(name):
     assert base.load(name).cut in passages | {"input"}  # of an instruction
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("other", [False, True], ids=["bytes", "other"])
 @pytest.mark.parametrize("name", BY_WORDS)
 def test_what_is_read_is_the_row_with_a_shorter_passage_and_nothing_else(name, other):
@@ -76,6 +77,7 @@ def test_what_is_read_is_the_row_with_a_shorter_passage_and_nothing_else(name, o
     assert refused and left < len(ends)
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("model", ["tiny-bert", "tiny-roberta", "tiny-gpt2"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_of_two_texts_the_longer_is_cut_first(name, model):
