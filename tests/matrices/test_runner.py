@@ -230,6 +230,7 @@ def test_steps_are_predicted_from_the_official_sizes():
     assert steps == {"glue/sst2": {1000}}  # batches of 16 that hold 16,000 rows
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_recorded_the_matrix_goes_on_and_running_again_resumes(
     go, in_process, results, monkeypatch
 ):
