@@ -59,7 +59,7 @@ def test_takes_few_simulations_of_an_affine_peak():
 
 @pytest.mark.parametrize("field", ["batch_size", "seq_len", "group_size"])
 def test_what_is_found_fits_and_its_successor_does_not(field):
-    case = setting("llama", batch_size=2, seq_len=16)
+    case = setting("gpt2", batch_size=2, seq_len=16)
     budget = int(1.2 * simulate.peak(case).total)
     found = fit.what_fits(case, budget)[field]
     assert isinstance(found, Largest) and found.value

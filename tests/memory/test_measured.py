@@ -13,36 +13,31 @@ from benchmark.memory import measured
 from benchmark.memory.training import Training
 
 
-def test_the_record_holds_the_real_step_and_none_is_overwritten(tmp_path):
+@pytest.mark.slow
+def test_the_record_holds_the_real_step_and_none_is_overwritten(cli, tmp_path):
     case = setting("llama", batch_size=1, seq_len=8)
-    made = measured.measure(case, tmp_path, lambda line: None)
+    code, out, _ = cli(
+        *("memory", folder("llama"), "--batch-size", "1", "--seq-len", "8", "--measure"),
+        *("--strategy", "hift", "--results", str(tmp_path), "--format", "json"),
+    )
+    [row] = json.loads(out)
+    [file] = (tmp_path / "memory").glob("*.json")
+    assert code == 0 and file.stem.endswith(case.hash)
+    assert free(file).stem.endswith(f"{case.hash}.2")
+    made = measured.Measured(**json.loads(file.read_text()))
     assert made.status == "success" and made.kind == "counted_cpu_tensors"
     assert made.peak == max(made.phases.values()) == max(counted(case).values())
     assert made.predicted == pytest.approx(made.peak, rel=0.02)
-    assert abs(made.error_percent) < 2
     assert made.rss > made.peak and made.reserved is None
-    assert 0 < made.load_peak < made.peak
-    [file] = tmp_path.iterdir()
-    assert file.stem.endswith(case.hash)
-    assert free(file).stem.endswith(f"{case.hash}.2")
-    found = json.loads(file.read_text())
-    assert found["setting_hash"] == case.hash and found["phases"] == made.phases
-    assert found["load_peak"] == made.load_peak == Training(case).load_peak
-    assert found["setting"]["seq_len"] == 8 and found["schema_version"] == 1
+    assert 0 < made.load_peak == Training(case).load_peak < made.peak
+    assert made.setting_hash == case.hash and made.setting["seq_len"] == 8
+    assert made.schema_version == 1
 
-
-@pytest.mark.slow
-def test_the_command_shows_predicted_beside_measured(cli, tmp_path):
-    code, out, _ = cli(
-        *("memory", folder("gpt2"), "--batch-size", "1", "--seq-len", "8", "--measure"),
-        *("--strategy", "full", "--results", str(tmp_path), "--format", "json"),
+    assert abs(row["error_percent"]) < 2 and row["error_percent"] == pytest.approx(
+        made.error_percent
     )
-    [row] = json.loads(out)
-    assert code == 0
-    assert abs(row["error_percent"]) < 2
     phases = ("load", "forward", "backward", "step")
-    assert row["measured_bytes"] == max(row[f"{phase}_bytes"] for phase in phases)
-    assert len(list((tmp_path / "memory").glob("*.json"))) == 1
+    assert row["measured_bytes"] == max(row[f"{phase}_bytes"] for phase in phases) == made.peak
 
 
 def test_more_than_this_host_holds_is_refused_in_one_line(monkeypatch, tmp_path):
