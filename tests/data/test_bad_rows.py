@@ -125,7 +125,8 @@ strategies: {full: {}}
 def test_the_row_is_named(write, refused_by_run, mirror, name, model, usual, column, value, said):
     """One fault, in row 2 of the split that is evaluated."""
     dataset = tasks.base.load(name).dataset
-    rows = [usual | {"number": str(n)} for n in range(1040)]
+    part_of_train = any("[" in split for split in dataset.splits.values())  # from row 1,000 on
+    rows = [usual | {"number": str(n)} for n in range(1040 if part_of_train else 40)]
     rows += [row | {dataset.shots.per: 0} for row in rows] if dataset.shots else []
     names = {role: split.partition("[")[0] for role, split in dataset.splits.items()}
     splits = {split: list(rows) for split in names.values()}

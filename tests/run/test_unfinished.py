@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
@@ -27,21 +24,6 @@ USUAL = {
     "max_length": 48,
     "lr": 1e-3,
 }
-KILLED = """\
-import os, signal, sys
-from pathlib import Path
-from benchmark.run import evaluation, recipe
-from benchmark.records.spec import RunSpec
-spec, folder, scratch = RunSpec.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-add, seen = evaluation.Unfinished.add, []
-def add_and_die(self, batch):
-    add(self, batch)
-    seen.append(batch)
-    if len(seen) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-evaluation.Unfinished.add = add_and_die
-recipe.run(spec, folder, scratch=scratch)
-"""
 
 
 def lines_of(folder, record):
@@ -71,27 +53,36 @@ def again(monkeypatch):
     return again
 
 
-def test_killed_in_the_middle_of_the_evaluation(tmp_path, again):
+def test_killed_in_the_middle_of_the_evaluation(tmp_path, again, monkeypatch):
+    """A run goes on from a copy of its files, taken as they stood: kill -9 would have left the same."""
     spec = make_spec(**USUAL, strategy="hift", precision="mixed_hi")
-    folder, scratch = tmp_path / "results", tmp_path / "scratch"
-    command = [sys.executable, "-c", KILLED, spec.model_dump_json(), str(folder), str(scratch)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert not folder.exists()
-    (kept,) = scratch.iterdir()
+    folder, scratch, left = (tmp_path / name for name in ("results", "scratch", "left"))
+    add, seen = Unfinished.add, []
+
+    def copy_after_the_third(self, batch):
+        add(self, batch)
+        seen.append(batch)
+        if len(seen) == 3:
+            assert not folder.exists()
+            shutil.copytree(scratch, left)
+
+    monkeypatch.setattr(Unfinished, "add", copy_after_the_third)
+    whole = recipe.run(spec, folder, scratch=scratch)
+    monkeypatch.undo()
+    assert len(seen) == 8 and not list(scratch.iterdir()), "nothing is left beside the results"
+    (kept,) = left.iterdir()
     with open(kept / "predictions.jsonl", "a") as file:
         file.write('{"ids": ["0123')  # as a kill in the middle of writing leaves it
 
-    record, scored = again(spec, folder, scratch)
-    whole = recipe.run(spec, tmp_path / "whole")
+    record, scored = again(spec, tmp_path / "again", left)
     assert len(scored) == 8 - 3 and sum(scored) == 30 - 3 * 4
     assert record.scores == whole.scores and record.params == whole.params
-    assert lines_of(folder, record) == lines_of(tmp_path / "whole", whole)
+    assert lines_of(tmp_path / "again", record) == lines_of(folder, whole)
     assert record.memory.eval_peak == whole.memory.eval_peak
     assert record.train.final_loss == whole.train.final_loss and record.train.steps == 7
     assert record.times.resumed and not whole.times.resumed
-    assert (folder / record.curve).read_text().count("\n") == 8
-    assert not list(scratch.iterdir()), "nothing is left beside the results"
+    assert (tmp_path / "again" / record.curve).read_text().count("\n") == 8
+    assert not list(left.iterdir()), "nothing is left beside the results"
 
 
 def broken_off(spec, folder, scratch, monkeypatch, after=2):

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import functools
 import itertools
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -34,36 +36,63 @@ def spec_of(**fields):
     return make_spec(**(USUAL | fields))
 
 
-@pytest.fixture
-def looked(tmp_path, monkeypatch):
-    """Runs a spec; returns its record and the weights at each evaluation and at the end."""
+class Looked(NamedTuple):
+    """A run's record, its curve, and the weights at each evaluation and at the end."""
+
+    record: records.RunRecord
+    curve: dict[str, list]
+    weights: dict[int | str, dict[str, torch.Tensor]]
+
+
+def watched(spec, folder):
+    """Run a spec."""
+    weights = {}
+
+    class Watched(validation.Validation):
+        def _evaluate(self, module):
+            evaluation = super()._evaluate(module)
+            weights[evaluation.step] = copy.deepcopy(module.model.state_dict())
+            return evaluation
+
+        def on_fit_end(self, trainer, module):
+            super().on_fit_end(trainer, module)
+            weights["end"] = copy.deepcopy(module.model.state_dict())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "Validation", Watched)
+        record = recipe.run(spec, folder)
+    return Looked(record, records.read_curve(folder / record.curve), weights)
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    """`watched`, once for each spec."""
+    found = {}
 
     def looked(spec):
-        weights = {}
-
-        class Watched(validation.Validation):
-            def _evaluate(self, module):
-                evaluation = super()._evaluate(module)
-                weights[evaluation.step] = copy.deepcopy(module.model.state_dict())
-                return evaluation
-
-            def on_fit_end(self, trainer, module):
-                super().on_fit_end(trainer, module)
-                weights["end"] = copy.deepcopy(module.model.state_dict())
-
-        monkeypatch.setattr(fit, "Validation", Watched)
-        return recipe.run(spec, tmp_path), weights
+        if spec.hash not in found:
+            found[spec.hash] = watched(spec, tmp_path_factory.mktemp("looked"))
+        return found[spec.hash]
 
     return looked
 
 
-def alone(spec, weights, part):
+@functools.cache
+def data():
+    """The rows of every spec here."""
+    tokenizer = registry.load_tokenizer(registry.source(USUAL["model"]))
+    return examples.load(data_settings(spec_of()), ADAPTER, tokenizer)
+
+
+@functools.cache
+def network():
+    source = registry.source(USUAL["model"])
+    return registry.load_model(source, ADAPTER.head, 0, **ADAPTER.model_arguments()).eval()
+
+
+def alone(weights, part):
     """Loss and accuracy of the weights on the rows, one example at a time."""
-    tokenizer = registry.load_tokenizer(registry.source(spec.model))
-    rows = getattr(examples.load(data_settings(spec), ADAPTER, tokenizer), part)
-    model = registry.load_model(
-        registry.source(spec.model), ADAPTER.head, 0, **ADAPTER.model_arguments()
-    ).eval()
+    rows, model = getattr(data(), part), network()
     model.load_state_dict(weights)
     losses, right = [], 0
     with torch.inference_mode():
@@ -76,21 +105,19 @@ def alone(spec, weights, part):
 
 @pytest.mark.parametrize("strategy", ["full", "hift"])
 def test_looks_come_every_so_many_steps_and_see_loss_and_score(strategy, looked):
-    spec = spec_of(strategy=strategy, eval_every=4)
-    record, kept = looked(spec)
+    record, _, kept = looked(spec_of(strategy=strategy, eval_every=4))
     assert [look.step for look in record.evaluations] == [4, 8, 10]
     for look in record.evaluations:
-        loss, _ = alone(spec, kept[look.step], "development")
-        _, score = alone(spec, kept[look.step], "evaluation")
+        loss, _ = alone(kept[look.step], "development")
+        _, score = alone(kept[look.step], "evaluation")
         assert look.dev_loss == pytest.approx(loss, rel=1e-4)
         assert look.score == pytest.approx(score) and look.dev_score is None
     assert record.evaluations[-1].score == record.scores.main
     assert len({look.dev_loss for look in record.evaluations}) == 3
 
 
-def test_a_look_says_what_training_had_cost_by_then(looked, tmp_path):
-    record, _ = looked(spec_of(eval_every=4, batch_size=8))
-    curve = records.read_curve(tmp_path / record.curve)
+def test_a_look_says_what_training_had_cost_by_then(tmp_path):
+    record, curve, _ = watched(spec_of(eval_every=4, batch_size=8), tmp_path)
     for look in record.evaluations:
         assert look.tokens == sum(curve["tokens"][: look.step])
         assert look.flops == sum(curve["flops"][: look.step])
@@ -101,13 +128,10 @@ def test_a_look_says_what_training_had_cost_by_then(looked, tmp_path):
 
 
 @pytest.mark.parametrize("extra", [{"eval_every": 1}, {"select": "best"}, {"select": "best_loss"}])
-def test_a_run_that_is_looked_at_trains_as_one_that_is_not(extra, looked, tmp_path):
-    plain, _ = looked(spec_of())
-    expected = records.read_curve(tmp_path / plain.curve)
-    record, _ = looked(spec_of(label="looked", **extra))
-    curve = records.read_curve(tmp_path / record.curve)
+def test_a_run_that_is_looked_at_trains_as_one_that_is_not(extra, looked):
+    plain, seen = looked(spec_of()).curve, looked(spec_of(**extra)).curve
     for same in ("loss", "lr", "tokens", "flops"):
-        assert curve[same] == expected[same]
+        assert seen[same] == plain[same]
 
 
 class Slow(validation.Validation):
@@ -157,6 +181,7 @@ def scripted(**values):
     return Scripted
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize(
     ("select", "values", "best"),
     [
@@ -166,23 +191,21 @@ def scripted(**values):
 )
 @pytest.mark.parametrize("strategy", ["full", "hift"])
 def test_the_first_of_the_best_of_five_looks_is_scored(
-    select, values, best, strategy, looked, monkeypatch
+    select, values, best, strategy, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(validation, "Validation", scripted(**values))
-    spec = spec_of(select=select, strategy=strategy)
-    record, kept = looked(spec)
+    record, _, kept = watched(spec_of(select=select, strategy=strategy), tmp_path)
     assert sorted(k for k in kept if k != "end") == [2, 4, 6, 8, 10]
     same = [k for k in kept if all(torch.equal(kept[k][n], kept["end"][n]) for n in kept["end"])]
     assert same == [best, "end"]
-    assert record.scores.main == pytest.approx(alone(spec, kept[best], "evaluation")[1])
+    assert record.scores.main == pytest.approx(alone(kept[best], "evaluation")[1])
     assert record.train.steps == 10 and record.scores.split == "validation"
 
 
 def test_what_is_selected_by_is_what_a_look_sees(looked):
-    by_score, kept = looked(spec_of(select="best"))
-    by_loss, _ = looked(spec_of(select="best_loss"))
-    spec = spec_of()
+    by_score, _, kept = looked(spec_of(select="best"))
+    by_loss = looked(spec_of(select="best_loss")).record
     for step, look in zip((2, 4, 6, 8, 10), by_score.evaluations, strict=True):
-        assert look.dev_score == pytest.approx(alone(spec, kept[step], "development")[1])
+        assert look.dev_score == pytest.approx(alone(kept[step], "development")[1])
         assert (look.dev_loss, look.score) == (None, None)
     assert all(look.dev_loss is not None and look.score is None for look in by_loss.evaluations)

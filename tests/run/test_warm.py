@@ -105,24 +105,30 @@ def test_the_host_peak_of_a_fork_is_its_own(told):
 SPECS = [spec_of("full"), spec_of("hift"), spec_of("hift", "bf16"), spec_of("lora")]
 
 
+def run(starter, spec, folder):
+    """Start a run, wait for its end and return what it recorded."""
+    path, log = folder / f"{spec.hash}.json", folder / f"{spec.hash}.log"
+    path.write_text(spec.model_dump_json())
+    with open(log, "w") as file:
+        process = starter.start([str(path), str(folder)], file, child.environment_of(spec))
+        list(process.stdout)
+        assert process.wait() == 0, log.read_text()
+    return untimed(folder, spec)
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """What forks of one server recorded, by spec."""
+    folder = tmp_path_factory.mktemp("forked")
+    with processes.starter(True, folder / "warm.log", pytest.fail) as starter:
+        return {spec.hash: run(starter, spec, folder) for spec in SPECS}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no warm server")
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.strategy}-{spec.precision}")
-def test_a_fork_and_an_interpreter_of_its_own_give_the_same_record(spec, tmp_path):
-    spec_path = tmp_path / "spec.json"
-    spec_path.write_text(spec.model_dump_json())
-    found = []
-    for warm in (True, False):
-        folder = tmp_path / str(warm)
-        with (
-            processes.starter(warm, tmp_path / "warm.log", pytest.fail) as starter,
-            open(tmp_path / "log", "w") as log,
-        ):
-            process = starter.start([str(spec_path), str(folder)], log, child.environment_of(spec))
-            list(process.stdout)
-            assert process.wait() == 0, (tmp_path / "log").read_text()
-        found.append(untimed(folder, spec))
-    assert found[0] == found[1]
+def test_a_fork_and_an_interpreter_of_its_own_give_the_same_record(spec, forked, tmp_path):
+    assert run(processes.Interpreters(), spec, tmp_path) == forked[spec.hash]
 
 
 def untimed(folder, spec):
