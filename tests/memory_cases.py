@@ -60,6 +60,16 @@ def folder(family: str) -> str:
     return str(path)
 
 
+@cache
+def shallow() -> str:
+    """A folder with the config.json of the tiny GPT-2 with one block: for searches, which simulate often."""
+    path = tempfile.mkdtemp(prefix="tiny_shallow_")
+    made = T.GPT2Config.from_pretrained(folder("gpt2"))
+    made.n_layer = 1
+    made.save_pretrained(path)
+    return path
+
+
 def setting(family: str, **more) -> Setting:
     """A small batch on the family's tiny model."""
     return Setting(**{"model": folder(family), "batch_size": 3, "seq_len": 24, **more})

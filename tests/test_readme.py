@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, blocks, surroundings
-from memory_cases import folder
+from memory_cases import folder, shallow
 
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 

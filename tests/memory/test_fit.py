@@ -9,11 +9,12 @@ import shutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_cases import folder, setting
+from memory_cases import folder, setting, shallow
 
 from benchmark.errors import UserError
 from benchmark.memory import fit, simulate
 from benchmark.memory.fit import Largest, largest
+from benchmark.memory.setting import Setting
 from benchmark.sizes import parse_bytes
 
 
@@ -59,7 +60,7 @@ def test_takes_few_simulations_of_an_affine_peak():
 
 @pytest.mark.parametrize("field", ["batch_size", "seq_len", "group_size"])
 def test_what_is_found_fits_and_its_successor_does_not(field):
-    case = setting("gpt2", batch_size=2, seq_len=16)
+    case = Setting(model=shallow(), batch_size=2, seq_len=16)
     budget = int(1.2 * simulate.peak(case).total)
     found = fit.what_fits(case, budget)[field]
     assert isinstance(found, Largest) and found.value
@@ -96,7 +97,7 @@ def test_no_budget(text):
 @pytest.mark.slow
 def test_the_command_says_what_fits(cli):
     code, out, err = cli(
-        *("memory", folder("llama"), "--strategy", "hift,full", "--batch-size", "2"),
+        *("memory", shallow(), "--strategy", "hift,full", "--batch-size", "2"),
         *("--seq-len", "16", "--budget", "1MiB", "--format", "json"),
     )
     assert code == 0 and err
