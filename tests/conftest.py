@@ -34,10 +34,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
+def _own_cache(request, tmp_path_factory):
     """Twins are built once a session; nothing of the user's cache is read or written."""
-    before = os.environ.get("HIFT_CACHE")
-    os.environ["HIFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    before, root = os.environ.get("HIFT_CACHE"), tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a process of xdist: all of them share a cache
+        root = root.parent
+    os.environ["HIFT_CACHE"] = str(root / "cache")
     yield
     os.environ.pop("HIFT_CACHE")
     if before is not None:
