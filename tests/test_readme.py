@@ -70,23 +70,6 @@ def tried(how: str) -> list[str]:
     return [command for command in commands() if COMMANDS.get(command) == how]
 
 
-@pytest.fixture(scope="module")
-def walked(tmp_path_factory):
-    """The folder after the README's walk through a matrix, and what each command printed."""
-    folder = tmp_path_factory.mktemp("walk")
-    (matrix,) = blocks("README.md", "yaml")
-    name = re.match(r"# (\S+\.yaml)\n", matrix)
-    (folder / name[1]).write_text(matrix, encoding="utf-8")
-    printed = {}
-    for command in tried("walk"):
-        done = subprocess.run(
-            command, shell=True, cwd=folder, env=surroundings(), capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        printed[command] = done.stdout
-    return folder, printed
-
-
 def test_every_command_is_known_here_and_nothing_known_here_is_gone():
     assert set(commands()) == set(COMMANDS)
 
@@ -100,10 +83,19 @@ def test_make_knows_its_targets(command):
 
 
 @pytest.mark.slow
-def test_the_walk_leaves_two_scored_runs_a_report_and_tracking(walked):
-    folder, printed = walked
-    assert len(list((folder / "results/mine").glob("*.json"))) == 2
-    assert (folder / "reports/mine/index.html").is_file() and (folder / "mlflow.db").is_file()
+def test_the_walk_leaves_two_scored_runs_a_report_and_tracking(tmp_path):
+    (matrix,) = blocks("README.md", "yaml")
+    name = re.match(r"# (\S+\.yaml)\n", matrix)
+    (tmp_path / name[1]).write_text(matrix, encoding="utf-8")
+    printed = {}
+    for command in tried("walk"):
+        done = subprocess.run(
+            command, shell=True, cwd=tmp_path, env=surroundings(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        printed[command] = done.stdout
+    assert len(list((tmp_path / "results/mine").glob("*.json"))) == 2
+    assert (tmp_path / "reports/mine/index.html").is_file() and (tmp_path / "mlflow.db").is_file()
     assert printed["hift-bench plan mine.yaml"].count("missing") == 2
     full, hift = printed["hift-bench status mine.yaml --format md"].splitlines()[2:]
     assert "| full |" in full and "| hift |" in hift and "1 of 1" in full and "1 of 1" in hift
