@@ -47,20 +47,25 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
 @pytest.mark.parametrize(
     "more",
     [
-        {"precision": "bf16"},
         {"precision": "bf16", "strategy": "full"},
-        {"precision": "bf16_weights"},
-        {"precision": "bf16_weights", "strategy": "full"},
         {"precision": "bf16_weights", "strategy": "lora"},
-        {"precision": "mixed_hi"},
         {"precision": "mixed_hi", "options": {"group_size": 3}, "optimizer": "sgdm"},
         {"precision": "mixed", "strategy": "full"},
-        {"attention": "eager"},
-        {"options": {"idle": "keep"}},
         {"options": {"idle": "drop", "dwell": 2}},
         {"optimizer": "adafactor", "strategy": "full"},
-        {"optimizer": "lion"},
-        {"optimizer": "adagrad"},
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in (
+                {"precision": "bf16"},
+                {"precision": "bf16_weights"},
+                {"precision": "bf16_weights", "strategy": "full"},
+                {"precision": "mixed_hi"},
+                {"attention": "eager"},
+                {"options": {"idle": "keep"}},
+                {"optimizer": "lion"},
+                {"optimizer": "adagrad"},
+            )
+        ),
     ],
     ids=str,
 )

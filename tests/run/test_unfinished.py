@@ -103,9 +103,14 @@ def broken_off(spec, folder, scratch, monkeypatch, after=2):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"strategy": "full", "precision": "bf16"},
-        {"strategy": "lora", "precision": "bf16"},
-        {"strategy": "head"},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {"strategy": "full", "precision": "bf16"},
+                {"strategy": "lora", "precision": "bf16"},
+                {"strategy": "head"},
+            )
+        ),
         {"strategy": "hift", "select": "best", "dev_examples": 10},
         {"strategy": "lora", "task": "mezo/sst2"},
         {"strategy": "hift", "precision": "mixed_hi", "task": "mezo/sst2"},  # tied weights
