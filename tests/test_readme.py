@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from documents import ROOT, blocks, surroundings
-from memory_cases import folder, shallow
+from memory_cases import folder
 
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 
 # how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
-# `call`, `schedule`, `csv` and `pages` in this process, in an empty folder, `speed` and `memory` so on a
-# tiny model; `make` by make -n; `mirror` up to the data root that is not there; `plan` in the checkout;
-# `dashboard` in tests/tracking/test_dashboard.py; `shell` sets up the reader's own shell
+# `call`, `schedule`, `csv` and `pages` in this process, in an empty folder, `speed` so on a tiny model and
+# `memory` without its budget; `make` by make -n; `mirror` up to the data root that is not there; `plan` in
+# the checkout; `dashboard` in tests/tracking/test_dashboard.py; `shell` sets up the reader's own shell
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
