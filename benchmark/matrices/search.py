@@ -21,8 +21,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 class Search(Strict):
     """One trial per rate and seed, scored on `examples` rows held out of train.
 
-    `extend`: the largest number of rates to add. While the best rate is the lowest or highest tried, the next
-    one beyond it is tried too, at the factor of the grid. `by`: the task's main score, or the loss, which
+    `sampler`: grid tries the rates of `lr`. tpe tries `rates` rates between the two of `lr`, each proposed by
+    Optuna's TPE from the outcomes of those before it; its random choices are seeded, so a search that was
+    interrupted goes on as it would have. `extend`, for a grid: the largest number of rates to add. While the
+    best rate is the lowest or highest tried, the next one beyond it is tried too, at the factor of the grid.
+    `by`: the task's main score, or the loss, which
     needs no generated text. `choose`: the best rate (on a tie the first listed), or the lowest whose mean is
     within one standard error of the best, because a lower rate stays stable in longer runs.
     """
@@ -30,6 +33,8 @@ class Search(Strict):
     lr: Annotated[tuple[Rate, ...], Field(min_length=2)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     examples: Annotated[int, Field(ge=1)]
+    sampler: Literal["grid", "tpe"] = "grid"
+    rates: Annotated[int, Field(ge=1)] | None = None
     extend: Annotated[int, Field(ge=0)] = 0
     by: Literal["score", "loss"] = "score"
     choose: Literal["best", "lowest_within_error"] = "best"
@@ -40,6 +45,15 @@ class Search(Strict):
             raise ValueError(f"lr: the rates {list(self.lr)} are not all different")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {list(self.seeds)} are not all different")
+        if self.sampler == "grid" and self.rates is not None:
+            raise ValueError("rates: a grid tries those of lr; for another number set sampler: tpe")
+        if self.sampler == "tpe":
+            if self.rates is None:
+                raise ValueError("rates: missing; sampler tpe needs the number of rates to try")
+            if len(self.lr) != 2 or self.lr[0] > self.lr[1]:
+                raise ValueError("lr: sampler tpe takes the lowest and the highest rate")
+            if self.extend:
+                raise ValueError("extend: only a grid is extended")
         return self
 
 
@@ -76,10 +90,13 @@ def outcome_of(scores: Sequence[Scores | None]) -> Outcome:
 
 
 def tried(search: Search, outcome_at: Callable[[float], Outcome | None]) -> list[float]:
-    """The rates to try: those of the grid, then those added beyond its edge.
+    """The rates to try, as far as they are known.
 
-    `outcome_at` returns None while a trial of the rate has not run.
+    They are those of the grid, then those added beyond its edge; or with tpe all whose predecessors have
+    run. `outcome_at` returns None while a trial of the rate has not run.
     """
+    if search.sampler == "tpe":
+        return _proposed(search, outcome_at)
     rates = list(search.lr)
     for _ in range(search.extend):
         outcomes = [outcome_at(rate) for rate in rates]
@@ -96,6 +113,31 @@ def tried(search: Search, outcome_at: Callable[[float], Outcome | None]) -> list
             break
         rates.append(beyond)
     return rates
+
+
+def _proposed(search: Search, outcome_at: Callable[[float], Outcome | None]) -> list[float]:
+    """The rates that Optuna proposes one after the other, up to the first that has not run.
+
+    The study is built again from the outcomes each time, so nothing but the records has to be stored.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    lowest, highest = search.lr
+    between = optuna.distributions.FloatDistribution(lowest, highest, log=True)
+    rates: list[float] = []
+    for _ in range(search.rates or 0):
+        trial = study.ask({"lr": between})
+        rate = float(f"{trial.params['lr']:.3g}")  # as a trial's run id shows it
+        rates.append(rate)
+        outcome = outcome_at(rate)
+        if outcome is None:
+            break
+        failed = outcome.mean is None
+        state = optuna.trial.TrialState.FAIL if failed else optuna.trial.TrialState.COMPLETE
+        study.tell(trial, outcome.mean, state=state)
+    return list(dict.fromkeys(rates))
 
 
 def chosen(search: Search, outcomes: dict[float, Outcome]) -> float | None:

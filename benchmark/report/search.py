@@ -203,8 +203,12 @@ def _effort(searched: _Searched) -> Any:
 
 
 def _factors(searched: _Searched) -> tuple[str, ...]:
-    """The distinct factors between neighbouring rates, to two digits because grids have rounded rates."""
-    rates = list(searched.trials)
+    """The distinct factors between neighbouring rates of a grid, to two digits because they are rounded.
+
+    For rates that were proposed: the factor between the lowest and the highest allowed.
+    """
+    proposed = searched.search.sampler == "tpe"
+    rates = searched.search.lr if proposed else list(searched.trials)
     factors = [above / below for below, above in itertools.pairwise(rates)]
     return tuple(dict.fromkeys(f"{factor:.2g}" for factor in sorted(factors)))
 
@@ -217,9 +221,12 @@ def _budget_text(searched: _Searched) -> str:
     steps = max((r.train.steps for r in records if r and r.train), default=specs[0].max_steps)
     length = f"{specs[0].epochs:g} epochs" if steps is None else f"{steps:,} steps"
     beyond = f" ({tried - listed} of them beyond the grid)" if tried > listed else ""
+    if searched.search.sampler == "tpe":
+        rates = f"{tried} rates that TPE proposed within a factor of {_factors(searched)[0]}"
+    else:
+        rates = f"{tried} rates{beyond} a factor of {' or '.join(_factors(searched))} apart"
     return (
-        f"{tried} rates{beyond} a factor of {' or '.join(_factors(searched))} apart "
-        f"× {seeds} seed{'s' if seeds > 1 else ''} × {length} "
+        f"{rates} × {seeds} seed{'s' if seeds > 1 else ''} × {length} "
         f"of {specs[0].batch_size * specs[0].accumulate} examples, "
         f"on {searched.search.examples:,} held-out rows"
     )

@@ -1,8 +1,10 @@
 """Learning-rate search: trials of equal budget on held-out rows, then the runs at the best rate."""
 
 import dataclasses
+import math
 
 import pytest
+from pydantic import ValidationError
 from runs import TWO_CELLS, pretend
 
 from benchmark.matrices.search import Outcome, Search, chosen, outcome, tried
@@ -138,3 +140,63 @@ def test_further_trials_run_within_the_same_call_and_the_best_over_seeds_is_take
     assert outcome.ran == 10 and set(planned().values()) == {"done"}
     again, _ = go(WIDER)
     assert again.ran == 0
+
+
+def tpe(**fields):
+    return Search(lr=(1e-5, 1e-2), examples=20, sampler="tpe", **{"rates": 12} | fields)
+
+
+def quadratic(rate):
+    return Outcome(-(math.log10(rate / 3e-4) ** 2))
+
+
+def test_tpe_proposes_what_optuna_does_and_goes_on_after_an_interruption_as_it_would_have():
+    import optuna
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0))
+    between = optuna.distributions.FloatDistribution(1e-5, 1e-2, log=True)
+    expected = []
+    for _ in range(12):
+        trial = study.ask({"lr": between})
+        expected.append(float(f"{trial.params['lr']:.3g}"))
+        study.tell(trial, quadratic(expected[-1]).mean)
+    known = {}
+    for n in range(1, 13):  # one trial at a time, as a runner finds them
+        rates = tried(tpe(), known.get)
+        assert rates == expected[:n]
+        known[rates[-1]] = quadratic(rates[-1])
+    assert tried(tpe(), known.get) == expected
+    assert abs(math.log10(chosen(tpe(), known) / 3e-4)) < 0.25
+    assert tried(tpe(rates=5), known.get) == expected[:5]
+
+
+def test_tpe_goes_on_after_a_rate_that_failed():
+    rates = tried(tpe(rates=6), lambda rate: Outcome(None))
+    assert len(rates) == 6 and all(1e-5 <= rate <= 1e-2 for rate in rates)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rates": None}, "rates: missing"),
+        ({"lr": (1e-5, 1e-4, 1e-3)}, "lowest and the highest"),
+        ({"lr": (1e-3, 1e-5)}, "lowest and the highest"),
+        ({"extend": 2}, "only a grid is extended"),
+        ({"sampler": "grid"}, "set sampler: tpe"),
+    ],
+)
+def test_tpe_takes_a_range_and_a_number_of_rates(fields, said):
+    usual = {"lr": (1e-5, 1e-2), "examples": 20, "sampler": "tpe", "rates": 4}
+    with pytest.raises(ValidationError, match=said):
+        Search(**usual | fields)
+
+
+def test_a_matrix_runs_the_trials_that_tpe_proposes(go, in_process, results):
+    in_process(pretend(score=lambda spec: 1 + quadratic(spec.lr).mean / 10))
+    matrix = SEARCH.replace("[1e-3, 2e-3, 4e-3]", "[1e-5, 1e-2], sampler: tpe, rates: 6")
+    outcome, _ = go(matrix)
+    assert outcome.failed == 0 and outcome.ran == 8
+    rates = {record.load(p).spec["lr"] for p in (results / "search").glob("*.json")}
+    assert rates == set(tried(tpe(rates=6), quadratic))
+    best = max(rates, key=lambda rate: quadratic(rate).mean)
+    assert record.load(results / "glue-sst2_tiny-bert_full_s0.json").spec["lr"] == best
