@@ -53,13 +53,15 @@ class Update:
 
     parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
     `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
-    the same time. norms: of the gradients of `parameters`, if these are already freed.
+    the same time. norms: of the gradients of `parameters`, if these are already freed. rate: the learning
+    rate where the step is that times the gradient, as SGD's; None where gradients are scaled otherwise.
     """
 
     parameters: Sequence[nn.Parameter]
     numel: int
     gradient_bytes: int
     norms: Sequence[torch.Tensor] = ()
+    rate: float | None = None
 
 
 class Reporting(Protocol):

@@ -7,6 +7,8 @@ import torch
 NEGLIGIBLE = 1e-6
 """A gradient whose norm is a smaller share of the largest is rounding. The key biases of BERT have such
 gradients, because the softmax is blind to them."""
+EPSILON = torch.finfo(torch.float32).eps
+"""A step whose norm is a larger share of the parameter's moves at least one number of it in fp32."""
 
 
 class Unmoved(RuntimeError):
@@ -22,11 +24,15 @@ class Canary:
 
     @torch.no_grad()
     def claim(
-        self, parameters: Iterable[torch.nn.Parameter], norms: Iterable[torch.Tensor] = ()
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        norms: Iterable[torch.Tensor] = (),
+        rate: float | None = None,
     ) -> None:
         """Count these as trained by the coming step, but for those whose gradient is zero or rounding.
 
-        norms: of their gradients, one for each parameter, if the gradients are already freed.
+        norms: of their gradients, one for each parameter, if the gradients are already freed. rate: if the
+        step is that times the gradient, steps that may be lost in the rounding of the parameter do not count.
         """
         parameters = list(parameters)
         norm_of = dict(zip(map(id, parameters), norms, strict=False))
@@ -40,6 +46,8 @@ class Canary:
             real = found.isfinite() & (
                 found > NEGLIGIBLE * finite.max() if len(finite) else found < 0
             )
+            if rate is not None:
+                real &= rate * found > EPSILON * torch.stack([_norm(p).cpu() for p in measured])
             self._claimed |= {
                 id(p) for p, is_real in zip(measured, real.tolist(), strict=True) if is_real
             }
@@ -64,9 +72,11 @@ class Canary:
 
 
 def _fingerprint(parameter: torch.nn.Parameter) -> tuple[int, float]:
-    """Two numbers of which one changes with any value: an xor alone would not see pairs of equal changes."""
+    """Two numbers of which one changes with any value: an xor alone would not see pairs of equal changes, and
+    an fp32 norm not that of the last bit of a few numbers."""
     value = parameter.detach()
-    return int(torch.hash_tensor(value).view(torch.int64)), float(_norm(value))
+    norm = torch.linalg.vector_norm(value, dtype=torch.float64)
+    return int(torch.hash_tensor(value).view(torch.int64)), float(norm)
 
 
 def _norm(value: torch.Tensor | None) -> torch.Tensor:

@@ -52,9 +52,11 @@ def coming_update(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> U
     if hasattr(optimizer, "coming_update"):
         said: Update = optimizer.coming_update()
         return said
+    plain = isinstance(getattr(optimizer, "_inner", optimizer), torch.optim.SGD)
     gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
     return Update(
         [p for p, _ in gradients],
         sum(p.numel() for p, _ in gradients),
         sum(gradient.nbytes for _, gradient in gradients),
+        rate=max(float(group["lr"]) for group in optimizer.param_groups) if plain else None,
     )

@@ -194,7 +194,7 @@ class Measure(lightning.Callback):
         self._ever.update(map(id, update.parameters))
         if update.numel < sum(p.numel() for p in update.parameters):  # a mask or a projection
             self._part_numel = max(self._part_numel, update.numel)
-        self._canary.claim(update.parameters, update.norms)
+        self._canary.claim(update.parameters, update.norms, update.rate)
         self._peaks["gradients"] = max(self._peaks["gradients"], update.gradient_bytes)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:

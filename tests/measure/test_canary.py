@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from benchmark.measure.canary import Canary, Unmoved
+from benchmark.measure.optimizer_state import coming_update
 
 
 def trained(model, optimizer, steps=2):
@@ -42,6 +43,15 @@ def test_equal_changes_of_two_values_are_a_move():
     assert canary.unmoved() == []
 
 
+def test_two_numbers_that_change_by_their_last_bit_are_a_move():
+    norm = nn.LayerNorm(64)
+    canary = Canary(norm)
+    canary.claim([norm.weight])
+    with torch.no_grad():
+        norm.weight[:2] += torch.finfo(torch.float32).eps
+    assert canary.unmoved() == []
+
+
 def test_rounding_of_16_bits_is_named_and_does_not_fail():
     model = nn.Linear(3, 2, dtype=torch.bfloat16)
     nn.init.ones_(model.weight)
@@ -59,3 +69,17 @@ def test_a_gradient_that_overflowed_is_no_claim():
     canary = Canary(model)
     canary.claim([model.weight])
     assert canary.unmoved() == []
+
+
+def test_a_step_of_sgd_that_rounding_swallows_is_no_claim():
+    """A norm's weights of 1 with a learning rate times a gradient below the spacing of numbers there."""
+    norm, swallowed = nn.LayerNorm(3), 1e-9
+    for rate, found in ((swallowed, []), (0.1, ["weight"])):
+        optimizer = torch.optim.SGD(norm.parameters(), lr=rate)
+        canary = Canary(norm)
+        norm.weight.grad = torch.ones(3)
+        update = coming_update(optimizer, norm)
+        canary.claim(update.parameters, update.norms, update.rate)
+        if rate == swallowed:
+            optimizer.step()
+        assert canary.unmoved() == found

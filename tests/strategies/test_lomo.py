@@ -177,7 +177,7 @@ def test_the_canary_knows_gradients_that_are_rounding(case):
     before = [(p, p.detach().clone()) for p in (*biases, matrix)]
     model(**case[1]).loss.backward()
     update = coming_update(optimizer, model)
-    canary.claim(update.parameters, update.norms)
+    canary.claim(update.parameters, update.norms, update.rate)
     canary.check()
     with torch.no_grad():
         for parameter, value in before:

@@ -18,6 +18,9 @@ from benchmark.engine.contract import Update
 class InBackward(torch.optim.Optimizer):
     """Base class; a rule is a subclass with `update`. `step` ends the step, it changes no weight."""
 
+    plain = False
+    """Whether the step is the learning rate times the gradient."""
+
     def __init__(
         self,
         params: Iterable[Mapping[str, Any]],
@@ -58,7 +61,8 @@ class InBackward(torch.optim.Optimizer):
     def coming_update(self) -> Update:
         """What the backward pass since the last step updated."""
         numel = sum(p.numel() for p in self._updated)
-        return Update(self._updated, numel, self._largest, self._norms)
+        rate = max(group["lr"] for group in self.param_groups) if self.plain else None
+        return Update(self._updated, numel, self._largest, self._norms, rate)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         result = None if closure is None else closure()
@@ -68,6 +72,8 @@ class InBackward(torch.optim.Optimizer):
 
 class Lomo(InBackward):
     """SGD inside the backward pass (arXiv 2306.09782): θ ← θ - lr (g + weight_decay θ)."""
+
+    plain = True
 
     def update(
         self, parameter: torch.nn.Parameter, gradient: torch.Tensor, group: dict[str, Any]
