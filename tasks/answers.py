@@ -87,9 +87,13 @@ class Answers(Adapter):
         return collate
 
     def log_probs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Log-probabilities (B, A) of the answer tokens; 0 before a shorter answer. A: the longest answer."""
+        """Log-probabilities (B, A) of the answer tokens; 0 before a shorter answer. A: the longest answer.
+
+        `seen_ids`, if the batch has them, are what the model reads in place of `input_ids`.
+        """
         columns = ("input_ids", "attention_mask", "answer_lengths")
-        return batches.answer_log_probs(model, *(batch[name] for name in columns))
+        given = (batch[name] for name in columns)
+        return batches.answer_log_probs(model, *given, seen=batch.get("seen_ids"))
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return -self.log_probs(model, batch).sum() / batch["answer_lengths"].sum()

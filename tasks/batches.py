@@ -34,17 +34,22 @@ def positions(mask: torch.Tensor) -> torch.Tensor:
 
 
 def answer_log_probs(
-    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    lengths: torch.Tensor,
+    *,
+    seen: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Log-probabilities (N, A) of the answer tokens: the last `lengths` (N,) tokens of each row.
 
     A is the longest answer. Entries before a shorter answer are 0. `ids` and `mask` (N, L) are padded on the
     left. Logits are computed for the last A + 1 positions only, so their memory does not grow with the
-    prompt.
+    prompt. `seen` (N, L) are the ids that the model reads, if these are not `ids`.
     """
     longest = int(lengths.max())
     logits = model(
-        input_ids=ids,
+        input_ids=ids if seen is None else seen,
         attention_mask=mask,
         position_ids=positions(mask),
         logits_to_keep=longest + 1,

@@ -8,6 +8,7 @@ from benchmark.models import registry
 from benchmark.models.registry import Source
 from benchmark.records.spec import RunSpec
 from benchmark.strategies.base import TuningStrategy
+from tasks.answers import Answers
 from tasks.base import Adapter
 
 PRETRAINED_HEADS = ("causal_lm", "masked_lm")
@@ -33,6 +34,11 @@ def check(
     registry.check_head(source, adapter.head)
     if spec.demonstrations and not adapter.prompted:
         raise Unsupported(f"demonstrations: {spec.task} has no prompt to put them before")
+    if strategy.needs_answers and not (isinstance(adapter, Answers) and adapter.prompted):
+        raise Unsupported(
+            f"strategy {spec.strategy} needs answers to prompts, which {spec.task} does not have, but "
+            "generation/gsm8k does"
+        )
     pretrained = adapter.head in PRETRAINED_HEADS or registry.holds_head(source, adapter.head)
     if not strategy.trains and not pretrained:
         raise Unsupported(

@@ -40,6 +40,7 @@ class FineTuning(lightning.LightningModule):
         self.total_steps = total_steps
 
     def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        batch = self.tuning.batch(batch)
         return self.tuning.loss(self.model, lambda: self.adapter.loss(self.model, batch))
 
     def configure_optimizers(self) -> Any:

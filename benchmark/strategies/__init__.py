@@ -32,6 +32,7 @@ STRATEGIES = {
     "lomo": "benchmark.strategies.lomo:Lomo",
     "lora": "benchmark.strategies.lora:Lora",
     "mezo": "benchmark.strategies.mezo:Mezo",
+    "mft": "benchmark.strategies.mft:Mft",
     "muon": "benchmark.strategies.muon:Muon",
     "none": "benchmark.strategies.none:Untrained",
     "oft": "benchmark.strategies.oft:Oft",

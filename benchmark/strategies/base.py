@@ -50,6 +50,8 @@ class TuningStrategy:
     does not use the setting `optimizer`."""
     refuses: ClassVar[Mapping[str, str]] = {}
     """What the method cannot do, of `compatibility.FEATURES` -> the reason, and what works instead."""
+    needs_answers = False
+    """Whether it trains only on tasks in which a model answers after a prompt."""
     simulated_precisions: ClassVar[Mapping[str, str]] = {}
     """Precisions that can be simulated but not trained -> the precision whose step is simulated instead. All
     masters then count as on the device."""
@@ -100,6 +102,10 @@ class TuningStrategy:
         """`model` with parameters frozen, wrapped or cast. By default all parameters train. A loop calls
         `prepared`."""
         return model
+
+    def batch(self, batch: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The micro-batch that the model trains on, made of the task's; by default the same."""
+        return batch
 
     def loss(self, model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The loss of a micro-batch, a scalar on which the loop calls backward; by default `forward()`.

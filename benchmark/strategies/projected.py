@@ -43,11 +43,6 @@ class Projected(TuningStrategy):
     """The package on PyPI that has the optimizer."""
     optimizers = ()
 
-    @property
-    def name(self) -> str:
-        """The strategy's name, for messages."""
-        return type(self).__module__.rpartition(".")[2]
-
     def check(self) -> None:
         self.rule()
 

@@ -196,6 +196,7 @@ SAID = {
     "apollo_mini": of_full,
     "adam_mini": of_full,
     "muon": of_full,
+    "mft": of_full,
 }
 """What these train, in words of their own; a strategy that is not here keeps the contract alone."""
 
