@@ -21,7 +21,6 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.engine import Group
 from benchmark.errors import UserError
@@ -98,9 +97,9 @@ def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> lis
     if device not in ("cuda", "cpu"):
         raise UserError(f"device must be cuda or cpu: {device!r}")
     # the strategy makes master weights on the meta device; they become fake tensors at their first use
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = _Fake(allow_non_fake_inputs=True)
     training = Training(setting, fake=fake)
-    with fake, _AnyNumber(), contextlib.ExitStack() as stack:
+    with fake, contextlib.ExitStack() as stack:
         if device == "cuda":
             stack.enter_context(kernels.as_on_cuda())
             kernels.use_foreach(training.optimizer)
@@ -304,14 +303,14 @@ def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Ite
         handle.remove()
 
 
-class _AnyNumber(TorchDispatchMode):
+class _Fake(FakeTensorMode):
     """Answers 1 where code reads a number from a fake tensor, which has none (Adafactor's norms)."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         try:
-            return func(*args, **(kwargs or {}))
+            return super().__torch_dispatch__(func, types, args, kwargs)
         except DataDependentOutputException:
             if func is not torch.ops.aten._local_scalar_dense.default:
                 raise

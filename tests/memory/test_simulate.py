@@ -64,6 +64,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
                 {"options": {"idle": "keep"}},
                 {"optimizer": "lion"},
                 {"optimizer": "adagrad"},
+                {"optimizer": "adamw8bit", "strategy": "full"},
             )
         ),
     ],
