@@ -11,7 +11,9 @@ from benchmark.console import Format, show
 def schedule(
     model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
     group_size: Annotated[int, typer.Option(min=1, help="m, units per group.")] = 1,
-    order: Annotated[str, typer.Option(help="bottom2up, top2down or random.")] = "bottom2up",
+    order: Annotated[
+        str, typer.Option(help="bottom2up, top2down, random, reshuffle, sample or importance.")
+    ] = "bottom2up",
     seed: Annotated[int, typer.Option(help="The seed of the random order.")] = 0,
     dwell: Annotated[int, typer.Option(min=1, help="Steps per group.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the run.")] = 40,

@@ -10,7 +10,7 @@ from benchmark.engine.ledger import Bytes, Ledger
 from benchmark.engine.optimizer import BlockwiseOptimizer, HiFT
 from benchmark.engine.plan import Plan, make_plan
 from benchmark.engine.precision import lower
-from benchmark.engine.presets import badam, fpft, lisa
+from benchmark.engine.presets import badam, fpft, hft, lisa, misa
 from benchmark.engine.schedule import Position, Rate, Schedule
 from benchmark.engine.units import Unit, find_units
 from benchmark.engine.wrapped import decay_groups
@@ -33,8 +33,10 @@ __all__ = [
     "decay_groups",
     "find_units",
     "fpft",
+    "hft",
     "lisa",
     "lower",
     "make_groups",
     "make_plan",
+    "misa",
 ]

@@ -60,6 +60,14 @@ def rotating_groups(
     )
 
 
+def union(index: int, groups: Sequence[Group], always_numel: int) -> Group:
+    """The groups as one. always_numel: the elements of what is in every group, which counts once."""
+    units = dict.fromkeys(unit for group in groups for unit in group.units)
+    parameters = dict.fromkeys(name for group in groups for name in group.parameters)
+    numel = sum(group.numel for group in groups) - always_numel * (len(groups) - 1)
+    return Group(index, tuple(units), tuple(parameters), numel)
+
+
 def check_group_size(group_size: int | str, n: int) -> int:
     """m as a number in 1..n; "all" is n. Raises UserError otherwise."""
     if group_size == "all":

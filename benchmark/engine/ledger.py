@@ -79,7 +79,7 @@ class Ledger:
         """
         active = set(self.plan.group_at(step).parameters)
         has_state = active if moment == "step" else active & self._with_state(step)
-        idle = self._with_state(step) - active if self.idle != "drop" else set()
+        idle = self._with_state(step) - active if self.idle in ("keep", "cpu") else set()
         masters = self.master != "none"
         in_step = masters and moment == "step"  # the masters' gradients, in fp32
         parked = set(self._all) - active if self.master == "all" else set()
@@ -115,10 +115,12 @@ class Ledger:
         active = set(self.plan.group_at(step).parameters)
         # Adagrad creates its state when the group becomes active
         eager = active if self.optimizer == "adagrad" else set()
-        if self.idle == "drop":
-            always = self.plan.always if step else set()
-            return eager | always | (active if step % schedule.dwell else set())
-        first = 0 if schedule.order == "sample" else max(0, step - 2 * schedule.sweep_steps)
+        if self.idle in ("drop", "reset"):
+            if step % schedule.dwell:
+                return active
+            before = set(self.plan.group_at(step - 1).parameters) if step else set()
+            return eager | (before & (active if self.idle == "drop" else self.plan.always))
+        first = 0 if schedule.drawn else max(0, step - 2 * schedule.sweep_steps)
         turns = range(first, step, schedule.dwell)
         return eager.union(*(self.plan.group_at(s).parameters for s in turns))
 

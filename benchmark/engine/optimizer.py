@@ -8,7 +8,7 @@ change, so accumulation, clipping, closures and skipped steps work as with any o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,27 +17,32 @@ from benchmark.engine import distributed, ownership, saved, sharded
 from benchmark.engine.activations import ActivePath
 from benchmark.engine.contract import Averaging
 from benchmark.engine.delayed_lr import DelayedLR
+from benchmark.engine.draws import Draw
 from benchmark.engine.groups import Group, check_unit_names
 from benchmark.engine.offload import IdleStore
 from benchmark.engine.plan import make_plan
 from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
 from benchmark.engine.schedule import Position
+from benchmark.engine.turns import Turns
 from benchmark.engine.units import Unit, check_units, find_units
 from benchmark.engine.wrapped import build, check_options, find_optimizer, hyper_groups
 from benchmark.errors import UserError, nearest
 
-T = TypeVar("T")
-IDLE = ("keep", "cpu", "drop")
+IDLE = ("keep", "cpu", "drop", "reset")
 
 
 class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
 
-    Five settings: partition (units, group_size, always_active, frozen), order (order, seed, queue),
-    dwell, idle state (idle: keep | cpu | drop) and master weights (master: none | active | all, or
+    Five settings: partition (units, group_size, always_active, frozen), order (order, seed, queue,
+    smoothing), dwell, idle state (idle) and master weights (master: none | active | all, or
     the dict from `lower`: all, created before the model moved to its device).
     HiFT, BAdam, LISA and full fine-tuning are combinations of them (`presets.py`).
+
+    idle: the state of parameters that become idle stays on the device (keep), moves to host memory (cpu) or
+    is dropped (drop). reset drops the state of every parameter at the end of each turn, even if it is active
+    again in the next one; only what is always active keeps its state.
 
     Parameters with requires_grad False never train (such as the base of a PEFT-wrapped model), nor do those
     of units named in `frozen`. `optimizer` is a class or a name; `options` (lr, weight_decay, ...) go to that
@@ -54,9 +59,10 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         group_size: int | str = 1,
         always_active: Iterable[str] = (),
         frozen: Iterable[str] = (),
-        order: str | Sequence[int] = "bottom2up",
+        order: str | Sequence[int] | Draw = "bottom2up",
         seed: int = 0,
         queue: str = "paper",
+        smoothing: float = 0.8,
         dwell: int = 1,
         idle: str = "keep",
         master: str | dict[str, torch.Tensor] = "none",
@@ -89,7 +95,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             dwell=dwell,
             queue=queue,
             always_active=always,
+            smoothing=smoothing,
         )
+        self._turns = Turns(self.plan)
         used = {name for unit in units for name in unit.parameters}
         self.parameters: Mapping[str, nn.Parameter] = {
             name: parameter for name, parameter in trainable.items() if name in used
@@ -102,7 +110,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         sharded.prepare(model, self.parameters, master=kind, idle=idle)
 
         self._path = ActivePath(model, units) if checkpointing else None
-        # with idle="drop" only masters are stored, and on the host
+        # with idle="drop" and "reset" only masters are stored, and on the host
         host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
         waiting = make_masters(model, self.parameters, master, low_dtype, host=host)
         ownership.claim(self, trainable.values())
@@ -112,26 +120,22 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         store = IdleStore(host=host, device_scalars=on_device)
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
-        self._residents = Residents(self.parameters, store, masters, drop=idle == "drop")
+        drop = idle in ("drop", "reset")
+        self._residents = Residents(self.parameters, store, masters, drop=drop)
         # GradScaler then leaves unscaling to this class, which unscales the fp32 gradients
         self._step_supports_amp_scaling = masters is not None
         self._idle, self._step = idle, 0
         self.synchroniser: Averaging | None = None  # set by distributed.synchronise
-        self._names = [frozenset(group.parameters) for group in self.plan.groups]
         self._hyper = hyper
+        self._hyper_of = {name: i for i, h in enumerate(hyper) for name in h.names}
         self._wrap(cls, options)
 
     def _wrap(self, cls: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
         """Build the wrapped optimizer over the first group, and share its param_groups and state."""
-        hyper_of = {name: i for i, h in enumerate(self._hyper) for name in h.names}
 
         def build_over(names: Sequence[str]) -> torch.optim.Optimizer:
-            targets = _split(names, hyper_of, len(self._hyper), self._residents.target)
-            return build(cls, self._hyper, targets, options)
+            return build(cls, self._hyper, self._split(names, self._residents.target), options)
 
-        self._split = [
-            _split(group.parameters, hyper_of, len(self._hyper), str) for group in self.groups
-        ]
         self._residents.swap((), self.active.parameters)
         self._inner = build_over(self.active.parameters)
         self._residents.bind(self._inner.state, lambda names: build_over(names).state)
@@ -151,12 +155,17 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     @property
     def active(self) -> Group:
         """The group whose gradients the next backward produces."""
-        return self.plan.group_at(self._step)
+        return self._turns.active
 
     @property
     def position(self) -> Position:
-        """The position of the run: steps done, sweep, turn within the sweep, active group."""
+        """The position of the run: steps done, sweep, turn within the sweep."""
         return self.plan.schedule.position(self._step)
+
+    @property
+    def keeps_idle_state(self) -> bool:
+        """Whether parameters that become idle keep their optimizer state, on the device or the host."""
+        return self._idle in ("keep", "cpu")
 
     @property
     def trainable_numel(self) -> int:
@@ -198,13 +207,20 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         self._residents.store.ready()
         masters = self._residents.masters
         if masters is None:
-            self._inner.step()
+            self._update()
         elif not self._step_masters(masters):
             return loss
         self._step += 1
         if self._step % self.plan.schedule.dwell == 0:
-            self._switch(self.plan.group_at(self._step - 1), self.plan.group_at(self._step))
+            old = self.active
+            self._turns.end()
+            self._switch(old, self._turns.begin(self._step))
         return loss
+
+    def _update(self) -> None:
+        """The step of the wrapped optimizer."""
+        self._turns.observe(self._residents.target)
+        self._inner.step()
 
     def _step_masters(self, masters: Masters) -> bool:
         """Update the masters, then the weights from them. Returns False if GradScaler found an overflow."""
@@ -213,15 +229,16 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             return False
         masters.take_gradients(self.parameters, getattr(self, "grad_scale", None))
         self._show(self.active, masters.active)
-        self._inner.step()
+        self._update()
         masters.publish(self.parameters)
         self._show(self.active)
         return True
 
     def _switch(self, old: Group, new: Group) -> None:
         """End the turn of group `old`; touches only the parameters of the two groups."""
-        before, after = self._names[old.index], self._names[new.index]
-        stay = self.plan.always if self._idle == "drop" else before & after
+        stay = self.plan.always
+        if self._idle != "reset":
+            stay = frozenset(old.parameters) & frozenset(new.parameters)
         leaving = [name for name in old.parameters if name not in stay]
         arriving = [name for name in new.parameters if name not in stay]
         if leaving or arriving:
@@ -231,10 +248,20 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     def _show(self, group: Group, targets: Mapping[str, torch.Tensor] | None = None) -> None:
         """Put the group's weights, or `targets` (their masters), into the public param_groups."""
         shown: Mapping[str, torch.Tensor] = self.parameters if targets is None else targets
-        for param_group, names in zip(self.param_groups, self._split[group.index], strict=True):
-            param_group["params"] = [shown[name] for name in names]
+        split = self._split(group.parameters, shown.__getitem__)
+        for param_group, members in zip(self.param_groups, split, strict=True):
+            param_group["params"] = members
         if self._path is not None:
             self._path.follow(group)
+
+    def _split(
+        self, names: Iterable[str], value: Callable[[str], torch.Tensor]
+    ) -> list[list[torch.Tensor]]:
+        """`value(name)` of the names, one list per entry of param_groups."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self._hyper]
+        for name in names:
+            parts[self._hyper_of[name]].append(value(name))
+        return parts
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Raises UserError: the groups are fixed when the optimizer is built."""
@@ -258,7 +285,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to resume, by parameter name. The tensors are not copies, as in torch."""
-        return saved.pack(self._definition(), self._step, self._residents.entries())
+        turns = self._turns.state()
+        packed = saved.pack(self._definition(), self._step, self._residents.entries())
+        return packed if turns is None else {**packed, "turns": turns}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a `state_dict()` of any device or idle mode.
@@ -269,6 +298,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         host = self._residents.store.host
         step, entries = saved.unpack(self._definition(), state_dict, self.parameters, host=host)
         self._step = step
+        self._turns.load(step, state_dict.get("turns"))
         self._residents.replace(entries, self.active.parameters)
         for group, options in zip(self.param_groups, state_dict["param_groups"], strict=True):
             group.update({k: v for k, v in options.items() if k != "params"})
@@ -311,13 +341,3 @@ class HiFT(BlockwiseOptimizer):
         super().__init__(
             model, optimizer, group_size=group_size, order=order, idle=idle, **settings
         )
-
-
-def _split(
-    names: Iterable[str], hyper_of: Mapping[str, int], n: int, value: Callable[[str], T]
-) -> list[list[T]]:
-    """`value(name)` of the names, one list per hyper group."""
-    parts: list[list[T]] = [[] for _ in range(n)]
-    for name in names:
-        parts[hyper_of[name]].append(value(name))
-    return parts

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmark.engine.groups import Group, check_group_size, make_groups, rotating_groups
+from benchmark.engine.draws import Draw
+from benchmark.engine.groups import (
+    Group,
+    check_group_size,
+    make_groups,
+    rotating_groups,
+    union,
+)
 from benchmark.engine.schedule import MODES, Rate, Schedule, arrange, check_order
 from benchmark.engine.units import Unit
 from benchmark.errors import UserError, nearest
@@ -26,10 +33,22 @@ class Plan:
     schedule: Schedule
     reference_sweep: int
     always: frozenset[str]  # parameters that are in every group (always_active)
+    always_numel: int = 0  # their elements
 
     def group_at(self, step: int) -> Group:
-        """The group that `step` (from 0) updates."""
-        return self.groups[self.schedule.group_at(step)]
+        """The group that `step` (from 0) updates. Raises UserError if gradients decide the order."""
+        return self.together(self.schedule.groups_at(step), step)
+
+    def together(self, chosen: Sequence[int], step: int) -> Group:
+        """What `step` updates if it trains the groups `chosen`: one of `groups`, or for a draw their union.
+
+        The index of a union is the number of its turn.
+        """
+        if not isinstance(self.schedule.order, Draw):
+            return self.groups[chosen[0]]
+        return union(
+            step // self.schedule.dwell, [self.groups[i] for i in chosen], self.always_numel
+        )
 
     def rate(
         self, shape: str = "linear", *, total_steps: int, warmup_steps: int = 0, mode: str = "paper"
@@ -43,11 +62,12 @@ def make_plan(
     units: Sequence[Unit],
     *,
     group_size: int | str = 1,
-    order: str | Sequence[int] = "bottom2up",
+    order: str | Sequence[int] | Draw = "bottom2up",
     seed: int = 0,
     dwell: int = 1,
     queue: str = "paper",
     always_active: Iterable[str] = (),
+    smoothing: float = 0.8,
 ) -> Plan:
     """Cut `units` into groups and say which is active when.
 
@@ -62,14 +82,22 @@ def make_plan(
     size = check_group_size(group_size, n) if n else 1
     if queue == "paper":
         groups = make_groups(units, group_size=group_size, always_active=always)
-        over = order if isinstance(order, str) else tuple(order)
-        schedule = Schedule(len(groups), over, seed, dwell)
+        over = order if isinstance(order, (str, Draw)) else tuple(order)
+        schedule = Schedule(len(groups), over, seed, dwell, smoothing)
     else:
         if not isinstance(order, str):
             raise UserError('queue "reference" takes a named order, not a sequence of groups')
         check_order(order)
+        if order == "importance":
+            raise UserError('queue "reference" has no order "importance": its units rotate')
         queued = arrange(units, order, seed)
         groups = rotating_groups(queued, group_size=group_size, always_active=always)
         schedule = Schedule(len(groups), dwell=dwell)
-    shared = frozenset(name for unit in units if unit.name in always for name in unit.parameters)
-    return Plan(groups, schedule, max(1, n // size) * schedule.dwell, shared)
+    shared = [unit for unit in units if unit.name in always]
+    return Plan(
+        groups,
+        schedule,
+        max(1, n // size) * schedule.dwell,
+        frozenset(name for unit in shared for name in unit.parameters),
+        sum(unit.numel for unit in shared),
+    )

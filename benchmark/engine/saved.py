@@ -40,13 +40,11 @@ class Definition:
 
 def pack(definition: Definition, step: int, state: Mapping[str, Entry]) -> dict[str, Any]:
     """The state dict; `state` may share tensors with the optimizer."""
-    schedule = definition.plan.schedule
-    order = schedule.order if isinstance(schedule.order, str) else list(schedule.order)
     return {
         "version": VERSION,
         "optimizer": definition.optimizer,
         "step": step,
-        "schedule": {"order": order, "seed": schedule.seed, "dwell": schedule.dwell},
+        "schedule": definition.plan.schedule.plain(),
         "groups": [list(group.parameters) for group in definition.plan.groups],
         "parameters": dict(definition.layout),
         "param_groups": [dict(group) for group in definition.param_groups],

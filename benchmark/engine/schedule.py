@@ -1,8 +1,8 @@
-"""Schedule: optimizer step -> active group and learning-rate factor, as pure functions of the step.
+"""Schedule: optimizer step -> active groups and learning-rate factor, as pure functions of the step.
 
 Nothing here is mutable, and nothing needs weights or torch. The position of a run is one number, the step, so
 a resumed run has the schedule of an uninterrupted one, and the schedule of a run can be printed before it
-starts.
+starts. An order that follows gradients depends on their norms too, which `choose` takes as an argument.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from benchmark.engine.draws import Draw
 from benchmark.errors import UserError, nearest
 
-ORDERS = ("bottom2up", "top2down", "random", "reshuffle", "sample")
+ORDERS = ("bottom2up", "top2down", "random", "reshuffle", "sample", "importance")
 MODES = ("paper", "reference")
 T = TypeVar("T")
 
@@ -26,28 +27,35 @@ class Position(NamedTuple):
     step: int
     sweep: int
     turn: int
-    group: int
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Which of `n_groups` groups each step updates; a sweep visits them once, `dwell` steps each.
 
-    order: bottom2up, top2down, random (shuffled once, then kept: HiFT), reshuffle (a new
-    permutation each sweep: BAdam), sample (a group drawn anew each turn: LISA), or a sequence of
-    group indices.
+    order: bottom2up, top2down, random (shuffled once, then kept: HiFT), reshuffle (a new permutation each
+    sweep: BAdam), sample (a group drawn anew each turn), importance (each sweep from the group with the
+    largest gradients to the one with the smallest; the first is bottom2up), a sequence of group indices, or a
+    `Draw` of several groups that train together. The sweep of a draw is as many turns as train as much.
+    smoothing: of the average of gradient norms that an order by importance follows (`turns.Importance`).
     """
 
     n_groups: int
-    order: str | tuple[int, ...] = "bottom2up"
+    order: str | tuple[int, ...] | Draw = "bottom2up"
     seed: int = 0
     dwell: int = 1
+    smoothing: float = 0.8
 
     def __post_init__(self) -> None:
         if isinstance(self.dwell, bool) or not isinstance(self.dwell, int) or self.dwell < 1:
             raise UserError(f"dwell must be a whole number of steps, at least 1: {self.dwell!r}")
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f"smoothing must be at least 0 and less than 1: {self.smoothing!r}")
         if isinstance(self.order, str):
             check_order(self.order)
+            return
+        if isinstance(self.order, Draw):
+            self.order.check(self.n_groups)
             return
         object.__setattr__(self, "order", tuple(self.order))
         if sorted(set(self.order)) != list(range(self.n_groups)):
@@ -58,7 +66,9 @@ class Schedule:
 
     @property
     def turns(self) -> int:
-        """Turns in a sweep: n_groups, or the length of `order` if it is a sequence."""
+        """Turns in a sweep: n_groups, the length of `order` if it is a sequence, or what its draw says."""
+        if isinstance(self.order, Draw):
+            return self.order.turns(self.n_groups)
         return self.n_groups if isinstance(self.order, str) else len(self.order)
 
     @property
@@ -66,23 +76,61 @@ class Schedule:
         """Optimizer steps in a sweep."""
         return self.turns * self.dwell
 
+    @property
+    def drawn(self) -> bool:
+        """Whether each turn is drawn by itself, so that a sweep may leave groups out."""
+        return self.order == "sample" or isinstance(self.order, Draw)
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether gradients decide the order, so that it is not known before training."""
+        if isinstance(self.order, Draw):
+            return self.order.follows_gradients
+        return self.order == "importance"
+
     def position(self, step: int) -> Position:
         """The position of `step` (from 0)."""
-        turn, sweep = step // self.dwell % self.turns, step // self.sweep_steps
-        return Position(step, sweep, turn, self._group(sweep, turn))
+        return Position(step, step // self.sweep_steps, step // self.dwell % self.turns)
 
-    def group_at(self, step: int) -> int:
-        """Index of the group that `step` (from 0) updates."""
-        return self.position(step).group
+    def groups_at(self, step: int) -> tuple[int, ...]:
+        """Indices of the groups that `step` (from 0) updates. Raises UserError if gradients decide them."""
+        if self.follows_gradients:
+            raise UserError("gradients decide this order, so it is not known before training")
+        _, sweep, turn = self.position(step)
+        return self.choose(sweep, turn)
 
-    def _group(self, sweep: int, turn: int) -> int:
+    def choose(
+        self, sweep: int, turn: int, importance: Sequence[float] = (), taken: Sequence[int] = ()
+    ) -> tuple[int, ...]:
+        """Indices of the groups that train in a turn.
+
+        importance: of each group. taken: the groups of the sweep's earlier turns. Only an order that follows
+        gradients needs them.
+        """
+        if isinstance(self.order, Draw):
+            dice = random.Random(f"{self.seed}/{sweep}/{turn}")
+            return self.order.draw(self.n_groups, dice, importance)
         if not isinstance(self.order, str):
-            return self.order[turn]
+            return (self.order[turn],)
+        if self.order == "importance":
+            # only active groups have gradients, so the norms of those left are as when the sweep began
+            left = [index for index in range(self.n_groups) if index not in taken]
+            return (max(left, key=lambda index: importance[index]),)
         if self.order == "sample":
-            return random.Random(f"{self.seed}/{sweep}/{turn}").randrange(self.n_groups)
+            return (random.Random(f"{self.seed}/{sweep}/{turn}").randrange(self.n_groups),)
         if self.order == "reshuffle":
-            return arrange(range(self.n_groups), "random", f"{self.seed}/{sweep}")[turn]
-        return arrange(range(self.n_groups), self.order, self.seed)[turn]
+            return (arrange(range(self.n_groups), "random", f"{self.seed}/{sweep}")[turn],)
+        return (arrange(range(self.n_groups), self.order, self.seed)[turn],)
+
+    def plain(self) -> dict[str, Any]:
+        """The schedule as plain data, for saved states."""
+        order: Any = self.order
+        if isinstance(order, Draw):
+            order = order.plain()
+        elif not isinstance(order, str):
+            order = list(order)
+        tracked = {"smoothing": self.smoothing} if self.follows_gradients else {}
+        return {"order": order, "seed": self.seed, "dwell": self.dwell, **tracked}
 
 
 def arrange(items: Sequence[T], order: str, seed: int | str) -> list[T]:

@@ -6,6 +6,8 @@ from typing import Any
 from benchmark.engine import find_units, make_plan
 from benchmark.models import shapes
 
+UNKNOWN = "decided by the gradients"
+
 
 def schedule(
     model: str,
@@ -20,7 +22,8 @@ def schedule(
     shape: str = "linear",
     warmup_steps: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """One row per optimizer step. The trainable ratio is the share of the model's parameters.
+    """One row per optimizer step. The trainable ratio is the share of the model's parameters. Where gradients
+    decide the order, a row has no group.
 
     model: a known shape, a local folder or a Hub id. steps: optimizer steps of the run. shape: of the
     learning rate. mode: "paper", or "reference" for the authors' code, which has a rotating queue, one unit
@@ -31,13 +34,13 @@ def schedule(
     plan = make_plan(units, group_size=group_size, order=order, seed=seed, dwell=dwell, queue=mode)
     rate = plan.rate(shape, total_steps=steps, warmup_steps=warmup_steps, mode=mode)
     for step in range(steps):
-        position, group = plan.schedule.position(step), plan.group_at(step)
+        group = None if plan.schedule.follows_gradients else plan.group_at(step)
         yield {
             "step": step + 1,
-            "sweep": position.sweep + 1,
-            "group": group.index,
-            "units": " ".join(group.units),
+            "sweep": plan.schedule.position(step).sweep + 1,
+            "group": group.index if group else None,
+            "units": " ".join(group.units) if group else UNKNOWN,
             "lr": lr * rate.factor(step),
-            "trainable": group.numel,
-            "trainable_ratio": group.numel / total,
+            "trainable": group.numel if group else None,
+            "trainable_ratio": group.numel / total if group else None,
         }

@@ -163,13 +163,13 @@ def test_any_torch_scheduler_works():
 def test_random_is_shuffled_once_and_reshuffle_each_sweep():
     expected = list(range(9))
     random.Random(3).shuffle(expected)
-    kept = [Schedule(9, "random", seed=3).group_at(s) for s in range(27)]
+    kept = [Schedule(9, "random", seed=3).groups_at(s)[0] for s in range(27)]
     assert kept == expected * 3
-    fresh = [Schedule(9, "reshuffle", seed=3).group_at(s) for s in range(27)]
+    fresh = [Schedule(9, "reshuffle", seed=3).groups_at(s)[0] for s in range(27)]
     sweeps = [fresh[i : i + 9] for i in (0, 9, 18)]
     assert all(sorted(sweep) == list(range(9)) for sweep in sweeps)
     assert len({tuple(sweep) for sweep in sweeps}) == 3
-    drawn = {Schedule(4, "sample", seed=1, dwell=2).group_at(s) for s in range(80)}
+    drawn = {Schedule(4, "sample", seed=1, dwell=2).groups_at(s)[0] for s in range(80)}
     assert drawn == {0, 1, 2, 3}
 
 
@@ -190,7 +190,7 @@ def test_schedule_properties(n, m, dwell, order, seed, steps):
     k = math.ceil(n / m)
     assert len(plan.groups) == k and plan.schedule.sweep_steps == k * dwell
     assert sorted(u for g in plan.groups for u in g.units) == sorted(f"u{i}" for i in range(n))
-    trace = [plan.schedule.group_at(s) for s in range(steps)]
+    trace = [plan.group_at(s).index for s in range(steps)]
     for sweep in range(steps // (k * dwell)):
         part = trace[sweep * k * dwell : (sweep + 1) * k * dwell]
         assert sorted(part) == sorted(list(range(k)) * dwell)

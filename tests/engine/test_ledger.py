@@ -8,6 +8,7 @@ from reference import batches, loss_of, tiny
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmark.engine import HiFT, Ledger, find_units, make_plan
+from benchmark.engine.draws import Uniform
 
 OPTIMIZERS = {
     "adamw": {},
@@ -79,8 +80,8 @@ def test_ledger_equals_live_bytes(name, idle, precision):
     _follow(model, optimizer, ledger, steps=15)
 
 
-@pytest.mark.parametrize("order", ["random", "reshuffle", "sample"])
-@pytest.mark.parametrize("idle", ["cpu", "drop"])
+@pytest.mark.parametrize("order", ["random", "reshuffle", "sample", Uniform(2)], ids=str)
+@pytest.mark.parametrize("idle", ["cpu", "drop", "reset"])
 def test_ledger_follows_any_order_and_always_active_units(order, idle):
     model = tiny(depth=3)
     always = ("embeddings", "head")

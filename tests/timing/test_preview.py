@@ -54,3 +54,10 @@ def test_reference_mode_hardly_decays():
 def test_refused(settings, said):
     with pytest.raises(UserError, match=said):
         _rows(**settings)
+
+
+def test_an_order_that_gradients_decide_is_said_to_be_one():
+    rows = _rows(order="importance", steps=3)
+    assert {row["units"] for row in rows} == {"decided by the gradients"}
+    assert {(row["group"], row["trainable"]) for row in rows} == {(None, None)}
+    assert [row["sweep"] for row in rows] == [1, 1, 1] and rows[0]["lr"] == 1.0
