@@ -3,6 +3,7 @@
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers as T
@@ -77,14 +78,25 @@ def setting(family: str, **more) -> Setting:
 
 def counted(setting: Setting) -> dict[int, int]:
     """group -> peak bytes of the real step on the CPU; two sweeps of every group, the second counted;
-    without groups both steps."""
+    without groups both steps.
+
+    Where groups are drawn, a sweep is counted once each has its state; where state is dropped, once what is
+    always active has it.
+    """
     torch.manual_seed(0)
     training = Training(setting)
-    steps = getattr(getattr(training.optimizer, "plan", None), "schedule", None)
-    sweep = steps.sweep_steps if steps else 1
+    optimizer: Any = training.optimizer
+    steps = getattr(getattr(optimizer, "plan", None), "schedule", None)
+    sweep = steps.sweep_steps if steps else 2
+    before = sweep if steps else 0
+    if steps and steps.drawn:
+        before, seen = steps.dwell, set(optimizer.active.parameters)
+        while optimizer.keeps_idle_state and len(seen) < len(optimizer.parameters):
+            seen |= set(optimizer.plan.group_at(before).parameters)
+            before += steps.dwell
     peaks: dict[int, int] = {}
-    for step in range(2 * sweep):
-        if steps and step < sweep:
+    for step in range(before + sweep):
+        if step < before:
             training.step()
             continue
         group = active_group(training.optimizer)

@@ -3,7 +3,7 @@
 The answer is the peak of the worst group. Each group is counted when every group of the sweep has its
 optimizer state. Groups that differ only in depth are counted once, at the lowest: the lower the active group,
 the more blocks above it keep activations for the backward pass. With checkpointing the highest is counted
-too, since frozen blocks then keep their inputs.
+too, since frozen blocks then keep their inputs. Of groups that are drawn, one sweep of draws is counted.
 
 On "cuda" the peak stands for torch.cuda.max_memory_allocated. `kernels` names what is not simulated; a CUDA
 kernel of scaled_dot_product_attention may also keep other tensors than the CPU's flash attention. On "cpu"
@@ -14,7 +14,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from benchmark.engine import Group
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.memory import kernels, known
+from benchmark.memory.draws import counted_turns
 from benchmark.memory.setting import Setting
 from benchmark.memory.timeline import Timeline
 from benchmark.memory.training import Training
@@ -119,7 +120,8 @@ class _Sweep:
     """
 
     def __init__(self, training: Training, device: str, every: bool) -> None:
-        self.training, self.optimizer, self.device = training, training.optimizer, device
+        self.training, self.device = training, device
+        self.optimizer: Any = training.optimizer
         model = training.model
         groups = getattr(self.optimizer, "groups", None)
         if groups is None:
@@ -136,17 +138,19 @@ class _Sweep:
             self.counted = {same[i] for same in alike.values() for i in (0, -1)}
         else:
             self.counted = set(self.like.values())
-        self._plan = getattr(self.optimizer, "plan", None)
+        self._plan: Any = getattr(self.optimizer, "plan", None)
         self.named = dict(model.named_parameters())
 
     def peaks(self) -> list[Peak]:
         """Peaks of the groups to count, and of the switches between groups."""
+        if self._plan is not None and self._plan.schedule.drawn:
+            return counted_turns(self.training, self._count)
         return self._without_turns() if self._plan is None else self._in_turns()
 
     def _without_turns(self) -> list[Peak]:
         """The larger peak of the first two steps. The first one may compute what the optimizer keeps, such as
         GaLore's projections."""
-        first, later = self._count(0), self._count(0)
+        first, later = self._count(self.groups[0]), self._count(self.groups[0])
         worst = max(later, first, key=lambda peak: peak.total)
         return [replace(worst, standing=later.standing)]
 
@@ -154,27 +158,28 @@ class _Sweep:
         """1. The groups to count step once, which makes their state. 2. All other groups get theirs: for
         that, gradients without a forward and backward pass are enough. 3. The groups to count step again,
         counted."""
-        assert self._plan is not None
         with_gradient: dict[int, set[int]] = {}
         for index in self._until(self.counted):
             if index in self.counted and index not in with_gradient:
                 with_gradient[index] = self._real_step(index)
             else:
                 self.training.update()
-        for index in self._until({group.index for group in self.groups}):
-            self._gradients_alone(index, with_gradient[self.like[index]])
-            self.training.update()
-        peaks: dict[int, Peak] = {}
         dwell = self._plan.schedule.dwell
-        for index in self._until(
-            self.counted, times=min(dwell, 2)
-        ):  # idle="drop": no state at first
-            if index in self.counted:
-                peak = self._count(index)
-                peaks[index] = max(peak, peaks.get(index, peak), key=lambda peak: peak.total)
+        made: set[int] = set()
+        for index in self._until({group.index for group in self.groups}):
+            if index not in made or self.optimizer.position.step % dwell == 0:
+                self._gradients_alone(index, with_gradient[self.like[index]])
+            made.add(index)
+            self.training.update()
+        peaks: dict[int, list[Peak]] = {index: [] for index in self.counted}
+        times = min(dwell, 2)  # with idle="drop" a turn begins without state
+        for index in self._until(self.counted, times):
+            if len(peaks.get(index, range(times))) < times:
+                peaks[index].append(self._count(self.groups[index]))
             else:
                 self.training.update()
-        return [*peaks.values(), *self._switches(peaks)]
+        worst = {i: max(found, key=lambda each: each.total) for i, found in peaks.items()}
+        return [*worst.values(), *self._switches(worst)]
 
     def _until(self, wanted: set[int], times: int = 1) -> Iterator[int]:
         """The index of the active group, step by step, until each of `wanted` was active `times` times."""
@@ -197,7 +202,7 @@ class _Sweep:
             if place in places:
                 self.named[name].grad = torch.empty_like(self.named[name])
 
-    def _count(self, index: int) -> Peak:
+    def _count(self, group: Group) -> Peak:
         training, model = self.training, self.training.model
         held = self._held()
         timeline = Timeline(
@@ -212,8 +217,8 @@ class _Sweep:
         standing: list[int] = []
 
         def ready(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            for group in optimizer.param_groups:
-                for target in group["params"]:
+            for param_group in optimizer.param_groups:
+                for target in param_group["params"]:
                     if target.grad is not None:
                         timeline.mark(target.grad, "gradients")
             now = timeline.split()
@@ -235,7 +240,7 @@ class _Sweep:
         for tensor in state_tensors(self.optimizer):
             timeline.mark(tensor, "optimizer_state")
         moment, kinds = timeline.worst()
-        return self._peak(index, moment, kinds, standing[-1])
+        return self._peak(group, moment, kinds, standing[-1])
 
     def _held(self) -> dict[str, int]:
         """Bytes of state and masters on the device now; with precision mixed also of the idle masters."""
@@ -246,7 +251,7 @@ class _Sweep:
             held["master"] += state["host"].get("master", 0)
         return held
 
-    def _peak(self, index: int, moment: str, kinds: Mapping[str, int], standing: int) -> Peak:
+    def _peak(self, group: Group, moment: str, kinds: Mapping[str, int], standing: int) -> Peak:
         host = dict(state_bytes(self.optimizer)["host"])
         if self.training.setting.idle_masters_on_device:
             host.pop("master", None)
@@ -255,19 +260,21 @@ class _Sweep:
             standing=standing,
             host=sum(host.values()),
             moment=moment,
-            group=index,
+            group=group.index,
             groups=len(self.groups),
-            units=self.groups[index].units,
+            units=group.units,
         )
 
     def _switches(self, peaks: Mapping[int, Peak]) -> Iterator[Peak]:
         """Peaks between groups: on a CUDA device the old group's state leaves after the new one's came."""
         host = sum(state_bytes(self.optimizer)["host"].values())
-        if self.device == "cpu" or self._plan is None or not host:
+        if self.device == "cpu" or self._plan is None or not host or len(self.groups) == 1:
             return
-        schedule = self._plan.schedule
-        turns = [self.like[schedule.group_at(step)] for step in range(schedule.sweep_steps + 1)]
-        for old, new in {pair for pair in pairwise(turns) if len(self.groups) > 1}:
+        pairs = set(permutations(sorted(self.counted), 2))  # whatever order the gradients decide
+        if not self._plan.schedule.follows_gradients:
+            steps = range(self._plan.schedule.sweep_steps + 1)
+            pairs = set(pairwise(self.like[self._plan.group_at(step).index] for step in steps))
+        for old, new in pairs:
             a, b = peaks[old], peaks[new]
             masters = (
                 a.master if self.training.setting.idle_masters_on_device else a.master + b.master
@@ -278,7 +285,7 @@ class _Sweep:
                 "optimizer_state": a.optimizer_state + b.optimizer_state,
                 "master": masters,
             }
-            yield self._peak(old, "switch", kinds, a.standing)
+            yield self._peak(self.groups[old], "switch", kinds, a.standing)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.strategies.base import TuningStrategy
 
@@ -10,13 +11,20 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from benchmark.engine import BlockwiseOptimizer
+
 
 class Blockwise(TuningStrategy):
     """A method that trains with the engine's optimizer; `blockwise` builds it."""
 
     master_precisions: tuple[str, ...] = ()
-    """The precisions with bf16 weights and an fp32 master of each."""
-    _masters: dict[str, torch.Tensor] | None = None  # from `prepare` until the optimizer takes them
+    """The precisions with bf16 weights and fp32 masters."""
+    masters: ClassVar[str] = "all"
+    """all: the masters of idle groups are kept. active: masters are made of the bf16 weights when a group's
+    turn begins, and dropped when it ends."""
+    _masters: dict[str, torch.Tensor] | str = (
+        "none"  # from `prepare` until the optimizer takes them
+    )
 
     @property
     def has_masters(self) -> bool:
@@ -30,29 +38,39 @@ class Blockwise(TuningStrategy):
         from benchmark.engine import lower
 
         if self.has_masters:
-            self._masters = lower(model, torch.bfloat16)
+            lowered = lower(model, torch.bfloat16)
+            self._masters = lowered if self.masters == "all" else self.masters
         return model
 
     def blockwise(
-        self, model: torch.nn.Module, total_steps: int, *, rate: str = "paper", **options: Any
+        self,
+        model: torch.nn.Module,
+        total_steps: int,
+        *,
+        make: Callable[..., BlockwiseOptimizer] | None = None,
+        rate: str = "paper",
+        **options: Any,
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The engine's optimizer with `options` (see `HiFT`), and its scheduler, the delayed learning
-        rate."""
-        from benchmark.engine import HiFT, decay_groups
+        """The engine's optimizer and its scheduler.
+
+        make: `HiFT` (the default) or one of `engine.presets`, called with `options`. rate: the mode of the
+        delayed learning rate, or every_step for a rate that moves at each step.
+        """
+        from benchmark.engine import DelayedLR, HiFT, Rate, decay_groups
 
         settings = self.settings
-        optimizer = HiFT(
+        optimizer = (make or HiFT)(
             model,
             settings.optimizer,
             param_groups=decay_groups(model, settings.weight_decay),
             seed=settings.seed,
-            master="none" if self._masters is None else self._masters,
+            master=self._masters,
             **settings.optimizer_arguments,
             **options,
         )
+        warmup = settings.warmup_steps(total_steps)
+        if rate == "every_step":
+            return optimizer, DelayedLR(optimizer, Rate(settings.schedule, total_steps, 1, warmup))
         return optimizer, optimizer.delayed_lr(
-            settings.schedule,
-            total_steps=total_steps,
-            warmup_steps=settings.warmup_steps(total_steps),
-            mode=rate,
+            settings.schedule, total_steps=total_steps, warmup_steps=warmup, mode=rate
         )

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 class HiftOptions(Options):
     """Options of the engine.
 
-    group_size: m, units per group. order: the order of the groups in a sweep. dwell: consecutive steps per
-    group. idle: the optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu)
-    or is dropped. rate: the delayed learning rate of the paper, or that of the authors' code (reference).
+    group_size: m, units per group. order: the order of the groups in a sweep; importance begins each sweep
+    with the group whose gradients have been the largest. dwell: consecutive steps per group. idle: the
+    optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu) or is dropped.
+    rate: the delayed learning rate of the paper, or that of the authors' code (reference).
     """
 
     group_size: Annotated[int, Field(ge=1)] = 1
-    order: Literal["bottom2up", "top2down", "random"] = "bottom2up"
+    order: Literal["bottom2up", "top2down", "random", "importance"] = "bottom2up"
     dwell: Annotated[int, Field(ge=1)] = 1
     idle: Literal["keep", "cpu", "drop"] = "cpu"
     rate: Literal["paper", "reference"] = "paper"

@@ -12,11 +12,17 @@ from benchmark.errors import UserError
 from benchmark.memory import simulate
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import Training
-from benchmark.strategies import STRATEGIES, strategy_class
+from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 TRAINED = [name for name in STRATEGIES if strategy_class(name).trains]
-CASES = {name: {"strategy": name} for name in TRAINED} | {
-    "hift m=2": {"options": {"group_size": 2, "order": "top2down"}}
+TURNS = {"options": {"dwell": 2}}  # short turns: the second step of each has optimizer state
+CASES = {
+    name: {"strategy": name, **(TURNS if "dwell" in options_of(name).model_fields else {})}
+    for name in TRAINED
+} | {
+    "hift": {"strategy": "hift"},
+    "misa": {"strategy": "misa", "options": {"dwell": 2, "eta": 0.0}},  # gradients decide nothing
+    "hift m=2": {"options": {"group_size": 2, "order": "top2down"}},
 }
 OPTIONS = {("lora", "gpt_neo"): {"targets": ["q_proj", "v_proj"]}}  # peft knows none for it
 
@@ -52,6 +58,9 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"precision": "mixed_hi", "options": {"group_size": 3}, "optimizer": "sgdm"},
         {"precision": "mixed", "strategy": "full"},
         {"options": {"idle": "drop", "dwell": 2}},
+        {"options": {"order": "importance"}},
+        {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
+        {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
         {"optimizer": "adafactor", "strategy": "full"},
         *(
             pytest.param(more, marks=pytest.mark.slow)

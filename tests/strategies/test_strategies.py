@@ -50,7 +50,12 @@ def outputs(model, batch):
 def trained(request, loaded):
     """A strategy taken through STEPS steps; what each step's gradients were of, and what moved."""
     name, model, batch = loaded
-    spec = make_spec(strategy=request.param, model=name, lr=1e-2, epochs=None, max_steps=STEPS)
+    # turns of one step, so that the few steps have many turns
+    options = {"dwell": 1} if "dwell" in options_of(request.param).model_fields else {}
+    spec = make_spec(
+        **{"strategy": request.param, "model": name, "options": options},
+        **{"lr": 1e-2, "epochs": None, "max_steps": STEPS},
+    )
     strategy = make_strategy(spec)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     pretrained = outputs(model, batch)
@@ -136,10 +141,15 @@ def test_only_what_had_a_gradient_moved(trained):
 
 
 def test_each_sweep_trains_once_what_the_strategy_prepared_to_train(trained):
-    """A sweep is one step, but for an optimizer whose groups take turns."""
+    """A sweep is one step, but for an optimizer whose groups take turns. Where chance draws the groups, a
+    step trains a part, and steps differ."""
     plan = getattr(trained["optimizer"], "plan", None)
     sweep = plan.schedule.sweep_steps if plan else 1
     steps = trained["with_gradient"]
+    if plan and plan.schedule.drawn:
+        assert all(found and found < trained["trainable"] for found in steps)
+        assert len(set(map(frozenset, steps))) > 1
+        return
     for start in range(0, STEPS - sweep + 1, sweep):
         names = [name for found in steps[start : start + sweep] for name in found]
         assert len(names) == len(set(names)) and set(names) == trained["trainable"]
@@ -179,10 +189,17 @@ def of_peft(mark):
     return said
 
 
+def of_misa(everything, head):
+    blocks = {name for name in everything if ".layer." in name or ".h." in name}
+    vectors = {name for name in blocks if re.search(r"bias$|\.ln_|LayerNorm", name)}
+    embeddings = {name for name in everything if re.search(r"embeddings|\.wte|\.wpe", name)}
+    return everything - vectors - embeddings
+
+
 SAID = {
-    "full": of_full,
-    "hift": of_full,
+    **dict.fromkeys(("full", "hift", "badam", "hft", "lisa", "lisa_keep"), of_full),
     "head": of_head,
+    "misa": of_misa,
     **dict.fromkeys(("lora", "dora", "rslora", "pissa", "adalora"), of_peft("lora_")),
     "vera": of_peft("vera_lambda_"),
     "ia3": of_peft("ia3_l"),
@@ -232,6 +249,13 @@ def test_options_are_strict_and_their_defaults_need_no_mention(name):
         ("lora", {"alpha": float("nan")}),
         ("lora", {"dropout": 1.0}),
         ("full", {"group_size": 2}),
+        ("badam", {"order": "random"}),
+        ("lisa", {"layers": 0}),
+        ("hft", {"dwell": 0}),
+        ("misa", {"share": 0.0}),
+        ("misa", {"share": 1.5}),
+        ("misa", {"eta": -1.0}),
+        ("misa", {"smoothing": 1.0}),
     ],
 )
 def test_wrong_options_are_refused(name, wrong):
