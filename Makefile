@@ -22,8 +22,9 @@ demo: $(INSTALLED) ## three strategies, two models, two generated tasks; ends wi
 	@$(BIN)/hift-bench run benchmark/matrices/demo.yaml --results $(SCRATCH) --reports $(SCRATCH)/report
 	@echo "hift-bench is in $(BIN); to have it in this shell: . $(BIN)/activate"
 
-# one thread for each worker: tiny models are no faster with more, and workers would share the cores
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# one thread for each worker: tiny models are no faster with more, and workers would share the cores;
+# compiled files are kept whatever the shell says: else every process of the tests compiles all anew
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED) ## the tests that take about a second, and need no GPU, network or browser
 	@$(PYTEST)
