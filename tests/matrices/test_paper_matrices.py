@@ -62,7 +62,7 @@ def test_it_loads_and_plans(name, tmp_path):
 def test_every_method_that_trains_gets_as_many_rates_seeds_and_rows(name):
     for task, model in {(c.task, c.model) for c in load(name).cells}:
         found = cells(name, task=task, model=model)
-        trained = [c for c in found if strategy_class(c.strategy).trains]
+        trained = [c for c in found if strategy_class(c.strategy).trains and c.strategy != "mezo"]
         budgets = {
             (
                 c.seeds,
@@ -150,6 +150,28 @@ def test_opt_has_mezos_budget():
         assert spec.batch_size * spec.accumulate == 8 and spec.weight_decay == 0
         assert planning.predicted_steps(spec) == 5 * math.ceil(train / 8)
         assert spec.select == "best_loss"  # finetune.sh: load_best_model_at_end, no metric named
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch", "rates"),
+    [
+        ("opt13b_superglue", 20_000, 16, {"mezo": {1e-7, 1e-6}, "mezo_lora": {5e-5, 1e-4}}),
+        ("roberta_fewshot", 100_000, 64, {"mezo": {1e-6}, "mezo_lora": {1e-4}}),
+    ],
+)
+def test_mezo_has_the_steps_batch_and_rates_of_its_scripts_and_as_many_rates_as_the_others(
+    name, steps, batch, rates
+):
+    for label, published in rates.items():
+        for cell in cells(name, label=label):
+            (full,) = cells(name, label="full", task=cell.task)
+            spec = cell.runs(1e-6)[0]
+            assert published <= set(cell.search.lr) and len(cell.search.lr) == len(full.search.lr)
+            assert (cell.seeds, cell.search.seeds) == (full.seeds, full.search.seeds)
+            assert cell.search.examples == full.search.examples
+            assert planning.predicted_steps(spec) == steps
+            assert (spec.batch_size, spec.accumulate, spec.schedule) == (batch, 1, "constant")
+            assert planning.refusal(spec) is None
 
 
 def test_fewshot_holds_out_as_many_of_each_class_as_train():
