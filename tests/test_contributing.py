@@ -45,7 +45,7 @@ def test_the_example_strategy_works_as_one_file_and_one_line(tmp_path, monkeypat
     assert trained == {
         name
         for name, _ in model.named_parameters()
-        if name.endswith("bias") or "LayerNorm" in name or name.startswith("classifier")
+        if ".attention." in name or "LayerNorm" in name or name.startswith("classifier")
     }
     optimizer, _ = strategy.optimizer(prepared, total_steps=1)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(trained)
@@ -89,7 +89,7 @@ def contributed(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     file, line = examples("A strategy", "python")
-    (tmp_path / "benchmark/strategies/bitfit.py").write_text(file, encoding="utf-8")
+    (tmp_path / "benchmark/strategies/attention_tuning.py").write_text(file, encoding="utf-8")
     add_line(tmp_path / "benchmark/strategies/__init__.py", "STRATEGIES", line)
     whole, included = examples("A task", "yaml")
     for name, text in {"sentiment/rotten_tomatoes": whole, "mezo/sst2_review": included}.items():
@@ -108,8 +108,8 @@ def contributed(tmp_path):
 
 
 CONTRACTS = {
-    "tests/strategies/test_strategies.py": "bitfit",
-    "tests/memory/test_simulate.py": "bitfit",
+    "tests/strategies/test_strategies.py": "attention_tuning",
+    "tests/memory/test_simulate.py": "attention_tuning",
     "tests/tasks": "rotten_tomatoes or sst2_review or mean_absolute_error or glue/sst2-tiny-electra",
     "tests/twin/test_twin_models.py": "[tiny-electra]",
     "tests/test_optimizers.py": "asgd",
@@ -133,7 +133,7 @@ def test_the_examples_pass_the_tests_of_what_is_shipped(contributed):
     )
     assert done.returncode == 0, done.stdout[-3000:]
     for name in (
-        "bitfit",
+        "attention_tuning",
         "rotten_tomatoes",
         "sst2_review",
         "mean_absolute_error",

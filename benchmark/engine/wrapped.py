@@ -110,19 +110,37 @@ def all_at_once(
     optimizer: str | type[torch.optim.Optimizer],
     *,
     weight_decay: float,
+    rates: Mapping[str, float] | None = None,
     **options: Any,
 ) -> torch.optim.Optimizer:
     """A plain optimizer, without groups that take turns, over all trainable parameters of `model`.
 
-    Only matrices get weight decay.
+    Only matrices get weight decay. `rates`: parameter names -> their learning rate over `options["lr"]`; the
+    param_groups of those left out come first.
 
     Raises UserError for an unknown optimizer and for options that it refuses.
     """
     cls, implied = find_optimizer(optimizer)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    hyper = hyper_groups(decay_groups(model, weight_decay), trainable)
+    groups = decay_groups(model, weight_decay)
+    if rates:
+        groups = _by_rate(groups, rates, options["lr"])
+    hyper = hyper_groups(groups, trainable)
     members = [[trainable[name] for name in h.names] for h in hyper]
     return build(cls, hyper, members, implied | options)
+
+
+def _by_rate(
+    groups: Sequence[dict[str, Any]], rates: Mapping[str, float], lr: float
+) -> list[dict[str, Any]]:
+    """The param_groups, each cut into one per learning rate."""
+    factors = sorted({1.0, *rates.values()}, key=lambda factor: (factor != 1.0, -factor))
+    return [
+        group
+        | {"params": [n for n in group["params"] if rates.get(n, 1.0) == factor], "lr": lr * factor}
+        for factor in factors
+        for group in groups
+    ]
 
 
 def over(

@@ -114,6 +114,10 @@ class TuningStrategy:
         """
         return forward()
 
+    def rates(self, model: torch.nn.Module) -> Mapping[str, float]:
+        """The learning rates of parameters, by name, over that of the settings. Those left out have it."""
+        return {}
+
     def optimizer(
         self, model: torch.nn.Module, total_steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -126,6 +130,7 @@ class TuningStrategy:
             model,
             settings.optimizer,
             weight_decay=settings.weight_decay,
+            rates=self.rates(model),
             **settings.optimizer_arguments,
         )
         # A fused kernel unscales fp16 gradients itself, after clipping, so Lightning refuses to clip.

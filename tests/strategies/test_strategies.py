@@ -196,10 +196,27 @@ def of_misa(everything, head):
     return everything - vectors - embeddings
 
 
+def of_biases(everything, head):
+    return {name for name in everything if name.endswith("bias") or name.startswith(head)}
+
+
+def of_added(*marks):
+    return lambda everything, head: {
+        name for name in everything if name.startswith(head) or any(m in name for m in marks)
+    }
+
+
 SAID = {
     **dict.fromkeys(("full", "hift", "badam", "hft", "lisa", "lisa_keep"), of_full),
+    **dict.fromkeys(("llrd", "reinit_top"), of_full),
     "head": of_head,
     "misa": of_misa,
+    "bitfit": of_biases,
+    **dict.fromkeys(("prompt", "ptuning", "prefix", "dept"), of_added(".prompt_encoder.")),
+    **dict.fromkeys(
+        ("houlsby", "pfeiffer", "parallel_adapter", "compacter"), of_added(".adapter.")
+    ),
+    "mam": of_added(".adapter.", ".prompt_encoder."),
     **dict.fromkeys(("lora", "dora", "rslora", "pissa", "adalora"), of_peft("lora_")),
     "vera": of_peft("vera_lambda_"),
     "ia3": of_peft("ia3_l"),
