@@ -96,6 +96,7 @@ class Measure(lightning.Callback):
         self._cuda = device.type == "cuda"
         self.device = device
         self._total = sum(p.numel() for p in model.parameters())
+        self._total += sum(getattr(module, "packed_numel", 0) for module in model.modules())
         self._parameters = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
 
     def setup(

@@ -54,6 +54,7 @@ STRATEGIES = {
     "prefix": "benchmark.strategies.prefix:Prefix",
     "prompt": "benchmark.strategies.prompt:Prompt",
     "ptuning": "benchmark.strategies.ptuning:Ptuning",
+    "qlora": "benchmark.strategies.qlora:Qlora",
     "reinit_top": "benchmark.strategies.reinit_top:ReinitTop",
     "rslora": "benchmark.strategies.rslora:Rslora",
     "top_n": "benchmark.strategies.top_n:TopN",

@@ -217,7 +217,7 @@ SAID = {
         ("houlsby", "pfeiffer", "parallel_adapter", "compacter"), of_added(".adapter.")
     ),
     "mam": of_added(".adapter.", ".prompt_encoder."),
-    **dict.fromkeys(("lora", "dora", "rslora", "pissa", "adalora"), of_peft("lora_")),
+    **dict.fromkeys(("lora", "dora", "rslora", "pissa", "adalora", "qlora"), of_peft("lora_")),
     "vera": of_peft("vera_lambda_"),
     "ia3": of_peft("ia3_l"),
     "oft": of_peft("oft_R"),
