@@ -36,7 +36,7 @@ class Nf4Linear(nn.Linear):
             tensors |= nested | {"offset": state.offset}
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
-        self.bias = bias
+        self.register_parameter("bias", bias)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""

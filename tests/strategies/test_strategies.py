@@ -41,6 +41,15 @@ def loaded(request):
     return request.param, model, batch
 
 
+def prepared_or_skipped(prepare, model):
+    """A copy of the model, prepared. Skips the test where the strategy refuses it (peft has no OFT of
+    GPT-2)."""
+    try:
+        return prepare(copy.deepcopy(model))
+    except UserError as refused:
+        pytest.skip(str(refused))
+
+
 def outputs(model, batch):
     with torch.no_grad():
         return model.eval()(**batch).logits
@@ -59,10 +68,7 @@ def trained(request, loaded):
     strategy = make_strategy(spec)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     pretrained = outputs(model, batch)
-    try:
-        model = strategy.prepare(copy.deepcopy(model))
-    except UserError as refused:  # such as OFT of GPT-2, which peft has not
-        pytest.skip(str(refused))
+    model = prepared_or_skipped(strategy.prepare, model)
     same_outputs = torch.allclose(outputs(model, batch), pretrained, atol=1e-5)
     model.train()
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -363,7 +369,7 @@ def test_lora_names_a_target_that_is_not_in_the_model(loaded):
 def test_bf16_weights_are_bf16_and_what_trains_beside_frozen_ones_is_fp32(loaded, name):
     model_name, model, batch = loaded
     strategy = make_strategy(make_spec(strategy=name, model=model_name, precision="bf16_weights"))
-    prepared = strategy.prepared(copy.deepcopy(model))
+    prepared = prepared_or_skipped(strategy.prepared, model)
     frozen = {p.dtype for p in prepared.parameters() if not p.requires_grad}
     trained = {p.dtype for p in prepared.parameters() if p.requires_grad}
     assert frozen <= {torch.bfloat16}
