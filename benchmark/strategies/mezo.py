@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from benchmark.strategies.base import Card, Options, TuningStrategy
+from benchmark.strategies.adapted import Adapted, AdaptedOptions
+from benchmark.strategies.base import Card
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
     from benchmark.strategies.rules.zeroth_order import ZerothOrder
 
 
-class MezoOptions(Options):
-    """eps: how far from the weights the two losses are taken, in standard deviations of the direction.
-    adapter: the strategy, with its default options, that says what trains; by default all parameters."""
+class MezoOptions(AdaptedOptions):
+    """eps: how far from the weights the two losses are taken, in standard deviations of the direction. With
+    an adapter, such as lora or prefix, what it trains moves alone."""
 
     eps: Annotated[float, Field(gt=0)] = 1e-3
-    adapter: Literal["lora"] | None = None
 
 
-class Mezo(TuningStrategy):
+class Mezo(Adapted):
     """No backward pass, no gradients, no optimizer state: the memory of a forward pass.
 
     Dropout is off in training, as in MeZO's code. The training loss is that of the perturbed weights. A good
@@ -51,13 +50,6 @@ class Mezo(TuningStrategy):
         "data_parallel": "no gradients pass between devices, which would drift apart",
     }
     _rule: ZerothOrder
-
-    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        from benchmark.strategies import build
-
-        if self.options.adapter is None:
-            return model
-        return build(self.options.adapter, self.settings).prepare(model)
 
     def loss(self, model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
         """A leaf, so that the loop's backward ends at once."""

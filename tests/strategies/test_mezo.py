@@ -138,16 +138,17 @@ def test_its_peak_is_that_of_a_forward_pass():
     assert found.gradients == found.optimizer_state == 0
 
 
-def test_with_an_adapter_it_trains_what_that_strategy_trains(bert):
-    names = []
-    for strategy in (mezo(options={"adapter": "lora"}), make_strategy(make_spec(strategy="lora"))):
-        model = strategy.prepare(copy.deepcopy(bert[0]).float()).train()
-        names.append({n for n, p in model.named_parameters() if p.requires_grad})
-        if len(names) == 1:
-            start = {n: p.clone() for n, p in model.named_parameters()}
-            train(model, bert[1], strategy, steps=1)
-            moved = {n for n, p in model.named_parameters() if not torch.equal(p, start[n])}
-    assert names[0] == names[1] == moved
+@pytest.mark.parametrize(("adapter", "options"), [("lora", {"r": 2}), ("prefix", {"tokens": 5})])
+def test_with_an_adapter_it_trains_what_that_strategy_trains(bert, adapter, options):
+    alone = make_strategy(make_spec(strategy=adapter, options=options))
+    other = alone.prepare(copy.deepcopy(bert[0]).float())
+    expected = {n for n, p in other.named_parameters() if p.requires_grad}
+    strategy = mezo(options={"adapter": adapter, "adapter_options": options})
+    assert strategy.added_positions == alone.added_positions
+    model = strategy.prepare(copy.deepcopy(bert[0]).float()).train()
+    start = {n: p.clone() for n, p in model.named_parameters()}
+    train(model, bert[1], strategy, steps=1)
+    assert {n for n, p in model.named_parameters() if not torch.equal(p, start[n])} == expected
 
 
 @pytest.mark.parametrize("wrong", [{"eps": 0}, {"adapter": "hift"}], ids=str)
