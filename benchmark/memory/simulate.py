@@ -12,7 +12,7 @@ the peak is what LiveBytes counts.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 from typing import Any
@@ -314,7 +314,7 @@ class _Fake(FakeTensorMode):
     """Answers 1 where code reads a number from a fake tensor, which has none (Adafactor's norms)."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         try:
             return super().__torch_dispatch__(func, types, args, kwargs)
