@@ -12,6 +12,7 @@ Linux only.
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -19,7 +20,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from benchmark.run.parent import end_with
 
@@ -46,14 +47,32 @@ def preload() -> None:
 
     classes = [*STRATEGIES.values(), *(path for path, _ in ADAPTERS.values())]
     modules = [path.partition(":")[0] for path in classes]
-    for name in ("benchmark.run.recipe", *modules, *LATER):
-        importlib.import_module(name)
+    with _hidden("bitsandbytes"):
+        for name in ("benchmark.run.recipe", *modules, *LATER):
+            importlib.import_module(name)
     environment.code()  # now: another commit may be checked out while the server runs
     from transformers import conversion_mapping
 
     conversion_mapping.get_checkpoint_conversion_mapping(
         "bert"
     )  # compiles the patterns of all families
+
+
+@contextlib.contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    """Inside this context the package cannot be imported, as if it were not installed.
+
+    peft imports bitsandbytes if it is there, and bitsandbytes asks for a GPU when it is imported, after which
+    CUDA does not work in a fork. A fork that needs it imports it.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def unsafe() -> str | None:
