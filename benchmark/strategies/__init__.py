@@ -30,6 +30,7 @@ STRATEGIES = {
     "freeze_lower": "benchmark.strategies.freeze_lower:FreezeLower",
     "full": "benchmark.strategies.full:Full",
     "galore": "benchmark.strategies.galore:Galore",
+    "greentrainer": "benchmark.strategies.greentrainer:Greentrainer",
     "head": "benchmark.strategies.head:Head",
     "hft": "benchmark.strategies.hft:Hft",
     "hift": "benchmark.strategies.hift:Hift",

@@ -224,7 +224,7 @@ def of_added(*marks):
 
 SAID = {
     **dict.fromkeys(("full", "hift", "badam", "hft", "lisa", "lisa_keep"), of_full),
-    **dict.fromkeys(("llrd", "reinit_top", "intrinsic", "lt_sft"), of_full),
+    **dict.fromkeys(("llrd", "reinit_top", "intrinsic", "lt_sft", "greentrainer"), of_full),
     "head": of_head,
     "misa": of_misa,
     "bitfit": of_biases,

@@ -78,7 +78,8 @@ class LotteryTicket(torch.optim.Optimizer):
         for parameter in self._parameters:
             parameter.copy_(self._start[parameter])
             parameter.grad = None
-        for parameter, entries in self._entries.items():
+        for parameter in self._sparse:
+            entries = self._entries[parameter]
             parameter.requires_grad_(len(entries) > 0)
             if len(entries):
                 self._values[parameter] = parameter.view(-1)[entries].clone()
