@@ -52,6 +52,10 @@ class Canary:
                 id(p) for p, is_real in zip(measured, real.tolist(), strict=True) if is_real
             }
 
+    def excuse(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Claim no longer what the method has set back on purpose, as AdaLoRA its pruned singular values."""
+        self._claimed -= set(map(id, parameters))
+
     def unmoved(self) -> list[str]:
         """Names of the claimed parameters that are what they were."""
         return [

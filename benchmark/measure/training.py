@@ -206,6 +206,8 @@ class Measure(lightning.Callback):
         )
         self._groups = len(getattr(trainer.optimizers[0], "groups", ())) or 1
         self._read_allocator()
+        if hasattr(trainer.optimizers[0], "pruned"):
+            self._canary.excuse(trainer.optimizers[0].pruned())
         self._unmoved = self._canary.unmoved()
         self._canary.check()
 

@@ -9,6 +9,7 @@ import torch
 from factories import make_spec, make_strategy
 
 from benchmark.errors import UserError
+from benchmark.measure.canary import Canary
 from benchmark.models import registry
 
 HEADS = {"sequence_classification": "SEQ_CLS", "causal_lm": "CAUSAL_LM"}
@@ -173,6 +174,25 @@ def test_the_importances_of_adalora_count_as_optimizer_state():
         if kind in ("ipt", "exp_avg_ipt", "exp_avg_unc")
     )
     assert counted == 3 * updates > 0
+
+
+def test_a_matrix_that_adalora_prunes_whole_is_no_dead_parameter():
+    model, batch = load("tiny-bert", "sequence_classification")
+    strategy, wrapped = prepared("adalora", model, initial_r=4, target_r=1)
+    optimizer, scheduler = strategy.optimizer(wrapped, 8)
+    canary = Canary(wrapped)
+    for _ in range(8):
+        strategy.loss(wrapped, lambda: wrapped(**batch).loss).backward()
+        canary.claim(p for p in wrapped.parameters() if p.grad is not None)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+    names = {id(p): n for n, p in wrapped.named_parameters()}
+    pruned = {names[id(p)] for p in optimizer.pruned()}
+    zeros = {n for n, p in trainable(wrapped).items() if "lora_E" in n and not p.any()}
+    assert pruned == zeros == set(canary.unmoved()) and pruned
+    canary.excuse(optimizer.pruned())
+    canary.check()
 
 
 @pytest.mark.parametrize(
