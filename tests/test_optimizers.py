@@ -57,7 +57,7 @@ def test_they_reach_the_optimizer_of_every_strategy(strategy):
     """Against torch's own class, called with them: the values that the parameter groups end up with."""
     import transformers
 
-    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 32}
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 32}
     config = transformers.BertConfig(**sizes, num_attention_heads=2)
     options = {"betas": [0.8, 0.95], "eps": "1e-6", "amsgrad": True}
     spec = make_spec(strategy=strategy, optimizer_options=options)
