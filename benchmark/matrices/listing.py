@@ -78,7 +78,7 @@ def _strategies() -> list[dict[str, Any]]:
     rows = []
     for name in STRATEGIES:
         kind = strategy_class(name)
-        options = {k: f.default for k, f in kind.Options.model_fields.items()}
+        options = dict(kind.Options())
         about = (__import__(kind.__module__, fromlist=["_"]).__doc__ or "").splitlines()[0]
         rows.append(
             {

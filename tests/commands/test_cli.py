@@ -240,6 +240,7 @@ def test_report_prints_where_it_is_and_comes_from_records_alone(cli, here):
 def test_list(cli, what, expected, format):
     code, out, err = cli("list", what, "--format", format)
     assert (code, err) == (0, "")
+    assert "Undefined" not in out, "a default is its value, one that is made anew each time too"
     if format == "text":
         assert all(name in out for name in expected)
     else:
