@@ -34,8 +34,6 @@ class LtSft(TuningStrategy):
     )
 
     Options = LtSftOptions
-    # not fp16, whose scaler looks for gradients at the vectors that the wrapped optimizer trains
-    precisions = ("fp32", "bf16", "bf16_weights")
     # those that treat each entry by itself, so that a vector of some entries trains as they would in place
     optimizers = ("adamw", "adam", "nadam", "radam", "sgd", "sgdm", "adagrad", "rmsprop", "lion")
 

@@ -41,8 +41,9 @@ def trained(share, *, decay=0.0, clip=None, optimizer=torch.optim.AdamW, seed=3)
     updates = []
     for batch in batches(seed):
         forward(model, batch).backward()
-        if clip:
-            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        if clip:  # as Lightning does, which looks for gradients in the optimizer
+            held = [p for group in ticket.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(held, clip)
         updates.append(ticket.coming_update())
         ticket.step()
         ticket.zero_grad()

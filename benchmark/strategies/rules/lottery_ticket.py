@@ -41,8 +41,9 @@ class LotteryTicket(torch.optim.Optimizer):
         self._entries: dict[torch.Tensor, torch.Tensor] | None = None  # indices, once selected
         self._values: dict[torch.Tensor, torch.Tensor] = {}
         self._inner = make(self._groups)
-        super().__init__(self._inner.param_groups, self._inner.defaults)
-        self.param_groups, self.state = self._inner.param_groups, self._inner.state
+        # the public groups have the model's tensors, whose gradients a loop clips and unscales
+        super().__init__(self._groups, self._inner.defaults)
+        self.state = self._inner.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -50,6 +51,8 @@ class LotteryTicket(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 result = closure()
+        for mine, wrapped in zip(self.param_groups, self._inner.param_groups, strict=True):
+            wrapped.update({key: value for key, value in mine.items() if key != "params"})
         if self._entries is None:
             self._inner.step()
             self._left -= 1
@@ -84,19 +87,15 @@ class LotteryTicket(torch.optim.Optimizer):
             if len(entries):
                 self._values[parameter] = parameter.view(-1)[entries].clone()
                 parameter.register_post_accumulate_grad_hook(self._mask)
-        old = self.param_groups
+        for group in self.param_groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
         self._inner = self._make(
-            [{**group, "params": self._trained(group["params"])} for group in self._groups]
+            [
+                {**group, "params": [self._values.get(p, p) for p in group["params"]]}
+                for group in self.param_groups
+            ]
         )
-        self.param_groups, self.state = self._inner.param_groups, self._inner.state
-        for before, after in zip(old, self.param_groups, strict=True):
-            after.update({k: v for k, v in before.items() if k in ("lr", "initial_lr")})
-
-    def _trained(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """What the wrapped optimizer trains of these: values of selected entries, or the whole tensor."""
-        assert self._entries is not None
-        whole = [p for p in parameters if p not in self._entries]
-        return [self._values[p] for p in parameters if p in self._values] + whole
+        self.state = self._inner.state
 
     @torch.no_grad()
     def _mask(self, parameter: torch.Tensor) -> None:
@@ -106,10 +105,6 @@ class LotteryTicket(torch.optim.Optimizer):
         kept = flat[entries]
         flat.zero_()
         flat[entries] = kept
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
 
     def coming_update(self) -> Update:
         """Of the first phase no tensor, since its updates are undone; of the second, the selected entries."""
