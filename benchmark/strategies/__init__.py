@@ -41,6 +41,7 @@ STRATEGIES = {
     "lisa_keep": "benchmark.strategies.lisa_keep:LisaKeep",
     "llrd": "benchmark.strategies.llrd:Llrd",
     "ln_tuning": "benchmark.strategies.ln_tuning:LnTuning",
+    "lofit": "benchmark.strategies.lofit:Lofit",
     "lomo": "benchmark.strategies.lomo:Lomo",
     "lora": "benchmark.strategies.lora:Lora",
     "lt_sft": "benchmark.strategies.lt_sft:LtSft",

@@ -232,6 +232,7 @@ SAID = {
     **dict.fromkeys(
         ("houlsby", "pfeiffer", "parallel_adapter", "compacter"), of_added(".adapter.")
     ),
+    "lofit": of_added(".lofit."),
     "mam": of_added(".adapter.", ".prompt_encoder."),
     **dict.fromkeys(("lora", "dora", "rslora", "pissa", "adalora", "qlora"), of_peft("lora_")),
     "vera": of_peft("vera_lambda_"),

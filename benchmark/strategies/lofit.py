@@ -1,0 +1,100 @@
+"""LoFiT: attention heads are chosen by learnt scales, then an offset of each chosen head's output trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from benchmark.strategies.base import Card, Options, TuningStrategy
+from benchmark.strategies.bottleneck import ATTENTION_OUT, named
+from benchmark.strategies.virtual_tokens import freeze_pretrained
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from benchmark.engine.contract import Update
+
+
+class LofitOptions(Options):
+    """share: of the heads, that is chosen. selection: the share of the steps that learns the scales. l1:
+    weight of their absolute sum in the loss. spread: standard deviation of scales and offsets at the
+    start."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.1
+    selection: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    l1: Annotated[float, Field(ge=0)] = 5e-4
+    spread: Annotated[float, Field(gt=0)] = 1e-3
+
+
+class Lofit(TuningStrategy):
+    """Both phases are in one run and under one schedule. A new head trains in both. The scales of a head are
+    one for each of its numbers; the heads with the largest norm of them are chosen, over all layers."""
+
+    card = Card(
+        paper="arXiv 2406.01563",
+        reference="section 3 of the paper, whose two phases are runs of their own",
+        checked="outputs equal a BERT written out; the chosen heads are the largest, and theirs alone move",
+    )
+
+    Options = LofitOptions
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        from benchmark.strategies.head_edits import edit
+
+        freeze_pretrained(model)
+        heads = model.config.num_attention_heads
+        for name in named(model, ATTENTION_OUT, self.name):
+            edit(model, name, heads, self.options.spread)
+        return model
+
+    def loss(self, model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
+        loss = forward()
+        for part in _edits(model):
+            if part.scale.requires_grad:
+                loss = loss + self.options.l1 * part.scale.abs().sum()
+        return loss
+
+    def optimizer(
+        self, model: torch.nn.Module, total_steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        from benchmark.strategies.head_edits import choose
+
+        optimizer, scheduler = super().optimizer(model, total_steps)
+        edits, done = _edits(model), 0
+        last = max(1, int(self.options.selection * total_steps))
+        for part in edits:
+            part.offset.requires_grad_(False)
+
+        def count(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            if done == last:
+                choose(edits, self.options.share, self.options.spread)
+
+        optimizer.register_step_post_hook(count)
+        optimizer.coming_update = lambda: _update(model, edits)  # type: ignore[attr-defined]
+        return optimizer, scheduler
+
+
+def _edits(model: torch.nn.Module) -> list[Any]:
+    return [module for name, module in model.named_modules() if name.endswith(".lofit")]
+
+
+def _update(model: torch.nn.Module, edits: list[Any]) -> Update:
+    """The tensors with gradients; of the offsets the numbers of the chosen heads."""
+    from benchmark.engine.contract import Update
+
+    gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+    left_out = sum(
+        part.offset.numel() - int(part.chosen.sum()) * part.offset.shape[1]
+        for part in edits
+        if part.offset.grad is not None
+    )
+    return Update(
+        [p for p, _ in gradients],
+        sum(p.numel() for p, _ in gradients) - left_out,
+        sum(gradient.nbytes for _, gradient in gradients),
+    )
