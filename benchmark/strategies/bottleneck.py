@@ -12,7 +12,7 @@ from pydantic import Field
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import Options, TuningStrategy
-from benchmark.strategies.virtual_tokens import freeze_pretrained
+from benchmark.strategies.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from benchmark.strategies.base import Card, Options, TuningStrategy
 from benchmark.strategies.bottleneck import ATTENTION_OUT, named
-from benchmark.strategies.virtual_tokens import freeze_pretrained
+from benchmark.strategies.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     import torch

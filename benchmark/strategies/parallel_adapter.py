@@ -15,6 +15,7 @@ from benchmark.strategies.bottleneck import (
     named,
     width_out,
 )
+from benchmark.strategies.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,8 +40,6 @@ class ParallelAdapter(Bottleneck):
     Options = ParallelAdapterOptions
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        from benchmark.strategies.virtual_tokens import freeze_pretrained
-
         freeze_pretrained(model)
         add_beside_feedforward(model, self.options, self.name)
         return model

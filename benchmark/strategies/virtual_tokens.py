@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import TuningStrategy
+from benchmark.strategies.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -88,12 +89,3 @@ def later_positions(inputs: dict[str, Any], tokens: int) -> dict[str, Any]:
     """The position ids of the real tokens, moved up by `tokens`."""
     places = inputs.get("position_ids")
     return {} if places is None else {"position_ids": places + tokens}
-
-
-def freeze_pretrained(model: PreTrainedModel) -> None:
-    """Freeze all of the model but a new head: the head of an LM is pretrained."""
-    from benchmark.strategies.peft_method import task_type
-
-    pretrained = model if task_type(model) in (None, "CAUSAL_LM") else model.base_model
-    for parameter in pretrained.parameters():
-        parameter.requires_grad_(False)
