@@ -107,7 +107,13 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         check_master(master, low_dtype, self.parameters)
         kind = master if isinstance(master, str) else "all"
         distributed.check_model(model, groups=len(self.groups))
-        sharded.prepare(model, self.parameters, master=kind, idle=idle)
+        sharded.prepare(
+            model,
+            self.parameters,
+            master=kind,
+            idle=idle,
+            follows_gradients=self.plan.schedule.follows_gradients,
+        )
 
         self._path = ActivePath(model, units) if checkpointing else None
         # with idle="drop" and "reset" only masters are stored, and on the host

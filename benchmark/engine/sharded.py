@@ -29,7 +29,12 @@ def local(tensor: Any) -> torch.Tensor:
 
 
 def prepare(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], *, master: str, idle: str
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    master: str,
+    idle: str,
+    follows_gradients: bool,
 ) -> None:
     """Prepare a sharded model for freezing. Raises UserError for settings that do not work with shards."""
     shards: list[Any] = [p for p in parameters.values() if is_sharded(p)]
@@ -42,6 +47,10 @@ def prepare(
         )
     if idle == "cpu" and any(not local(shard).is_cpu for shard in shards):
         raise UserError('idle="cpu" cannot park shards of fully_shard yet: pass idle="keep"')
+    if follows_gradients:
+        raise UserError(
+            "an order that gradients decide needs whole gradients, and fully_shard leaves each rank a part"
+        )
     modules: list[Any] = list(model.modules())  # parents first: the outermost is FSDP's root
     for module in modules:
         if hasattr(module, "_get_fsdp_state"):

@@ -161,6 +161,13 @@ def _masters(rank):
     HiFT(sharded(), "adamw", master="all", low_dtype=torch.bfloat16, **SETTINGS)
 
 
-def test_master_weights_over_shards_are_refused(ranks):
-    for answer in ranks.attempt(_masters):
-        assert isinstance(answer, Failure) and "MixedPrecisionPolicy" in answer.message
+def _importance(rank):
+    HiFT(sharded(), "adamw", order="importance", **SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [(_masters, "MixedPrecisionPolicy"), (_importance, "whole gradients")]
+)
+def test_what_shards_cannot_do_is_refused(ranks, settings, said):
+    for answer in ranks.attempt(settings):
+        assert isinstance(answer, Failure) and said in answer.message
