@@ -80,8 +80,7 @@ def counted(setting: Setting) -> dict[int, int]:
     """group -> peak bytes of the real step on the CPU; two sweeps of every group, the second counted;
     without groups both steps.
 
-    Where groups are drawn, a sweep is counted once each has its state; where state is dropped, once what is
-    always active has it.
+    Where groups are drawn and their state is kept, a sweep is counted once each has it.
     """
     torch.manual_seed(0)
     training = Training(setting)
@@ -90,8 +89,10 @@ def counted(setting: Setting) -> dict[int, int]:
     sweep = steps.sweep_steps if steps else 2
     before = sweep if steps else 0
     if steps and steps.drawn:
-        before, seen = steps.dwell, set(optimizer.active.parameters)
-        while optimizer.keeps_idle_state and len(seen) < len(optimizer.parameters):
+        before, seen = 0, set()
+        while (optimizer.keeps_idle_state and len(seen) < len(optimizer.parameters)) or (
+            steps.dwell == 1 and not seen  # a turn that makes the state of what is always active
+        ):
             seen |= set(optimizer.plan.group_at(before).parameters)
             before += steps.dwell
     peaks: dict[int, int] = {}

@@ -9,37 +9,48 @@ from benchmark.engine import Group
 from benchmark.memory.training import Training
 
 P = TypeVar("P")
+LONGEST = 1000
+"""A turn of more steps is taken for the whole run, as HFT's is unless a length is given."""
 
 
 def counted_turns(training: Training, count: Callable[[Group], P]) -> list[P]:
     """What `count` says of each turn's second step, which has state, or of its only step.
 
-    A turn that makes the state of what is always active comes before; if the state of idle groups is kept, as
-    many turns as it takes to draw every group. Their gradients come without a forward and backward pass.
+    If the state of idle groups is kept, as many turns come before as it takes to draw every group; with turns
+    of one step, one turn that makes the state of what is always active. Gradients that are not counted come
+    without a forward and backward pass.
     """
     optimizer: Any = training.optimizer
     schedule = optimizer.plan.schedule
     training.backward(training.forward())
-    drawn = set(optimizer.active.parameters)
-    unreached = {name for name in drawn if optimizer.parameters[name].grad is None}
+    active = optimizer.active.parameters
+    unreached = {name for name in active if optimizer.parameters[name].grad is None}
     optimizer.zero_grad()
 
-    def turn(counted_step: int | None = None) -> list[P]:
-        group, found = optimizer.active, []
-        for step in range(schedule.dwell):
-            if step == counted_step:
-                found.append(count(group))
-                continue
-            if step == 0:
-                for name in set(group.parameters) - unreached:
-                    parameter = optimizer.parameters[name]
-                    parameter.grad = torch.empty_like(parameter)
-            training.update()
-        return found
+    def update(group: Group | None = None) -> None:
+        for name in set(group.parameters) - unreached if group else ():
+            optimizer.parameters[name].grad = torch.empty_like(optimizer.parameters[name])
+        training.update()
 
-    turn()
-    while optimizer.keeps_idle_state and len(drawn) < len(optimizer.parameters):
+    def finish(steps_left: int) -> None:
+        for _ in range(steps_left):
+            update()
+
+    drawn: set[str] = set()
+    while (optimizer.keeps_idle_state and len(drawn) < len(optimizer.parameters)) or (
+        schedule.dwell == 1 and not drawn
+    ):
         drawn |= set(optimizer.active.parameters)
-        turn()
-    last = min(1, schedule.dwell - 1)
-    return [counted for _ in range(schedule.turns) for counted in turn(last)]
+        update(optimizer.active)
+        finish(schedule.dwell - 1)
+    found: list[P] = []
+    before = min(1, schedule.dwell - 1)
+    while len(found) < schedule.turns:
+        group = optimizer.active
+        if before:
+            update(group)
+        found.append(count(group))
+        if schedule.dwell > LONGEST:
+            break
+        finish(schedule.dwell - before - 1)
+    return found

@@ -86,6 +86,13 @@ def test_every_setting_counts_as_in_the_real_step(more):
     assert found.total == pytest.approx(max(counted(case).values()), rel=0.02)
 
 
+def test_a_round_as_long_as_the_run_is_counted_once():
+    """HFT's is by default; nobody waits for its end."""
+    whole = simulate.sweep(setting("llama", strategy="hft"), device="cpu")
+    rounds = simulate.sweep(setting("llama", strategy="hft", options={"dwell": 2}), device="cpu")
+    assert len(whole) == 1 and len(rounds) == 2 and whole[0].total == rounds[0].total
+
+
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(TRAINED)))
 def test_what_trains_nothing_has_no_peak(name):
     with pytest.raises(UserError, match="trains nothing"):
