@@ -5,6 +5,7 @@ Exit codes: 0, success; 1, a run or a check failed; 2, bad input, reported in on
 no torch.
 """
 
+import logging
 import os
 import sys
 
@@ -56,6 +57,8 @@ def main() -> None:
     """Entry point: bad input is one line on stderr and exit 2."""
     from tasks.base import TaskError
 
+    # peft imports bitsandbytes, which warns about kernels that only qlora would use
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         code = typer.main.get_command(app).main(prog_name="hift-bench", standalone_mode=False)
     except (UserError, TaskError) as error:

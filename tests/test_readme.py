@@ -14,6 +14,9 @@ import pytest
 from documents import ROOT, blocks, surroundings
 from memory_cases import folder
 
+import tasks.base
+from benchmark.strategies import STRATEGIES
+
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 
 # how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
@@ -158,6 +161,10 @@ def test_memory_says_what_the_readme_says(call):
         f"takes {gib[0]:.1f} GiB. HiFT keeps {gib[1]:.1f} GiB of fp32 weights and optimizer state on the "
         f"host; on the device the answer is {gib[2]:.1f} GiB."
     ) in text
+
+
+def test_the_readme_counts_tasks_and_strategies_right():
+    assert len(tasks.base.names()) > 50 and len(STRATEGIES) > 43  # HiFT, full, LoRA and over forty
 
 
 def test_what_24_gib_hold_is_what_the_table_says():
