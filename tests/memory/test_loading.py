@@ -13,10 +13,10 @@ from memory_cases import setting
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.measure.load_peak import LoadPeak
+from benchmark.measure.training import Measure
 from benchmark.memory.training import Training
 from benchmark.models import registry
 from benchmark.run import recipe
-from benchmark.run.module import FineTuning
 
 STAND_IN = torch.device("meta")  # a device of its own that every machine has
 USUAL = {"model": "tiny-bert", "data": "twin", "epochs": None, "max_steps": 7, "max_length": 24}
@@ -72,12 +72,12 @@ def sizes():
 def moved(monkeypatch, tmp_path):
     """Run a spec up to its first step; what moved until then."""
 
-    def loaded(self):
+    def loaded(*_):
         raise Loaded
 
     def run(**fields):
         monkeypatch.setattr(lightning, "Trainer", OnStandIn)
-        monkeypatch.setattr(FineTuning, "on_fit_start", loaded)
+        monkeypatch.setattr(Measure, "on_fit_start", loaded)
         with Moved() as seen, pytest.raises(Loaded):
             recipe.run(make_spec(**USUAL | fields), tmp_path)
         return seen.bytes

@@ -105,18 +105,21 @@ def trained(request, loaded):
     }
 
 
+@pytest.mark.sparse
 def test_it_trains(trained):
     losses = trained["losses"]
     assert all(loss == loss and loss < 10 for loss in losses)
     assert min(losses[-3:]) < losses[0], "one batch is learnt by heart"
 
 
+@pytest.mark.sparse
 def test_optimizer_and_scheduler_are_torchs(trained):
     assert isinstance(trained["optimizer"], torch.optim.Optimizer)
     assert isinstance(trained["scheduler"], torch.optim.lr_scheduler.LRScheduler)
     assert trained["optimizer"].param_groups[0]["lr"] == pytest.approx(0.0), "linear to its end"
 
 
+@pytest.mark.sparse
 def test_a_step_that_calls_the_loss_itself_is_the_same_step(loaded, trained):
     """Lightning hands `optimizer.step` a closure of the forward and the backward pass."""
     name, model, batch = loaded
@@ -145,12 +148,14 @@ def test_a_step_that_calls_the_loss_itself_is_the_same_step(loaded, trained):
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
+@pytest.mark.sparse
 def test_only_what_had_a_gradient_moved(trained):
     seen = set().union(*trained["with_gradient"])
     assert trained["moved"] <= seen
     assert all(zero_by_construction(name) for name in seen - trained["moved"])
 
 
+@pytest.mark.sparse
 def test_each_sweep_trains_once_what_the_strategy_prepared_to_train(trained):
     """A sweep is one step, but for an optimizer whose groups take turns. Where chance draws the groups, a
     step trains a part, and steps differ. An optimizer that says it trains fewer numbers may leave tensors
@@ -171,11 +176,13 @@ def test_each_sweep_trains_once_what_the_strategy_prepared_to_train(trained):
         assert len(names) == len(set(names)) and set(names) == trained["trainable"]
 
 
+@pytest.mark.sparse
 def test_nothing_else_moves(trained):
     frozen = {n for n, _ in trained["model"].named_parameters()} - trained["trainable"]
     assert not frozen & trained["moved"]
 
 
+@pytest.mark.sparse
 def test_pretrained_values_are_what_training_starts_from(trained):
     """A method that splits a matrix, as PiSSA, keeps the outputs; one that adds to the input keeps the
     weights."""
@@ -252,6 +259,7 @@ SAID = {
 """What these train, in words of their own; a strategy that is not here keeps the contract alone."""
 
 
+@pytest.mark.sparse
 def test_what_trains_is_what_the_paper_of_the_strategy_says(trained):
     expected = SAID.get(trained["strategy"])
     if expected is None:
@@ -373,6 +381,7 @@ def test_lora_names_a_target_that_is_not_in_the_model(loaded):
         strategy.prepare(copy.deepcopy(model))
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize(
     "name",
     [n for n in STRATEGIES if "bf16_weights" in strategy_class(n).precisions and n != "none"],
