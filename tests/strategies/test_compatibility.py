@@ -39,7 +39,7 @@ def model():
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=16,
+        max_position_embeddings=64,  # 8 tokens and the virtual ones of prompts
     )
     return transformers.BertForSequenceClassification(config)
 
