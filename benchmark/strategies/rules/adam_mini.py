@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from benchmark.strategies.rules.closure import run_closure
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -54,10 +56,7 @@ class AdamMini(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = run_closure(closure)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from benchmark.errors import UserError
+from benchmark.strategies.rules.closure import run_closure
 
 RESOLUTION = 10_000
 """Units of the backward pass in which costs are counted, rounded up, so that no choice exceeds the budget."""
@@ -47,10 +48,7 @@ class FlopBudget(torch.optim.Optimizer):
             self._chosen = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = run_closure(closure)
         self._inner.step()
         self._done += 1
         self._chosen = self._done % self._every != 0

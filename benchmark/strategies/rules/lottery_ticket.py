@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from benchmark.engine.contract import Update
+from benchmark.strategies.rules.closure import run_closure
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -47,10 +48,7 @@ class LotteryTicket(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = run_closure(closure)
         for mine, wrapped in zip(self.param_groups, self._inner.param_groups, strict=True):
             wrapped.update({key: value for key, value in mine.items() if key != "params"})
         if self._entries is None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from benchmark.strategies.rules.closure import run_closure
+
 
 class MuonAndAdamW(torch.optim.Optimizer):
     """The parameter groups are Muon's and then AdamW's; the two share one state by parameter."""
@@ -18,10 +20,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = run_closure(closure)
         groups = self.param_groups[: self._muons], self.param_groups[self._muons :]
         for part, own in zip(self.parts, groups, strict=True):
             part.param_groups, part.state = own, self.state  # `load_state_dict` makes new ones

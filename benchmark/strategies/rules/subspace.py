@@ -15,6 +15,7 @@ import torch
 
 from benchmark.engine.contract import Update
 from benchmark.engine.wrapped import over
+from benchmark.strategies.rules.closure import run_closure
 
 
 class Subspace(torch.optim.Optimizer):
@@ -60,10 +61,7 @@ class Subspace(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move z, and the weights by the projection of its change."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = run_closure(closure)
         before = self.z.clone()
         self._inner.step()
         change = self.z - before

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmark.engine.contract import Update
+from benchmark.strategies.rules.closure import run_closure
 
 PIECE = 2**22
 """The numbers of a direction that exist at the same time, but for a longer row of a matrix. A whole matrix at
@@ -61,10 +62,7 @@ class ZerothOrder(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply the last estimate once. Without an estimate the weights stay."""
-        result = None
-        if closure is not None:
-            with torch.enable_grad():
-                result = closure()
+        result = run_closure(closure)
         if self._estimate is not None:
             seed, slope = self._estimate
             for group, piece, z in self._directions(seed):
