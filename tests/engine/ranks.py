@@ -21,6 +21,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 WORLD = 2
+TRIES = 3
 TIMEOUT = 120  # seconds until a call whose ranks wait for each other is given up
 
 
@@ -65,6 +66,18 @@ class Ranks:
 
     def attempt(self, run: Callable[..., Any], *args: Any) -> list[Any]:
         """As a call, but a rank's exception is its answer."""
+        for _ in range(TRIES):
+            answers = self._answers_of(run, *args)
+            if answers is not None:
+                return answers
+        raise RuntimeError(f"the ranks could not connect in {TRIES} tries")
+
+    def _answers_of(self, run: Callable[..., Any], *args: Any) -> list[Any] | None:
+        """An answer per rank; None if they could not connect, after which there are new processes.
+
+        On a busy machine gloo at times closes the connection that it has just made. The other rank then waits
+        for ever.
+        """
         if not self._processes:
             self._start()
         self._count += 1
@@ -76,6 +89,9 @@ class Ranks:
             with contextlib.suppress(queue.Empty):
                 rank, answer = self._answers.get(timeout=1)
                 answers[rank] = answer
+                if isinstance(answer, Failure) and "connectFullMesh failed" in answer.message:
+                    self.close()
+                    return None
                 continue
             dead = [p.exitcode for p in self._processes if not p.is_alive()]
             if dead or time.monotonic() > deadline:
