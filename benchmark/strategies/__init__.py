@@ -1,6 +1,7 @@
 """The fine-tuning methods, a file each.
 
-A new method needs its file and a line in STRATEGIES.
+A new method needs its file and a line in STRATEGIES. `shared` has what several methods use, and `rules` the
+update rules that are not torch's own.
 """
 
 import importlib

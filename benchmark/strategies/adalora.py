@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from benchmark.strategies.base import Card, Options
 from benchmark.strategies.lora import check_rank
-from benchmark.strategies.peft_method import PeftMethod, targets_of, task_type, transposed
+from benchmark.strategies.shared.peft_method import PeftMethod, targets_of, task_type, transposed
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from benchmark.strategies.base import Card
-from benchmark.strategies.projected import Projected, ProjectedOptions
+from benchmark.strategies.shared.projected import Projected, ProjectedOptions
 
 
 class ApolloOptions(ProjectedOptions):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import Card, Options, TuningStrategy
-from benchmark.strategies.freezing import freeze_pretrained
+from benchmark.strategies.shared.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

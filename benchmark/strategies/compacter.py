@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import Card
-from benchmark.strategies.bottleneck import Bottleneck, BottleneckOptions
+from benchmark.strategies.shared.bottleneck import Bottleneck, BottleneckOptions
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ class Compacter(Bottleneck):
         return super().prepare(model)
 
     def adapter(self, width: int) -> torch.nn.Module:
-        from benchmark.strategies.adapter_layers import KroneckerAdapter
+        from benchmark.strategies.shared.adapter_layers import KroneckerAdapter
 
         if width % self.options.n:
             reason = f"n {self.options.n} does not divide the width {width}"

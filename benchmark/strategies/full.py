@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmark.strategies.base import Card, TuningStrategy
-from benchmark.strategies.blockwise import Blockwise
+from benchmark.strategies.shared.blockwise import Blockwise
 
 if TYPE_CHECKING:
     import torch

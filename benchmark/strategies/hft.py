@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from benchmark.strategies.base import Card, Options, TuningStrategy
-from benchmark.strategies.blockwise import Blockwise
+from benchmark.strategies.shared.blockwise import Blockwise
 
 if TYPE_CHECKING:
     import torch

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from benchmark.strategies.adapted import Adapted, AdaptedOptions
 from benchmark.strategies.base import Card, TuningStrategy
-from benchmark.strategies.blockwise import Blockwise
+from benchmark.strategies.shared.adapted import Adapted, AdaptedOptions
+from benchmark.strategies.shared.blockwise import Blockwise
 
 if TYPE_CHECKING:
     import torch

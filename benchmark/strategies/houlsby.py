@@ -1,7 +1,7 @@
 """Houlsby adapters: a bottleneck network after attention and one after the feed-forward layer of a block."""
 
 from benchmark.strategies.base import Card
-from benchmark.strategies.bottleneck import Bottleneck
+from benchmark.strategies.shared.bottleneck import Bottleneck
 
 
 class Houlsby(Bottleneck):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmark.strategies.base import Card
-from benchmark.strategies.peft_method import PeftMethod, task_type
+from benchmark.strategies.shared.peft_method import PeftMethod, task_type
 
 if TYPE_CHECKING:
     from peft import PeftConfig

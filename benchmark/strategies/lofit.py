@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from benchmark.strategies.base import Card, Options, TuningStrategy
-from benchmark.strategies.bottleneck import ATTENTION_OUT, named
-from benchmark.strategies.freezing import freeze_pretrained
+from benchmark.strategies.shared.bottleneck import ATTENTION_OUT, named
+from benchmark.strategies.shared.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,7 @@ class Lofit(TuningStrategy):
     Options = LofitOptions
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        from benchmark.strategies.head_edits import edit
+        from benchmark.strategies.shared.head_edits import edit
 
         freeze_pretrained(model)
         heads = model.config.num_attention_heads
@@ -60,7 +60,7 @@ class Lofit(TuningStrategy):
     def optimizer(
         self, model: torch.nn.Module, total_steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        from benchmark.strategies.head_edits import choose
+        from benchmark.strategies.shared.head_edits import choose
 
         optimizer, scheduler = super().optimizer(model, total_steps)
         edits, done = _edits(model), 0

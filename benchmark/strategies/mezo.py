@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from benchmark.strategies.adapted import Adapted, AdaptedOptions
 from benchmark.strategies.base import Card
+from benchmark.strategies.shared.adapted import Adapted, AdaptedOptions
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from benchmark.strategies.base import Card, Options, TuningStrategy
-from benchmark.strategies.matrices import block_matrices
+from benchmark.strategies.shared.matrices import block_matrices
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from benchmark.strategies.base import Card
-from benchmark.strategies.bottleneck import (
+from benchmark.strategies.shared.bottleneck import (
     FEEDFORWARD_IN,
     FEEDFORWARD_OUT,
     Bottleneck,
@@ -15,7 +15,7 @@ from benchmark.strategies.bottleneck import (
     named,
     width_out,
 )
-from benchmark.strategies.freezing import freeze_pretrained
+from benchmark.strategies.shared.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,7 +47,7 @@ class ParallelAdapter(Bottleneck):
 
 def add_beside_feedforward(model: PreTrainedModel, options: Any, strategy: str) -> None:
     """Put a scaled parallel adapter of `options.size` beside every feed-forward layer."""
-    from benchmark.strategies.adapter_layers import Adapter, add_parallel
+    from benchmark.strategies.shared.adapter_layers import Adapter, add_parallel
 
     places = (named(model, pattern, strategy) for pattern in (FEEDFORWARD_IN, FEEDFORWARD_OUT))
     for first, last in zip(*places, strict=True):

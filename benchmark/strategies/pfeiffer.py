@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from benchmark.strategies.base import Card
-from benchmark.strategies.bottleneck import FEEDFORWARD_OUT, Bottleneck
+from benchmark.strategies.shared.bottleneck import FEEDFORWARD_OUT, Bottleneck
 
 if TYPE_CHECKING:
     import re
@@ -26,6 +26,6 @@ class Pfeiffer(Bottleneck):
     after: ClassVar[tuple[re.Pattern[str], ...]] = (FEEDFORWARD_OUT,)
 
     def adapter(self, width: int) -> torch.nn.Module:
-        from benchmark.strategies.adapter_layers import Adapter
+        from benchmark.strategies.shared.adapter_layers import Adapter
 
         return Adapter(width, self.options.size, "relu")

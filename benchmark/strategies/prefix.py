@@ -10,7 +10,7 @@ from pydantic import Field
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import Card, Options
-from benchmark.strategies.virtual_tokens import (
+from benchmark.strategies.shared.virtual_tokens import (
     VirtualTokens,
     base_of,
     by_name,

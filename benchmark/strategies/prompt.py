@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from benchmark.strategies.base import Card, Options
-from benchmark.strategies.soft_prompts import SoftPrompts
+from benchmark.strategies.shared.soft_prompts import SoftPrompts
 
 if TYPE_CHECKING:
     import torch

@@ -57,7 +57,7 @@ def pack_blocks(model: PreTrainedModel, double: bool) -> list[str]:
     from transformers.pytorch_utils import Conv1D
 
     from benchmark.engine import find_units
-    from benchmark.strategies.nf4 import Nf4Linear
+    from benchmark.strategies.shared.nf4 import Nf4Linear
 
     blocks = [f"{unit.name}." for unit in find_units(model) if unit.kind == "block"]
     linear = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from benchmark.strategies.base import Card, Options
-from benchmark.strategies.peft_method import PeftMethod, targets_of, task_type, transposed
+from benchmark.strategies.shared.peft_method import PeftMethod, targets_of, task_type, transposed
 
 if TYPE_CHECKING:
     from peft import PeftConfig

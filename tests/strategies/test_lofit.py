@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from benchmark.measure.optimizer_state import coming_update
 from benchmark.models import registry
-from benchmark.strategies.head_edits import choose
+from benchmark.strategies.shared.head_edits import choose
 
 
 def load(name="tiny-bert"):

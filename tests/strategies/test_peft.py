@@ -227,3 +227,33 @@ def test_options_that_do_not_fit_the_model_are_refused_in_one_line(name, twin, o
 def test_options_that_no_model_can_satisfy_are_refused_before_one_loads(name, options, said):
     with pytest.raises(UserError, match=said):
         make_strategy(make_spec(strategy=name, options=options))
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "new"),
+    [
+        ("tiny-roberta", "masked_lm", ""),
+        ("tiny-roberta", "question_answering", "qa_outputs"),
+        ("tiny-gpt2", "question_answering", "qa_outputs"),
+        ("tiny-bert", "token_classification", "classifier"),
+        ("tiny-opt", "causal_lm", ""),
+    ],
+)
+def test_lora_trains_what_is_new_of_every_head(name, head, new):
+    model = registry.load_model(registry.source(name), head, 1)
+    strategy = make_strategy(make_spec(strategy="lora", model=name))
+    prepared = strategy.prepare(model)
+    trains = {n for n, p in prepared.named_parameters() if p.requires_grad and "lora_" not in n}
+    assert bool(trains) == bool(new) and all(f".{new}." in n for n in trains)
+    ids = torch.randint(10, 900, (2, 6), generator=torch.Generator().manual_seed(1))
+    output = prepared(input_ids=ids, attention_mask=torch.ones_like(ids))
+    assert output[0].requires_grad
+
+
+def test_lora_names_a_target_that_is_not_in_the_model(loaded):
+    name, model, _ = loaded
+    strategy = make_strategy(
+        make_spec(strategy="lora", options={"targets": ["no_such"]}, model=name)
+    )
+    with pytest.raises(UserError, match=r"strategy lora: .*no_such"):
+        strategy.prepare(copy.deepcopy(model))

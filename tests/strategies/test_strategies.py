@@ -8,16 +8,11 @@ import re
 
 import pytest
 import torch
-import transformers
 from factories import make_spec, make_strategy
-from pydantic import ValidationError
 
-from benchmark.errors import Unsupported, UserError
+from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import coming_update
-from benchmark.models import registry
-from benchmark.optimizers import OPTIMIZERS
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
-from benchmark.strategies.compatibility import FEATURES, PRECISIONS
 
 STEPS = 12  # two sweeps of the twins' six units
 RATES = {"intrinsic": 1e-3}
@@ -28,19 +23,6 @@ HEADS = {"tiny-bert": "classifier.", "tiny-gpt2": "score."}
 def zero_by_construction(name):
     """A bias added to every key shifts all scores of a query alike, which the softmax does not see."""
     return name.endswith("key.bias")
-
-
-@pytest.fixture(scope="module", params=HEADS)
-def loaded(request):
-    """Name, model as loaded, and a batch with attention masked at the end of one row."""
-    source = registry.source(request.param)
-    torch.manual_seed(0)
-    model = registry.load_model(source, "sequence_classification", 1, num_labels=2)
-    ids = torch.randint(10, 900, (4, 12), generator=torch.Generator().manual_seed(1))
-    mask = torch.ones_like(ids)
-    mask[1, 8:] = 0
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor([0, 1, 1, 0])}
-    return request.param, model, batch
 
 
 def prepared_or_skipped(prepare, model):
@@ -268,119 +250,6 @@ def test_what_trains_is_what_the_paper_of_the_strategy_says(trained):
     assert trained["trainable"] == expected(everything, trained["head"])
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_options_are_strict_and_their_defaults_need_no_mention(name):
-    options = options_of(name)
-    assert options().model_dump(exclude_defaults=True) == {}
-    with pytest.raises(ValidationError, match="Extra inputs"):
-        options(invented=1)
-    with pytest.raises(ValidationError, match="frozen"):
-        options().invented = 1
-
-
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        ("hift", {"group_size": 0}),
-        ("hift", {"group_size": True}),
-        ("hift", {"order": "down2up"}),
-        ("hift", {"dwell": 0}),
-        ("hift", {"idle": "gpu"}),
-        ("lora", {"r": 0}),
-        ("lora", {"alpha": float("inf")}),
-        ("lora", {"alpha": float("nan")}),
-        ("lora", {"dropout": 1.0}),
-        ("full", {"group_size": 2}),
-        ("badam", {"order": "random"}),
-        ("lisa", {"layers": 0}),
-        ("hft", {"dwell": 0}),
-        ("misa", {"share": 0.0}),
-        ("misa", {"share": 1.5}),
-        ("misa", {"eta": -1.0}),
-        ("misa", {"smoothing": 1.0}),
-    ],
-)
-def test_wrong_options_are_refused(name, wrong):
-    with pytest.raises(ValidationError):
-        options_of(name)(**wrong)
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_the_card_and_the_line_of_the_compatibility_table_are_filled(name):
-    kind = strategy_class(name)
-    assert all(vars(kind.card).values())
-    assert set(kind.refuses) <= set(FEATURES) and all(kind.refuses.values())
-    assert set(kind.precisions) <= set(PRECISIONS)
-    assert set(kind.optimizers or ()) <= set(OPTIMIZERS)
-
-
-ASKED = {
-    "accumulate": {"accumulate": 2},
-    "clip": {"clip": 1.0},
-    "checkpointing": {"checkpointing": True},
-}
-
-
-@pytest.mark.parametrize("feature", ASKED)
-@pytest.mark.parametrize("name", [n for n in STRATEGIES if strategy_class(n).trains])
-def test_a_refused_setting_is_refused_with_its_reason(name, feature):
-    spec = make_spec(strategy=name, **ASKED[feature])
-    reason = strategy_class(name).refuses.get(feature)
-    if reason is None:
-        make_strategy(spec)
-        return
-    with pytest.raises(
-        Unsupported, match=re.escape(f"strategy {name} does not work with {feature}: {reason}")
-    ):
-        make_strategy(spec)
-
-
-def test_every_line_of_strategies_is_a_class_named_by_one_file():
-    for name, place in STRATEGIES.items():
-        module, _, attribute = place.partition(":")
-        assert (
-            module == f"benchmark.strategies.{name}" and strategy_class(name).__name__ == attribute
-        )
-        assert strategy_class(name).__doc__
-
-
-def test_more_units_to_a_group_than_there_are_is_refused_by_name(loaded):
-    name, model, _ = loaded
-    strategy = make_strategy(make_spec(strategy="hift", options={"group_size": 7}, model=name))
-    with pytest.raises(UserError, match="group_size 7 is more than the 6 units"):
-        strategy.optimizer(copy.deepcopy(model), STEPS)
-
-
-@pytest.mark.parametrize(
-    ("name", "head", "new"),
-    [
-        ("tiny-roberta", "masked_lm", ""),
-        ("tiny-roberta", "question_answering", "qa_outputs"),
-        ("tiny-gpt2", "question_answering", "qa_outputs"),
-        ("tiny-bert", "token_classification", "classifier"),
-        ("tiny-opt", "causal_lm", ""),
-    ],
-)
-def test_lora_trains_what_is_new_of_every_head(name, head, new):
-    model = registry.load_model(registry.source(name), head, 1)
-    strategy = make_strategy(make_spec(strategy="lora", model=name))
-    prepared = strategy.prepare(model)
-    trains = {n for n, p in prepared.named_parameters() if p.requires_grad and "lora_" not in n}
-    assert bool(trains) == bool(new) and all(f".{new}." in n for n in trains)
-    ids = torch.randint(10, 900, (2, 6), generator=torch.Generator().manual_seed(1))
-    output = prepared(input_ids=ids, attention_mask=torch.ones_like(ids))
-    assert output[0].requires_grad
-
-
-def test_lora_names_a_target_that_is_not_in_the_model(loaded):
-    name, model, _ = loaded
-    strategy = make_strategy(
-        make_spec(strategy="lora", options={"targets": ["no_such"]}, model=name)
-    )
-    with pytest.raises(UserError, match=r"strategy lora: .*no_such"):
-        strategy.prepare(copy.deepcopy(model))
-
-
 @pytest.mark.sparse
 @pytest.mark.parametrize(
     "name",
@@ -400,41 +269,3 @@ def test_bf16_weights_are_bf16_and_what_trains_beside_frozen_ones_is_fp32(loaded
     loss.backward()
     optimizer.step()
     assert loss.isfinite()
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in STRATEGIES if "mixed_hi" not in strategy_class(name).precisions]
-)
-def test_mixed_hi_is_for_what_has_master_weights(name):
-    with pytest.raises(Unsupported, match=f"strategy {name} has no precision mixed_hi"):
-        make_strategy(make_spec(strategy=name, precision="mixed_hi"))
-
-
-def rates_of(optimizer, scheduler, steps):
-    found = []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return found
-
-
-@pytest.mark.parametrize("shape", ["linear", "cosine", "constant"])
-def test_the_rate_of_full_is_transformers_schedule(loaded, shape):
-    name, model, _ = loaded
-    spec = make_spec(model=name, lr=1.0, epochs=None, max_steps=6, schedule=shape)
-    ours = make_strategy(spec).optimizer(copy.deepcopy(model), 6)
-    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = transformers.get_scheduler(shape, theirs, 0, 6)
-    assert rates_of(*ours, 6) == pytest.approx(rates_of(theirs, schedule, 6))
-
-
-@pytest.mark.parametrize(
-    ("warmup", "rates"),
-    [(0.25, [1 / 2, 1, 2 / 3, 1 / 3]), (0.3, [1 / 3, 2 / 3, 1, 1 / 2])],  # rounded up to 1 and 2
-)
-def test_warm_up_is_a_share_of_the_steps_and_wastes_none_at_rate_0(loaded, warmup, rates):
-    name, model, _ = loaded
-    spec = make_spec(model=name, lr=1.0, epochs=None, max_steps=4, warmup=warmup)
-    ours = make_strategy(spec).optimizer(copy.deepcopy(model), 4)
-    assert rates_of(*ours, 4) == pytest.approx(rates)

@@ -12,7 +12,7 @@ from factories import make_spec, make_strategy
 from benchmark.errors import Unsupported, UserError
 from benchmark.models import registry
 from benchmark.run import compatibility
-from benchmark.strategies.virtual_tokens import base_of
+from benchmark.strategies.shared.virtual_tokens import base_of
 from benchmark.twin.models import TWINS
 
 TASKS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchmark.strategies.virtual_tokens import (
+from benchmark.strategies.shared.virtual_tokens import (
     VirtualTokens,
     base_of,
     by_name,

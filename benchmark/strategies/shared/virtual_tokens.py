@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import TuningStrategy
-from benchmark.strategies.freezing import freeze_pretrained
+from benchmark.strategies.shared.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     import torch

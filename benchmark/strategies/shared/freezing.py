@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def freeze_pretrained(model: PreTrainedModel) -> None:
     """Freeze all of the model but a new head: the head of an LM is pretrained."""
-    from benchmark.strategies.peft_method import task_type
+    from benchmark.strategies.shared.peft_method import task_type
 
     pretrained = model if task_type(model) in (None, "CAUSAL_LM") else model.base_model
     for parameter in pretrained.parameters():

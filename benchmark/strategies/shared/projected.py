@@ -8,7 +8,7 @@ from pydantic import Field
 
 from benchmark.errors import UserError, nearest
 from benchmark.strategies.base import Options, TuningStrategy
-from benchmark.strategies.matrices import block_matrices
+from benchmark.strategies.shared.matrices import block_matrices
 
 if TYPE_CHECKING:
     import torch

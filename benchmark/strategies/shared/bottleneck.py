@@ -12,7 +12,7 @@ from pydantic import Field
 
 from benchmark.errors import UserError
 from benchmark.strategies.base import Options, TuningStrategy
-from benchmark.strategies.freezing import freeze_pretrained
+from benchmark.strategies.shared.freezing import freeze_pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -46,12 +46,12 @@ class Bottleneck(TuningStrategy):
 
     def adapter(self, width: int) -> torch.nn.Module:
         """A new adapter of vectors of this width."""
-        from benchmark.strategies.adapter_layers import Adapter
+        from benchmark.strategies.shared.adapter_layers import Adapter
 
         return Adapter(width, self.options.size, "gelu")
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
-        from benchmark.strategies.adapter_layers import add
+        from benchmark.strategies.shared.adapter_layers import add
 
         freeze_pretrained(model)
         for pattern in self.after:
