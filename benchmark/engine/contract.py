@@ -1,12 +1,10 @@
-"""What optimizers tell about themselves: to other files of the engine, and to those who measure a step."""
+"""What the files of the engine know of each other's optimizers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from benchmark.engine.groups import Group
@@ -45,27 +43,3 @@ class Blockwise(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to resume, by parameter name."""
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one optimizer step changes.
-
-    parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
-    `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
-    the same time. norms: of the gradients of `parameters`, if these are already freed. rate: the learning
-    rate where the step is that times the gradient, as SGD's; None where gradients are scaled otherwise.
-    """
-
-    parameters: Sequence[nn.Parameter]
-    numel: int
-    gradient_bytes: int
-    norms: Sequence[torch.Tensor] = ()
-    rate: float | None = None
-
-
-class Reporting(Protocol):
-    """An optimizer whose step is not to be read from gradients: it has none, or trains a part of a tensor."""
-
-    def coming_update(self) -> Update:
-        """The update of the next `step`, asked after the backward pass."""

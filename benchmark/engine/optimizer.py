@@ -143,12 +143,12 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             return build(cls, self._hyper, self._split(names, self._residents.target), options)
 
         self._residents.swap((), self.active.parameters)
-        self._inner = build_over(self.active.parameters)
-        self._residents.bind(self._inner.state, lambda names: build_over(names).state)
+        self.wrapped = build_over(self.active.parameters)
+        self._residents.bind(self.wrapped.state, lambda names: build_over(names).state)
         self._fixed = False
-        super().__init__(self._inner.param_groups, self._inner.defaults)
+        super().__init__(self.wrapped.param_groups, self.wrapped.defaults)
         self._fixed = True
-        self.param_groups, self.state = self._inner.param_groups, self._inner.state
+        self.param_groups, self.state = self.wrapped.param_groups, self.wrapped.state
         self._show(self.active)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     def _update(self) -> None:
         """The step of the wrapped optimizer."""
         self._turns.observe(self._residents.target)
-        self._inner.step()
+        self.wrapped.step()
 
     def _step_masters(self, masters: Masters) -> bool:
         """Update the masters, then the weights from them. Returns False if GradScaler found an overflow."""
@@ -314,7 +314,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         """The definition that a saved state must agree with."""
         masters = self._residents.masters
         return saved.Definition(
-            optimizer=type(self._inner).__name__,
+            optimizer=type(self.wrapped).__name__,
             plan=self.plan,
             param_groups=[
                 {**{k: v for k, v in group.items() if k != "params"}, "params": list(hyper.names)}

@@ -1,11 +1,9 @@
-"""The memory, active group and coming update of any optimizer, of the engine or of torch.optim."""
+"""The memory and active group of any optimizer, of the engine or of torch.optim."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-
-from benchmark.engine.contract import Update
 
 
 def active_group(optimizer: torch.optim.Optimizer) -> int:
@@ -45,18 +43,3 @@ def state_bytes(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, int]]:
     storages = [tensor.untyped_storage() for tensor in state_tensors(optimizer)]
     sizes = {storage._cdata: storage.nbytes() for storage in storages}
     return {"device": {"optimizer_state": sum(sizes.values()), "master": 0}, "host": {}}
-
-
-def coming_update(optimizer: torch.optim.Optimizer, model: torch.nn.Module) -> Update:
-    """What the next step changes: what the optimizer says, or else all parameters that have a gradient."""
-    if hasattr(optimizer, "coming_update"):
-        said: Update = optimizer.coming_update()
-        return said
-    plain = isinstance(getattr(optimizer, "_inner", optimizer), torch.optim.SGD)
-    gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
-    return Update(
-        [p for p, _ in gradients],
-        sum(p.numel() for p, _ in gradients),
-        sum(gradient.nbytes for _, gradient in gradients),
-        rate=max(float(group["lr"]) for group in optimizer.param_groups) if plain else None,
-    )

@@ -8,9 +8,7 @@ Steps on which bytes or operations were counted are left out of the step times, 
 
 import contextlib
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,25 +17,17 @@ from typing import Any
 import lightning
 import torch
 
-from benchmark.measure.canary import Canary
 from benchmark.measure.flops import Flops
-from benchmark.measure.live_bytes import LiveBytes
 from benchmark.measure.load_peak import LoadPeak
 from benchmark.measure.machine import Others
-from benchmark.measure.optimizer_state import (
-    active_group,
-    coming_update,
-    state_bytes,
-    state_tensors,
-)
+from benchmark.measure.optimizer_state import active_group
+from benchmark.measure.peaks import Peaks
+from benchmark.measure.trained import Method, TrainedParameters
 from benchmark.records.record import Memory, Params, Train
 
 CURVE_COLUMNS = (
     *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),
 )
-COUNTED_VISITS = 2
-"""The bytes of a group's first steps are counted whatever the size of the batch: the first step creates the
-optimizer state, and the second one starts with it."""
 
 
 class Diverged(RuntimeError):
@@ -53,7 +43,7 @@ class _Step:
     counted: bool = False
     tokens: int = 0
     flops: int = 0
-    trainable: int = 0
+    trainable_ratio: float = 0.0
     lr: float = math.nan
     group: int = 0
 
@@ -61,43 +51,29 @@ class _Step:
 class Measure(lightning.Callback):
     """Fills `curve` (rows of CURVE_COLUMNS); after fit, `train()`, `params()` and `memory()` return results.
 
-    `report` is called with each row once its step is done (for progress bars and live tracking).
+    `method` says what a step trains. `report` is called with each row once its step is done (for progress
+    bars and live tracking).
     """
 
-    def __init__(self, report: Callable[[dict[str, Any]], None] | None = None) -> None:
+    def __init__(
+        self, method: Method, report: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self.curve: list[dict[str, Any]] = []
-        self._report = report
+        self._method, self._report = method, report
         self._step: _Step | None = None
         self._counters = contextlib.ExitStack()
         self._flops: dict[Any, int] = {}
         self._loading: LoadPeak | None = None
-        self._visits: dict[int, int] = {}
-        self._largest: dict[int, int] = {}
-        self._ever: set[int] = set()
-        self._peaks = {
-            "live": 0,
-            "gradients": 0,
-            "optimizer_state": 0,
-            "master": 0,
-            "host_state": 0,
-        }
-        self._reserved: int | None = None
         self.examples = 0
         self._groups = 1
         self._paused = 0.0
         self._seconds = 0.0
         self._others_share: float | None = None
-        self._ever_numel = 0
-        self._part_numel = 0
-        self._unmoved: list[str] = []
 
     def observe(self, model: torch.nn.Module, device: torch.device) -> None:
         """Count the parameters (numbers and bytes) of `model`. A run that trains nothing calls only this."""
-        self._cuda = device.type == "cuda"
-        self.device = device
-        self._total = sum(p.numel() for p in model.parameters())
-        self._total += sum(getattr(module, "packed_numel", 0) for module in model.modules())
-        self._parameters = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+        self._peaks = Peaks(model, device)
+        self._trained = TrainedParameters(model)
 
     def setup(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
@@ -112,9 +88,8 @@ class Measure(lightning.Callback):
         self._loading.built(trainer.optimizers[0])
         self._counters.close()
         self.observe(module, module.device)
-        self._canary = Canary(module)
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self._trained.begin()
+        self._peaks.restart_allocator()
         self._others = Others()
         self._started = time.perf_counter()
 
@@ -129,11 +104,9 @@ class Measure(lightning.Callback):
         if self._step is None:
             self._step = _Step(time.perf_counter(), [])
             self._global_step = trainer.global_step
-            group = active_group(trainer.optimizers[0])
-            self._visits[group] = self._visits.get(group, 0) + 1
+            self._peaks.visit(active_group(trainer.optimizers[0]))
         self._step.tokens += int(batch["attention_mask"].sum())
-        if not self._cuda:
-            self._count_bytes(trainer.optimizers[0], module, batch)
+        self._count_bytes(trainer.optimizers[0], batch)
         self._count_operations(active_group(trainer.optimizers[0]), batch)
 
     def on_train_batch_end(
@@ -156,7 +129,7 @@ class Measure(lightning.Callback):
         # Lightning divides the loss of a micro-batch by accumulate_grad_batches before the backward pass
         loss *= trainer.accumulate_grad_batches
         now = time.perf_counter()
-        self._update_state_peaks(trainer.optimizers[0])
+        self._peaks.add_state(trainer.optimizers[0])
         row = dict(
             zip(
                 CURVE_COLUMNS,
@@ -166,7 +139,7 @@ class Measure(lightning.Callback):
                     loss if math.isfinite(loss) else None,
                     step.lr,
                     step.group,
-                    step.trainable / self._total,
+                    step.trainable_ratio,
                     step.tokens,
                     step.flops,
                     None if step.counted else round((now - step.started) * 1000, 3),
@@ -188,45 +161,27 @@ class Measure(lightning.Callback):
         optimizer: torch.optim.Optimizer,
     ) -> None:
         assert self._step is not None
-        update = coming_update(optimizer, module)
-        self._step.trainable = update.numel
+        update = self._method.coming_update(module, optimizer)
+        self._step.trainable_ratio = self._trained.add(update)
         self._step.lr = float(optimizer.param_groups[0]["lr"])
         self._step.group = active_group(optimizer)
-        self._ever.update(map(id, update.parameters))
-        if update.numel < sum(p.numel() for p in update.parameters):  # a mask or a projection
-            self._part_numel = max(self._part_numel, update.numel)
-        self._canary.claim(update.parameters, update.norms, update.rate)
-        self._peaks["gradients"] = max(self._peaks["gradients"], update.gradient_bytes)
+        self._peaks.add_gradients(update.gradient_bytes)
 
     def on_fit_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self._seconds = time.perf_counter() - self._started - self._paused
         self._others_share = round(self._others.share(), 3)
-        self._ever_numel = self._part_numel or sum(
-            p.numel() for p in module.parameters() if id(p) in self._ever
-        )
         self._groups = len(getattr(trainer.optimizers[0], "groups", ())) or 1
-        self._read_allocator()
-        if hasattr(trainer.optimizers[0], "pruned"):
-            self._canary.excuse(trainer.optimizers[0].pruned())
-        self._unmoved = self._canary.unmoved()
-        self._canary.check()
+        self._peaks.read_allocator()
+        self._trained.end(self._method.set_back(module))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Context whose time and memory are not measured, such as an evaluation during training."""
         began = time.perf_counter()
-        self._read_allocator()
+        self._peaks.read_allocator()
         yield
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self._peaks.restart_allocator()
         self._paused += time.perf_counter() - began
-
-    def _read_allocator(self) -> None:
-        if self._cuda:
-            live = torch.cuda.max_memory_allocated(self.device)
-            reserved = torch.cuda.max_memory_reserved(self.device)
-            self._update_peak(live)
-            self._reserved = max(self._reserved or 0, reserved)
 
     def on_exception(
         self,
@@ -268,32 +223,10 @@ class Measure(lightning.Callback):
         return [round(statistics.fmean(tokens[group]), 2) for group in sorted(tokens)]
 
     def params(self) -> Params:
-        ratios = [row["trainable_ratio"] for row in self.curve] or [0.0]
-        return Params(
-            total=self._total,
-            trainable_ever=self._ever_numel,
-            trainable_peak_per_step=round(max(ratios) * self._total),
-            ratio_peak=max(ratios),
-            ratio_mean=statistics.fmean(ratios),
-            groups=self._groups,
-            unmoved=self._unmoved,
-        )
+        return self._trained.params(self._groups)
 
     def memory(self) -> Memory:
-        return Memory(
-            kind="cuda" if self._cuda else "counted_cpu_tensors",
-            device=str(self.device),
-            peak_allocated=self._peaks["live"],
-            peak_reserved=self._reserved,
-            parameters=self._parameters,
-            gradients=self._peaks["gradients"],
-            optimizer_state=self._peaks["optimizer_state"],
-            master=self._peaks["master"],
-            host_state=self._peaks["host_state"],
-            host_rss_peak=host_rss_peak(),
-            eval_peak=None,
-            load_peak=self._loading.bytes if self._loading else None,
-        )
+        return self._peaks.memory(self._loading.bytes if self._loading else None)
 
     def _count_operations(self, group: int, batch: Mapping[str, torch.Tensor]) -> None:
         """Count the operations of this micro-batch, unless its group and shape were counted before."""
@@ -310,60 +243,18 @@ class Measure(lightning.Callback):
         self._key = key
 
     def _count_bytes(
-        self,
-        optimizer: torch.optim.Optimizer,
-        module: lightning.LightningModule,
-        batch: Mapping[str, torch.Tensor],
+        self, optimizer: torch.optim.Optimizer, batch: Mapping[str, torch.Tensor]
     ) -> None:
         """Count the bytes of this micro-batch if it may set a new peak for the active group."""
-        group, size = active_group(optimizer), batch["input_ids"].numel()
-        if self._visits[group] > COUNTED_VISITS and size <= self._largest.get(group, 0):
-            return
-        self._largest[group] = max(size, self._largest.get(group, 0))
-        assert self._step is not None
-        self._step.counted = True
-        state = state_bytes(optimizer)["device"]
-        resident = [*module.parameters(), *module.buffers(), *batch.values()]
-        resident += [p.grad for p in module.parameters() if p.grad is not None]
-        counter = LiveBytes(
-            resident,
-            counted_elsewhere=state_tensors(optimizer),
-            base=state["optimizer_state"] + state["master"],
-        )
-        self._counters.enter_context(counter)
-        self._counters.callback(lambda: self._update_peak(counter.peak))
-
-    def _update_peak(self, size: int) -> None:
-        self._peaks["live"] = max(self._peaks["live"], size)
-
-    def _update_state_peaks(self, optimizer: torch.optim.Optimizer) -> None:
-        state = state_bytes(optimizer)
-        sizes = {
-            "optimizer_state": state["device"]["optimizer_state"],
-            "master": state["device"]["master"],
-            "host_state": sum(state["host"].values()),
-        }
-        for name, size in sizes.items():
-            self._peaks[name] = max(self._peaks[name], size)
+        counter = self._peaks.counter(optimizer, batch)
+        if counter is not None:
+            assert self._step is not None
+            self._step.counted = True
+            self._counters.enter_context(counter)
+            self._counters.callback(lambda: self._peaks.add_live(counter.peak))
 
 
 def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
     """Number of examples in a batch. Where an example has several inputs (rows), `counts` has one number an
     example."""
     return len(batch.get("counts", batch["input_ids"]))
-
-
-def host_rss_peak() -> int:
-    """Peak resident set size of this process so far, in bytes, libraries included.
-
-    In a run forked from the warm server it includes the server's resident memory at the time of the fork,
-    which the two share until one of them writes to it. Earlier peaks of the server do not count.
-    """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether `error` says that torch (on a device or CPU) or Python could not allocate memory."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -44,8 +44,8 @@ def as_on_cuda() -> Iterator[None]:
 def use_foreach(optimizer: torch.optim.Optimizer) -> None:
     """Set `foreach` on the optimizers that use it by default on a CUDA device."""
     for part in getattr(optimizer, "parts", [optimizer]):
-        inner = getattr(part, "_inner", part)
-        if type(inner).__name__ in FOREACH:
+        wrapped = getattr(part, "wrapped", part)
+        if type(wrapped).__name__ in FOREACH:
             for group in part.param_groups:
                 group["foreach"] = True
 

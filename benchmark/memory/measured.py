@@ -138,7 +138,7 @@ def _run(setting: Setting) -> dict[str, Any]:
     """The measured fields of the record. Runs in the child process."""
     import torch
 
-    from benchmark.measure.training import host_rss_peak
+    from benchmark.measure.peaks import host_rss_peak
     from benchmark.memory.training import Training
 
     cuda = torch.cuda.is_available()

@@ -43,7 +43,9 @@ class Fit:
         self._spec, self._trains, self._model = spec, strategy.trains, model
         self._rows, self._collate = data.train, adapter.collator(tokenizer)
         self._module = FineTuning(model, adapter, strategy, total)
-        self._measure = Measure(lambda row: report({"event": "step", "total": total, **row}))
+        self._measure = Measure(
+            strategy, lambda row: report({"event": "step", "total": total, **row})
+        )
         self._validation = Validation(adapter, tokenizer, data, spec, total, self._measure)
         self._trainer = lightning.Trainer(
             max_steps=total,

@@ -23,7 +23,8 @@ from benchmark.data import examples
 from benchmark.data.examples import Data
 from benchmark.errors import Unsupported, UserError
 from benchmark.files import write_text
-from benchmark.measure.training import Diverged, out_of_memory
+from benchmark.measure.peaks import out_of_memory
+from benchmark.measure.training import Diverged
 from benchmark.models import registry
 from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.registry import Loaded, Source

@@ -113,14 +113,14 @@ class Adalora(PeftMethod):
                     else:
                         optimizer.state[parameter].pop(kind, None)
 
-        def pruned() -> list[torch.nn.Parameter]:
-            """The singular values of which none is kept; they are zeros again, as at the start."""
-            kept = config.rank_pattern or {}
-            return [p for name, p in names.items() if name in kept and not any(kept[name])]
-
         optimizer.register_step_post_hook(allocate)
-        optimizer.pruned = pruned  # type: ignore[attr-defined]
         return optimizer, scheduler
+
+    def set_back(self, model: torch.nn.Module) -> list[torch.nn.Parameter]:
+        """The singular values of which none is kept; they are zeros again, as at the start."""
+        wrapped: Any = model
+        kept = wrapped.peft_config["default"].rank_pattern or {}
+        return [p for n, p in _names(wrapped).items() if n in kept and not any(kept[n])]
 
 
 def _names(wrapped: Any) -> dict[str, torch.nn.Parameter]:

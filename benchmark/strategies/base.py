@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from benchmark.engine.update import Update
+
 
 class Options(Strict):
     """A strategy's own options. Their defaults never change, since a spec's hash leaves them out (see
@@ -137,6 +139,16 @@ class TuningStrategy:
         # With False here GradScaler unscales them before clipping, as for any other optimizer.
         optimizer._step_supports_amp_scaling = False
         return optimizer, self.scheduler(optimizer, total_steps)
+
+    def coming_update(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Update:
+        """What the next step of `optimizer` changes, asked after the backward pass."""
+        from benchmark.engine.update import coming_update
+
+        return coming_update(model, optimizer)
+
+    def set_back(self, model: torch.nn.Module) -> Iterable[torch.nn.Parameter]:
+        """Parameters that the training has set back to their start on purpose; by default none."""
+        return ()
 
     def scheduler(
         self, optimizer: torch.optim.Optimizer, total_steps: int

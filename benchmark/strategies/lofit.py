@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from benchmark.engine.contract import Update
+    from benchmark.engine.update import Update
 
 
 class LofitOptions(Options):
@@ -75,26 +76,18 @@ class Lofit(TuningStrategy):
                 choose(edits, self.options.share, self.options.spread)
 
         optimizer.register_step_post_hook(count)
-        optimizer.coming_update = lambda: _update(model, edits)  # type: ignore[attr-defined]
         return optimizer, scheduler
+
+    def coming_update(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Update:
+        """All that has a gradient, but of the offsets only those of the chosen heads."""
+        update = super().coming_update(model, optimizer)
+        left_out = sum(
+            part.offset.numel() - int(part.chosen.sum()) * part.offset.shape[1]
+            for part in _edits(model)
+            if part.offset.grad is not None
+        )
+        return dataclasses.replace(update, numel=update.numel - left_out)
 
 
 def _edits(model: torch.nn.Module) -> list[Any]:
     return [module for name, module in model.named_modules() if name.endswith(".lofit")]
-
-
-def _update(model: torch.nn.Module, edits: list[Any]) -> Update:
-    """The tensors with gradients; of the offsets the numbers of the chosen heads."""
-    from benchmark.engine.contract import Update
-
-    gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
-    left_out = sum(
-        part.offset.numel() - int(part.chosen.sum()) * part.offset.shape[1]
-        for part in edits
-        if part.offset.grad is not None
-    )
-    return Update(
-        [p for p, _ in gradients],
-        sum(p.numel() for p, _ in gradients) - left_out,
-        sum(gradient.nbytes for _, gradient in gradients),
-    )

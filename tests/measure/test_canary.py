@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark.engine.update import coming_update
 from benchmark.measure.canary import Canary, Unmoved
-from benchmark.measure.optimizer_state import coming_update
 
 
 def trained(model, optimizer, steps=2):
@@ -78,7 +78,7 @@ def test_a_step_of_sgd_that_rounding_swallows_is_no_claim():
         optimizer = torch.optim.SGD(norm.parameters(), lr=rate)
         canary = Canary(norm)
         norm.weight.grad = torch.ones(3)
-        update = coming_update(optimizer, norm)
+        update = coming_update(norm, optimizer)
         canary.claim(update.parameters, update.norms, update.rate)
         if rate == swallowed:
             optimizer.step()

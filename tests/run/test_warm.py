@@ -30,7 +30,7 @@ told = {
     "random": states() == before,
     "asked for a GPU": bool(asked),
 }
-from benchmark.measure.training import host_rss_peak
+from benchmark.measure.peaks import host_rss_peak
 large = bytearray(os.urandom(1)) * (600 << 20)
 del large
 told["peak"] = host_rss_peak()

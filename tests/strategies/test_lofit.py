@@ -7,7 +7,6 @@ import torch
 from factories import make_spec, make_strategy
 from torch.nn import functional
 
-from benchmark.measure.optimizer_state import coming_update
 from benchmark.models import registry
 from benchmark.strategies.shared.head_edits import choose
 
@@ -61,7 +60,7 @@ def test_scales_choose_the_heads_whose_offsets_then_train_alone(twin):
     numbers = []
     for step in range(8):
         strategy.loss(ours, lambda: ours(**batch).loss).backward()
-        numbers.append(coming_update(optimizer, ours).numel)
+        numbers.append(strategy.coming_update(ours, optimizer).numel)
         before = [own.scale.detach().clone() for own in edits(ours)]
         optimizer.step()
         if step < 3:

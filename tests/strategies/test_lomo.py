@@ -6,9 +6,10 @@ import pytest
 import torch
 from factories import make_spec, make_strategy
 
+from benchmark.engine.update import coming_update
 from benchmark.errors import Unsupported
 from benchmark.measure.canary import Canary, Unmoved
-from benchmark.measure.optimizer_state import coming_update, state_bytes
+from benchmark.measure.optimizer_state import state_bytes
 from benchmark.models import registry
 
 STEPS, LR = 10, 1e-2
@@ -151,7 +152,7 @@ def test_one_gradient_is_alive_at_a_time(case):
         )
     model(**case[1]).loss.backward()
     assert seen and not any(seen), "each is freed by the hook before ours"
-    update = coming_update(optimizer, model)
+    update = coming_update(model, optimizer)
     assert {id(p) for p in update.parameters} == {
         id(p) for n, p in model.named_parameters() if p.requires_grad
     }
@@ -176,7 +177,7 @@ def test_the_canary_knows_gradients_that_are_rounding(case):
     matrix = next(p for p in model.parameters() if p.ndim == 2)
     before = [(p, p.detach().clone()) for p in (*biases, matrix)]
     model(**case[1]).loss.backward()
-    update = coming_update(optimizer, model)
+    update = coming_update(model, optimizer)
     canary.claim(update.parameters, update.norms, update.rate)
     canary.check()
     with torch.no_grad():

@@ -8,9 +8,10 @@ import torch
 from factories import make_spec, make_strategy
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmark.engine.update import coming_update
 from benchmark.errors import UserError
 from benchmark.measure.live_bytes import LiveBytes
-from benchmark.measure.optimizer_state import coming_update, state_bytes
+from benchmark.measure.optimizer_state import state_bytes
 from benchmark.memory import simulate
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import Training
@@ -116,7 +117,7 @@ def test_there_are_no_gradients_and_no_state(bert):
     optimizer, _ = strategy.optimizer(model, 1)
     strategy.loss(model, lambda: model(**bert[1]).loss).backward()
     assert all(p.grad is None for p in model.parameters())
-    update = coming_update(optimizer, model)
+    update = coming_update(model, optimizer)
     assert update.gradient_bytes == 0
     assert update.numel == sum(p.numel() for p in model.parameters())
     assert state_bytes(optimizer)["device"]["optimizer_state"] == 0

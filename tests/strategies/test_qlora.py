@@ -6,7 +6,7 @@ import pytest
 import torch
 from factories import make_spec, make_strategy
 
-from benchmark.measure.training import Measure
+from benchmark.measure.trained import TrainedParameters
 from benchmark.models import registry
 
 pytest.importorskip("bitsandbytes")
@@ -90,13 +90,11 @@ def test_training_is_that_of_lora_over_the_unpacked_weights(twin):
 def test_the_packed_weights_and_their_scales_are_counted(double, bits):
     model, _ = load()
     _, ours = prepared("qlora", model, double=double)
-    measure = Measure()
-    measure.observe(ours, torch.device("cpu"))
     packed = sum(layer.packed_numel for layer in packed_layers(ours).values())
     adapters = sum(p.numel() for p in ours.parameters() if p.requires_grad)
     new_head = sum(p.numel() for p in model.classifier.parameters())
     whole = sum(p.numel() for p in model.parameters())
-    assert measure.params().total == whole + adapters, "peft keeps the head beside its copy"
+    assert TrainedParameters(ours).total == whole + adapters, "peft keeps the head beside its copy"
     assert adapters > new_head
     of_layers = sum(
         b.nbytes

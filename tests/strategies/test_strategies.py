@@ -11,7 +11,6 @@ import torch
 from factories import make_spec, make_strategy
 
 from benchmark.errors import UserError
-from benchmark.measure.optimizer_state import coming_update
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 STEPS = 12  # two sweeps of the twins' six units
@@ -62,7 +61,7 @@ def trained(request, loaded):
     for _ in range(STEPS):
         loss = strategy.loss(model, lambda: model(**batch).loss)
         loss.backward()
-        update = coming_update(optimizer, model)
+        update = strategy.coming_update(model, optimizer)
         updated = {id(p) for p in update.parameters}
         numbers.append(update.numel)
         with_gradient.append({n for n, p in model.named_parameters() if id(p) in updated})

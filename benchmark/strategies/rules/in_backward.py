@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine.contract import Update
+from benchmark.engine.update import Update
 
 
 class InBackward(torch.optim.Optimizer):

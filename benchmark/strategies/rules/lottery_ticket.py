@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine.contract import Update
+from benchmark.engine.update import Update
 from benchmark.strategies.rules.closure import run_closure
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -41,18 +41,18 @@ class LotteryTicket(torch.optim.Optimizer):
         self._start = {p: p.detach().to("cpu", copy=True) for p in self._parameters}
         self._entries: dict[torch.Tensor, torch.Tensor] | None = None  # indices, once selected
         self._values: dict[torch.Tensor, torch.Tensor] = {}
-        self._inner = make(self._groups)
+        self.wrapped = make(self._groups)
         # the public groups have the model's tensors, whose gradients a loop clips and unscales
-        super().__init__(self._groups, self._inner.defaults)
-        self.state = self._inner.state
+        super().__init__(self._groups, self.wrapped.defaults)
+        self.state = self.wrapped.state
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         result = run_closure(closure)
-        for mine, wrapped in zip(self.param_groups, self._inner.param_groups, strict=True):
+        for mine, wrapped in zip(self.param_groups, self.wrapped.param_groups, strict=True):
             wrapped.update({key: value for key, value in mine.items() if key != "params"})
         if self._entries is None:
-            self._inner.step()
+            self.wrapped.step()
             self._left -= 1
             if self._left == 0:
                 self._select()
@@ -60,7 +60,7 @@ class LotteryTicket(torch.optim.Optimizer):
         for parameter, values in self._values.items():
             if parameter.grad is not None:
                 values.grad = parameter.grad.view(-1)[self._entries[parameter]]
-        self._inner.step()
+        self.wrapped.step()
         for parameter, values in self._values.items():
             parameter.view(-1)[self._entries[parameter]] = values
             values.grad = None
@@ -87,13 +87,13 @@ class LotteryTicket(torch.optim.Optimizer):
                 parameter.register_post_accumulate_grad_hook(self._mask)
         for group in self.param_groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
-        self._inner = self._make(
+        self.wrapped = self._make(
             [
                 {**group, "params": [self._values.get(p, p) for p in group["params"]]}
                 for group in self.param_groups
             ]
         )
-        self.state = self._inner.state
+        self.state = self.wrapped.state
 
     @torch.no_grad()
     def _mask(self, parameter: torch.Tensor) -> None:

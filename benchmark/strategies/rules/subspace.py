@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine.contract import Update
+from benchmark.engine.update import Update
 from benchmark.engine.wrapped import over
 from benchmark.strategies.rules.closure import run_closure
 
@@ -37,9 +37,9 @@ class Subspace(torch.optim.Optimizer):
         """dimension: of z. options: of the wrapped optimizer."""
         self._parameters, self._seed = list(parameters), seed
         self.z = torch.zeros(dimension, device=self._parameters[0].device)
-        self._inner = over([self.z], optimizer, **options)
-        super().__init__(self._inner.param_groups, self._inner.defaults)
-        self.param_groups, self.state = self._inner.param_groups, self._inner.state
+        self.wrapped = over([self.z], optimizer, **options)
+        super().__init__(self.wrapped.param_groups, self.wrapped.defaults)
+        self.param_groups, self.state = self.wrapped.param_groups, self.wrapped.state
         self._seen: list[torch.nn.Parameter] = []  # in the backward passes since the last step
         self._norms: list[torch.Tensor] = []
         self._largest = 0  # bytes of a gradient
@@ -63,7 +63,7 @@ class Subspace(torch.optim.Optimizer):
         """Move z, and the weights by the projection of its change."""
         result = run_closure(closure)
         before = self.z.clone()
-        self._inner.step()
+        self.wrapped.step()
         change = self.z - before
         for index, parameter in enumerate(self._parameters):
             moved = project(change, parameter.numel(), self._seed + index)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine.contract import Update
+from benchmark.engine.update import Update
 from benchmark.strategies.rules.closure import run_closure
 
 PIECE = 2**22

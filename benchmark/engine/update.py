@@ -1,0 +1,50 @@
+"""Update: what one optimizer step changes, as those who measure a step ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer step changes.
+
+    parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
+    `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
+    the same time. norms: of the gradients of `parameters`, if these are already freed. rate: the learning
+    rate where the step is that times the gradient, as SGD's; None where gradients are scaled otherwise.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    numel: int
+    gradient_bytes: int
+    norms: Sequence[torch.Tensor] = ()
+    rate: float | None = None
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """An optimizer whose step is not to be read from gradients: it has none, or trains a part of a tensor."""
+
+    def coming_update(self) -> Update:
+        """The update of the next `step`, asked after the backward pass."""
+
+
+def coming_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Update:
+    """What the next step changes, asked after the backward pass: what a Reporting optimizer says, or else all
+    parameters of `model` that have a gradient."""
+    if isinstance(optimizer, Reporting):
+        return optimizer.coming_update()
+    plain = isinstance(getattr(optimizer, "wrapped", optimizer), torch.optim.SGD)
+    gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+    return Update(
+        [p for p, _ in gradients],
+        sum(p.numel() for p, _ in gradients),
+        sum(gradient.nbytes for _, gradient in gradients),
+        rate=max(float(group["lr"]) for group in optimizer.param_groups) if plain else None,
+    )
