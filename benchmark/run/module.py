@@ -1,4 +1,8 @@
-"""The Lightning module of a run, and predictions and loss of a model. No task or strategy is named here."""
+"""The Lightning module of a run, and predictions and loss of a model. No task or strategy is named here.
+
+Predictions are made under no_grad and not in inference mode: there autocast misses the operations inside
+composite ones, such as einsum's products, while LiveBytes counts.
+"""
 
 import math
 import statistics
@@ -72,7 +76,7 @@ def predict(
     return predictions
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_loss(
     model: PreTrainedModel,
     adapter: Adapter,
@@ -105,7 +109,7 @@ def on(device: torch.device, batch: Mapping[str, torch.Tensor]) -> dict[str, tor
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_batch(
     model: PreTrainedModel,
     adapter: Adapter,

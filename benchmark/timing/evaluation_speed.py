@@ -125,7 +125,7 @@ def _generate(
     decoding, encoded = adapter.config.decoding, rows.encoded
     assert encoded is not None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate() -> list[str]:
         texts = []
         for start in range(0, len(rows.ids), batch_size):

@@ -12,9 +12,11 @@ import transformers
 from factories import make_spec, make_strategy
 
 from benchmark.errors import Unsupported, UserError
+from benchmark.measure.live_bytes import LiveBytes
 from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.precision import autocast
 from benchmark.optimizers import OPTIMIZERS
+from benchmark.run.module import mean_loss
 from benchmark.strategies import STRATEGIES, strategy_class
 from benchmark.strategies.compatibility import FEATURES, PRECISIONS, row
 
@@ -44,8 +46,16 @@ def model():
     return transformers.BertForSequenceClassification(config)
 
 
+class Classes:
+    """An adapter whose loss is the model's."""
+
+    def loss(model, batch):
+        return model(**batch).loss
+
+
 def train(model, spec):
-    """STEPS optimizer steps as a run takes them. Returns the losses and the names of what moved."""
+    """STEPS optimizer steps and a prediction as a run makes them. Returns the losses and the names of what
+    moved."""
     strategy = make_strategy(spec)
     strategy.check()
     model = copy.deepcopy(model)
@@ -72,6 +82,8 @@ def train(model, spec):
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
+    with LiveBytes([]):  # as in an evaluation
+        losses.append(mean_loss(model, Classes, [batch], torch.device("cpu"), spec.precision)[0])
     return losses, {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
 
 

@@ -40,7 +40,11 @@ class Nf4Linear(nn.Linear):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
-        product: Any = matmul_4bit(inputs, self.weight.t(), self._state(), bias=self.bias)
+        device = inputs.device.type
+        if torch.is_autocast_enabled(device):  # which does not reach into the package's operation
+            inputs = inputs.to(torch.get_autocast_dtype(device))
+        bias = None if self.bias is None else self.bias.to(inputs.dtype)
+        product: Any = matmul_4bit(inputs, self.weight.t(), self._state(), bias=bias)
         return product
 
     def _state(self) -> Any:
