@@ -1,6 +1,6 @@
 """Two processes in which tests run a function on every rank, over gloo on the CPU.
 
-They start once (importing torch is most of the cost) and get a fresh process group for each call. A
+They start once (imports are most of the cost) and get a fresh process group for each call. A
 call is a function of a test module and plain arguments; what it returns, or the exception it raised,
 comes back, one per rank.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forks import FORKS
 
 WORLD = 2
 TRIES = 3
@@ -106,11 +106,10 @@ class Ranks:
         self._processes = []
 
     def _start(self) -> None:
-        context = mp.get_context("spawn")
-        self._calls = [context.SimpleQueue() for _ in range(WORLD)]
-        self._answers = context.Queue()
+        self._calls = [FORKS.SimpleQueue() for _ in range(WORLD)]
+        self._answers = FORKS.Queue()
         self._processes = [
-            context.Process(target=_serve, args=(r, self._calls[r], self._answers), daemon=True)
+            FORKS.Process(target=_serve, args=(r, self._calls[r], self._answers), daemon=True)
             for r in range(WORLD)
         ]
         for process in self._processes:

@@ -1,6 +1,5 @@
 """Checkpoints: a run killed anywhere ends with the same bytes; state moves across settings."""
 
-import multiprocessing
 import random
 import signal
 import time
@@ -11,15 +10,12 @@ from pathlib import Path
 import pytest
 import resumable_run
 import torch
+from forks import FORKS
 from reference import batches, loss_of, same_weights, tiny, train
 
 from benchmark.engine import HiFT
 from benchmark.engine.checkpoint import load, save
 from benchmark.errors import UserError
-
-FORKS = multiprocessing.get_context("forkserver")
-"""Gives each run a process of its own, which need not import torch again."""
-FORKS.set_forkserver_preload(["torch", "benchmark.engine"])
 
 
 def _start(folder: Path, steps: int) -> tuple[BaseProcess, Connection]:
