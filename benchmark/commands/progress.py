@@ -26,7 +26,8 @@ LINE_SECONDS = 30.0
 class Bars:
     """The runner's Progress on a console: a bar for each run, then one line with its score or error.
 
-    bars: None for plain lines. total: the expected number of runs, if known.
+    bars: None for plain lines. total: the expected number of runs, if known. A search that adds trials ends
+    with more, so each run beyond `total` raises it by one.
     """
 
     def __init__(self, console: Console, bars: Progress | None, total: int | None) -> None:
@@ -36,7 +37,7 @@ class Bars:
 
     def started(self, spec: RunSpec, steps: int | None) -> None:
         self._number += 1
-        of = f"/{self._total}" if self._total else ""
+        of = f"/{max(self._total, self._number)}" if self._total else ""
         rate = f", trial of lr {spec.lr:g}" if spec.is_trial else ""
         run = f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}"
         self._name = f"[{self._number}{of}] {run}"
