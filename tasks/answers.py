@@ -93,7 +93,9 @@ class Answers(Adapter):
         """
         columns = ("input_ids", "attention_mask", "answer_lengths")
         given = (batch[name] for name in columns)
-        return batches.answer_log_probs(model, *given, seen=batch.get("seen_ids"))
+        return batches.answer_log_probs(
+            model, *given, seen=batch.get("seen_ids"), chunked=self.chunked
+        )
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return -self.log_probs(model, batch).sum() / batch["answer_lengths"].sum()

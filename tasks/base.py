@@ -81,6 +81,8 @@ class Adapter(abc.ABC):
         self.config = config
         self.demonstrations: Sequence[str] = ()
         """In-context demonstrations. `encode` puts as many of the last ones as fit before every prompt."""
+        self.chunked = False
+        """Whether the logits of a causal LM are computed in chunks, so that the whole never exist."""
 
     def model_arguments(self) -> dict[str, Any]:
         """Extra arguments of the model's `from_pretrained`, such as `num_labels`."""

@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from tasks.chunked import IGNORED, token_losses
+
 Batch = dict[str, torch.Tensor]
 
 
@@ -40,24 +42,29 @@ def answer_log_probs(
     lengths: torch.Tensor,
     *,
     seen: torch.Tensor | None = None,
+    chunked: bool = False,
 ) -> torch.Tensor:
     """Log-probabilities (N, A) of the answer tokens: the last `lengths` (N,) tokens of each row.
 
     A is the longest answer. Entries before a shorter answer are 0. `ids` and `mask` (N, L) are padded on the
     left. Logits are computed for the last A + 1 positions only, so their memory does not grow with the
-    prompt. `seen` (N, L) are the ids that the model reads, if these are not `ids`.
+    prompt. `seen` (N, L) are the ids that the model reads, if these are not `ids`. chunked: logits are
+    computed in chunks (see `tasks.chunked`).
     """
     longest = int(lengths.max())
-    logits = model(
-        input_ids=ids if seen is None else seen,
-        attention_mask=mask,
-        position_ids=positions(mask),
-        logits_to_keep=longest + 1,
-        use_cache=False,
-    ).logits[:, :-1]
     targets = ids[:, -longest:]
-    chosen = -functional.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), reduction="none"
-    ).view_as(targets)
+    inputs = {
+        "input_ids": ids if seen is None else seen,
+        "attention_mask": mask,
+        "position_ids": positions(mask),
+        "logits_to_keep": longest + 1,
+    }
     place = torch.arange(longest, device=ids.device)
-    return chosen * (place >= longest - lengths[:, None])
+    in_answer = place >= longest - lengths[:, None]
+    if chunked:
+        return -token_losses(model, targets.where(in_answer, IGNORED), inputs)
+    logits = model(**inputs, use_cache=False).logits[:, :-1]
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), reduction="none"
+    )
+    return -losses.view_as(targets) * in_answer

@@ -132,7 +132,11 @@ class Candidates(Adapter):
             right = counts.cumsum(0) - counts + labels
             lengths = batch["answer_lengths"][right]
             tokens = batches.answer_log_probs(
-                model, batch["input_ids"][right], batch["attention_mask"][right], lengths
+                model,
+                batch["input_ids"][right],
+                batch["attention_mask"][right],
+                lengths,
+                chunked=self.chunked,
             )
             return -tokens.sum() / lengths.sum()
         return over_candidates(self.scores(model, batch, len(batch["input_ids"])), counts, labels)
@@ -144,7 +148,7 @@ class Candidates(Adapter):
         columns = [batch[name] for name in ("input_ids", "attention_mask", "answer_lengths")]
         return torch.cat(
             [
-                batches.answer_log_probs(model, *part).sum(-1) / part[2]
+                batches.answer_log_probs(model, *part, chunked=self.chunked).sum(-1) / part[2]
                 for part in zip(*(column.split(at_once) for column in columns), strict=True)
             ]
         )

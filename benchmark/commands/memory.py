@@ -45,7 +45,21 @@ def memory(
     attention: Annotated[
         str | None, typer.Option(help="eager or sdpa. Default: the choice of transformers.")
     ] = None,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing")] = False,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Blocks recompute their activations.")
+    ] = False,
+    loss: Annotated[
+        str, typer.Option(help="whole, or chunked: a causal LM's logits a few tokens at a time.")
+    ] = "whole",
+    update: Annotated[
+        str | None, typer.Option(help="HiFT's: step, or in_backward. Default: step.")
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="HiFT's: units, modules, ... Default: units.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="HiFT's: resident, or stream. Default: resident.")
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="24GiB, 24GB (10^9), 80G (2^30) or plain bytes.")
     ] = None,
@@ -70,7 +84,14 @@ def memory(
     rows_asked = [name.strip().partition(":") for name in strategy.split(",")]
     options = share_options(
         dict.fromkeys(name for name, _, _ in rows_asked),
-        strategy_options(option, group_size=group_size, order=order),
+        strategy_options(
+            option,
+            group_size=group_size,
+            order=order,
+            update=update,
+            partition=partition,
+            weights=weights,
+        ),
     )
     settings = [
         Setting(
@@ -83,6 +104,7 @@ def memory(
             seq_len=seq_len,
             attention=attention,
             checkpointing=checkpointing,
+            loss=loss,
         )
         for name, _, own in rows_asked
     ]
@@ -128,7 +150,9 @@ def _show(rows: list[dict[str, Any]], format: Format) -> None:
         rows = [_in_gib(row) for row in rows]
     if format is Format.text:
         shared = [key for key in NAMED if len({row[key] for row in rows}) == 1]
-        title = ", ".join(_said(key, rows[0][key]) for key in shared if rows[0][key])
+        title = ", ".join(
+            _said(key, rows[0][key]) for key in shared if rows[0][key] not in (None, False, "whole")
+        )
         hidden = {*shared, *(DETAILS if len(rows) > 1 else ())}
         rows = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
     if format is Format.text and len(rows) == 1:  # one row is printed as a column
@@ -153,4 +177,6 @@ def _in_gib(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(key: str, value: Any) -> str:
-    return value if isinstance(value, str) else key if value is True else f"{key} {value}"
+    if isinstance(value, str):
+        return "chunked loss" if key == "loss" else value
+    return key if value is True else f"{key} {value}"

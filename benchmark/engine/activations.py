@@ -1,16 +1,16 @@
-"""Activation checkpointing of the active path: the blocks above the active group's lowest unit.
+"""Activation checkpointing of the active path: the blocks from the active group's lowest parameter upwards.
 
-Blocks below the active group store no activations, since nothing in or below them requires a gradient. The
-lowest active unit stores its activations, because its backward pass comes last. Every block above it drops
-its activations and recomputes them in the backward pass. So `checkpointing="active_path"` recomputes only
-where this saves memory. The checkpoints are non-reentrant: they accept any inputs, and dropout draws the same
-random numbers again.
+Blocks below the active group store no activations, since nothing in or below them requires a gradient. Every
+block above the lowest active one drops its activations and recomputes them in the backward pass. With
+`checkpointing="active_path"` the lowest active block itself stores its activations, because its backward pass
+comes last. With "boundaries" it recomputes too, so that the input of each block is all that is stored while
+the blocks above it take their turn; that is the least memory. The checkpoints are non-reentrant: they accept
+any inputs, and dropout draws the same random numbers again.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -19,32 +19,35 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from benchmark.engine.groups import Group
-from benchmark.engine.units import Unit
-from benchmark.errors import UserError
+from benchmark.engine.units import find_units
 
+KINDS = ("active_path", "boundaries")
 MARK = "active_path"  # attribute of a block: (weak reference to its path, its rank among the units)
 
 
 class ActivePath:
-    """The blocks of a model that recompute: those above the lowest unit of a group, which `follow` sets.
+    """The blocks of a model that recompute, as the active group that `follow` sets decides. kind: of KINDS.
 
     `remove`, or the end of the last reference to the path, stops recomputation. Copies and pickles of the
-    model have the original classes of the blocks and recompute nothing.
+    model have the original classes of the blocks and recompute nothing. Raises UserError for a model without
+    repeated blocks.
     """
 
-    def __init__(self, model: nn.Module, units: Sequence[Unit]) -> None:
-        self._rank = {unit.name: i for i, unit in enumerate(units)}
-        self._blocks = _blocks(model, units)
+    def __init__(self, model: nn.Module, kind: str = "active_path") -> None:
+        units, modules = find_units(model), dict(model.named_modules(remove_duplicate=False))
+        self._rank = {name: i for i, unit in enumerate(units) for name in unit.parameters}
+        self._blocks = {i: modules[u.name] for i, u in enumerate(units) if u.kind == "block"}
+        self._spared = 0 if kind == "boundaries" else 1
         self.lowest = len(units)
-        for name, block in self._blocks.items():
+        for rank, block in self._blocks.items():
             if MARK not in vars(block):
-                kind: Any = type(block)
-                block.__class__ = _recomputing(kind)
-            vars(block)[MARK] = (weakref.ref(self), self._rank[name])
+                cls: Any = type(block)
+                block.__class__ = _recomputing(cls)
+            vars(block)[MARK] = (weakref.ref(self), rank)
 
     def follow(self, group: Group) -> None:
-        """Recompute the blocks above the group's lowest unit from now on."""
-        self.lowest = min(self._rank[name] for name in group.units)
+        """Recompute from the block of the group's lowest parameter upwards from now on."""
+        self.lowest = min(self._rank[name] for name in group.parameters) + self._spared
 
     def remove(self) -> None:
         """Restore the original classes of the blocks."""
@@ -53,20 +56,9 @@ class ActivePath:
             block.__class__ = type(block).__bases__[0]
 
 
-def _blocks(model: nn.Module, units: Sequence[Unit]) -> dict[str, nn.Module]:
-    modules = dict(model.named_modules(remove_duplicate=False))
-    names = [unit.name for unit in units if unit.kind == "block"]
-    if lost := [name for name in names if name not in modules]:
-        raise UserError(
-            f'checkpointing="active_path": unit "{lost[0]}" is not the path of a module, so its '
-            "forward pass cannot be wrapped"
-        )
-    return {name: modules[name] for name in names}
-
-
 @cache
 def _recomputing(cls: Any) -> Any:
-    """A subclass of `cls` whose forward pass is checkpointed while the block is above the active group.
+    """A subclass of `cls` whose forward pass is checkpointed while the block is on the active path.
 
     It is a subclass, not a patched instance, so that copies and pickles of a block can be of `cls` itself.
     """
@@ -74,8 +66,8 @@ def _recomputing(cls: Any) -> Any:
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         reference, rank = vars(self)[MARK]
         path, run = reference(), super(subclass, self).forward
-        above = path is not None and rank > path.lowest
-        if not (above and self.training and torch.is_grad_enabled()):
+        active = path is not None and rank >= path.lowest
+        if not (active and self.training and torch.is_grad_enabled()):
             return run(*args, **kwargs)
         args = tuple(None if _is_cache(a) else a for a in args)
         kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}

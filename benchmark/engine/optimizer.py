@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from benchmark.engine import distributed, ownership, saved, sharded
-from benchmark.engine.activations import ActivePath
+from benchmark.engine.activations import KINDS, ActivePath
 from benchmark.engine.contract import Averaging
 from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.draws import Draw
@@ -73,8 +73,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     ) -> None:
         if idle not in IDLE:
             raise UserError(f'unknown idle state "{idle}"{nearest(idle, IDLE)}')
-        if checkpointing not in (None, "active_path"):
-            raise UserError(f'unknown checkpointing "{checkpointing}" (valid: active_path)')
+        if checkpointing not in (None, *KINDS):
+            valid = ", ".join(KINDS)
+            raise UserError(f'unknown checkpointing "{checkpointing}" (valid: {valid})')
         cls, implied = find_optimizer(optimizer)
         options = implied | options
         ownership.check_free(model)
@@ -115,7 +116,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             follows_gradients=self.plan.schedule.follows_gradients,
         )
 
-        self._path = ActivePath(model, units) if checkpointing else None
+        self._path = ActivePath(model, checkpointing) if checkpointing else None
         # with idle="drop" and "reset" only masters are stored, and on the host
         host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
         waiting = make_masters(model, self.parameters, master, low_dtype, host=host)

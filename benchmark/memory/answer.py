@@ -14,6 +14,7 @@ NAMED = (
     "precision",
     "attention",
     "checkpointing",
+    "loss",
     "batch_size",
     "seq_len",
 )

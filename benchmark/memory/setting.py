@@ -14,6 +14,7 @@ from benchmark.strategies.compatibility import PRECISIONS
 from benchmark.strategies.settings import TrainingSettings
 
 ATTENTION = ("eager", "sdpa")
+LOSS = ("whole", "chunked")
 LR = 1e-5
 """Any learning rate: no peak depends on it."""
 
@@ -24,9 +25,9 @@ class Setting:
 
     model: a name of benchmark.models.shapes, a local folder or a Hub id (its config.json alone is read).
     options: the strategy's own, such as group_size. optimizer_options: as in RunSpec. attention: None for the
-    default of transformers. checkpointing: every block recomputes its activations, as after
-    `gradient_checkpointing_enable()`. head: a key of benchmark.models.registry.HEADS, with `labels` classes;
-    None for the architecture that the config names.
+    default of transformers. checkpointing: blocks recompute their activations, as in RunSpec; so is loss:
+    whole, or chunked for a causal LM without whole logits. head: a key of benchmark.models.registry.HEADS,
+    with `labels` classes; None for the architecture that the config names.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Setting:
     seq_len: int = 512
     attention: str | None = None
     checkpointing: bool = False
+    loss: str = "whole"
     head: str | None = None
     labels: int = 2
 
@@ -46,6 +48,7 @@ class Setting:
         for key, valid in (
             ("precision", PRECISIONS),
             ("attention", ATTENTION),
+            ("loss", LOSS),
         ):
             value = getattr(self, key)
             if value not in valid and not (key == "attention" and value is None):
@@ -93,9 +96,10 @@ class Setting:
 
     @property
     def hash(self) -> str:
-        """12 hex digits over every field. Empty optimizer_options are left out, as in older records."""
+        """12 hex digits over every field. Those that older records lack are left out at their defaults."""
         fields = dataclasses.asdict(self)
-        if not self.optimizer_options:
-            del fields["optimizer_options"]
+        for name, default in (("optimizer_options", {}), ("loss", "whole")):
+            if fields[name] == default:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

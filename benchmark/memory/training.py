@@ -19,6 +19,7 @@ from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.precision import autocast
 from benchmark.models.registry import HEADS, source
 from benchmark.strategies.base import TuningStrategy
+from tasks.chunked import token_losses
 
 
 class Training:
@@ -49,10 +50,14 @@ class Training:
         if base.config.pad_token_id is None:
             base.config.pad_token_id = 0
         _check_length(base, setting)
-        if setting.checkpointing:
-            recompute_activations(base)
         self._head, self._regression = head(type(base), base.config), base.config.num_labels == 1
+        if setting.loss == "chunked" and self._head != "causal_lm":
+            raise UserError(
+                f"loss: chunked is for causal LMs, and {setting.model} has a head {self._head}: use whole"
+            )
         strategy = setting.built()
+        if setting.checkpointing and not strategy.recomputes:
+            recompute_activations(base)
         self.model = strategy.prepared(base).train()
         if not any(p.requires_grad for p in self.model.parameters()):
             raise UserError(f"strategy {setting.strategy} trains nothing, so it has no step")
@@ -85,7 +90,15 @@ class Training:
     def forward(self) -> torch.Tensor:
         """The loss, with its graph."""
         with autocast(self.setting.precision, self.device):
-            return self._strategy.loss(self.model, lambda: self.model(**self.batch).loss)
+            return self._strategy.loss(self.model, self._loss)
+
+    def _loss(self) -> torch.Tensor:
+        """The loss of the weights as they are; a causal LM learns every token but the first."""
+        if self.setting.loss == "whole":
+            loss: torch.Tensor = self.model(**self.batch).loss
+            return loss
+        inputs = dict(self.batch)
+        return token_losses(self.model, inputs.pop("labels")[:, 1:], inputs).mean()
 
     def backward(self, loss: torch.Tensor) -> None:
         self._scaler.scale(loss).backward()

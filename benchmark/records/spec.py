@@ -31,7 +31,7 @@ TRAINING = frozenset(
     {
         *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
         *("clip", "epochs", "max_steps", "batch_size", "group_by_length", "accumulate"),
-        *("checkpointing", "select", "eval_every"),
+        *("checkpointing", "loss", "select", "eval_every"),
     }
 )
 """Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
@@ -93,6 +93,7 @@ class RunSpec(Strict):
     group_by_length: bool = False
     accumulate: Positive = 1
     checkpointing: bool = False
+    loss: Literal["whole", "chunked"] = "whole"
     eval_batch_size: Positive = 64
     precision: Literal["fp32", "bf16", "fp16", "bf16_weights", "mixed_hi"] = "fp32"
     select: Literal["last", "best", "best_loss"] = "last"

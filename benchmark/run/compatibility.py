@@ -32,6 +32,10 @@ def check(
             "fp16 needs a CUDA device; a CPU trains in fp32, bf16, bf16_weights or mixed_hi"
         )
     registry.check_head(source, adapter.head)
+    if spec.loss == "chunked" and adapter.head != "causal_lm":
+        raise Unsupported(
+            f"loss: chunked is for causal LMs, and {spec.task} trains a head {adapter.head}: use loss: whole"
+        )
     if spec.demonstrations and not adapter.prompted:
         raise Unsupported(f"demonstrations: {spec.task} has no prompt to put them before")
     if strategy.needs_answers and not (isinstance(adapter, Answers) and adapter.prompted):

@@ -65,6 +65,7 @@ def run(
     # 1. strategy, task and model; a combination that cannot work is refused before data or weights are read
     strategy = strategies.build(spec.strategy, TrainingSettings.of(spec), spec.options)
     adapter = tasks.base.adapter(tasks.base.load(spec.task))
+    adapter.chunked = spec.loss == "chunked"
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))
     tokenizer = registry.load_tokenizer(source)
     compatibility.check(spec, strategy, adapter, source, tokenizer)
@@ -76,7 +77,7 @@ def run(
     arguments = adapter.model_arguments()
     loaded = registry.load(source, adapter.head, tokenizer.pad_token_id, **arguments)
     inputs = _inputs(spec, adapter, source, data, loaded)
-    if spec.checkpointing:
+    if spec.checkpointing and not strategy.recomputes:
         recompute_activations(loaded.model)
     # .train() because from_pretrained returns the model in eval mode, without dropout
     model = strategy.prepared(loaded.model).train()

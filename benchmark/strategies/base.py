@@ -54,6 +54,8 @@ class TuningStrategy:
     """What the method cannot do, of `compatibility.FEATURES` -> the reason, and what works instead."""
     needs_answers = False
     """Whether it trains only on tasks in which a model answers after a prompt."""
+    recomputes = False
+    """Whether its optimizer does activation checkpointing; else the loop makes every block recompute."""
     simulated_precisions: ClassVar[Mapping[str, str]] = {}
     """Precisions that can be simulated but not trained -> the precision whose step is simulated instead. All
     masters then count as on the device."""

@@ -44,6 +44,7 @@ class Hift(Adapted, Blockwise):
     Options = HiftOptions
     precisions = (*TuningStrategy.precisions, "mixed_hi")
     master_precisions = ("mixed_hi",)
+    recomputes = True
     simulated_precisions: ClassVar[Mapping[str, str]] = {"mixed": "mixed_hi"}
 
     def optimizer(

@@ -24,8 +24,9 @@ class TrainingSettings:
     without fp32 masters (see `TuningStrategy.prepared`); mixed, which is bf16 weights with all fp32 masters
     on the device; mixed_hi, with the masters of the active group alone on the device.
     accumulate: micro-batches of one optimizer step. clip: the largest norm of all gradients together, or
-    None. checkpointing: every block recomputes its activations in the backward pass. The loop does
-    these three; a strategy only says whether it works with them. seed: of the strategy's random choices.
+    None. checkpointing: blocks recompute their activations in the backward pass. The loop does these three,
+    but for a strategy that `recomputes`; others only say whether they work with them. seed: of the
+    strategy's random choices.
 
     Raises UserError for an unknown optimizer, and for an option that it does not have.
     """

@@ -57,10 +57,12 @@ def test_saved_activations_shrink_towards_the_head():
 
 
 @pytest.mark.parametrize("m", [1, 2])
-def test_recomputing_above_the_group_gives_the_same_weights(m):
+@pytest.mark.parametrize(("kind", "spared"), [("active_path", 1), ("boundaries", 0)])
+def test_recomputing_gives_the_same_weights(kind, spared, m):
+    """`spared`: the lowest units of the active path that store their activations."""
     plain, lean = tiny(depth=6), tiny(depth=6)
     with_all = HiFT(plain, "adamw", lr=1e-2, group_size=m)
-    saves = HiFT(lean, "adamw", lr=1e-2, group_size=m, checkpointing="active_path")
+    saves = HiFT(lean, "adamw", lr=1e-2, group_size=m, checkpointing=kind)
     calls: list[int] = []
     for i, block in enumerate(lean.blocks):
         block.up.register_forward_hook(lambda *_, i=i: calls.append(i))
@@ -71,7 +73,7 @@ def test_recomputing_above_the_group_gives_the_same_weights(m):
         train(plain, with_all, [ids])
         train(lean, saves, [ids])
         twice = {i for i in calls if calls.count(i) == 2}
-        assert twice == {i for i in range(6) if i + 1 > lowest}
+        assert twice == {i for i in range(6) if i + 1 >= lowest + spared}
     assert same_weights(plain, lean)
 
 
@@ -79,6 +81,21 @@ def find_index(optimizer) -> int:
     """Index of the active group's lowest unit."""
     names = [u.name for u in optimizer.units]
     return min(names.index(n) for n in optimizer.active.units)
+
+
+def test_boundaries_are_all_that_is_stored():
+    """One input of 2 x 5 x 8 values a block, and no more for the lowest active one."""
+    ids = batches(1)[0]
+    stored = {}
+    for depth in (4, 8):
+        for kind in ("active_path", "boundaries"):
+            model = tiny(depth=depth)
+            optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing=kind)
+            train(model, optimizer, [ids])  # now the first block is active
+            stored[kind, depth] = _saved_bytes(model, ids)
+    assert stored["boundaries", 4] < stored["active_path", 4]
+    values = tiny().tokens(ids).nbytes
+    assert stored["boundaries", 8] - stored["boundaries", 4] == 4 * values
 
 
 def test_recomputing_saves_memory_when_the_embeddings_are_active():

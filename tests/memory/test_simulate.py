@@ -63,6 +63,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
         {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
         {"optimizer": "adafactor", "strategy": "full"},
+        {"loss": "chunked", "precision": "bf16", "checkpointing": True},
         *(
             pytest.param(more, marks=pytest.mark.slow)
             for more in (
@@ -71,6 +72,10 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
                 {"precision": "bf16_weights", "strategy": "full"},
                 {"precision": "mixed_hi"},
                 {"attention": "eager"},
+                {"loss": "chunked"},
+                {"loss": "chunked", "precision": "mixed_hi", "checkpointing": True},
+                {"loss": "chunked", "strategy": "lora"},
+                {"loss": "chunked", "strategy": "lomo"},
                 {"options": {"idle": "keep"}},
                 {"optimizer": "lion"},
                 {"optimizer": "adagrad"},
@@ -84,6 +89,26 @@ def test_every_setting_counts_as_in_the_real_step(more):
     case = setting("llama", **more)
     found = simulate.peak(case, device="cpu")
     assert found.total == pytest.approx(max(counted(case).values()), rel=0.02)
+
+
+def test_the_loss_in_chunks_takes_no_logits_of_all_tokens():
+    whole, chunked = (
+        simulate.peak(setting("llama", loss=loss, strategy="lomo")).total
+        for loss in ("whole", "chunked")
+    )
+    assert whole - chunked > 4 * 3 * 24 * 211, "the logits in fp32 at least"
+
+
+def test_hift_recomputes_the_blocks_from_its_group_upwards(monkeypatch):
+    """The loop would make every block recompute, so that those below the group keep their inputs too."""
+    case = setting("llama", checkpointing=True)
+    own = simulate.sweep(case, device="cpu", every=True)
+    monkeypatch.setattr(strategy_class("hift"), "recomputes", False)
+    by_loop = simulate.sweep(case, device="cpu", every=True)
+    stored = simulate.sweep(setting("llama"), device="cpu", every=True)
+    for mine, every, none in zip(own, by_loop, stored, strict=True):
+        assert mine.total <= min(every.total, none.total)
+    assert own[4].total < by_loop[4].total, "three blocks are below the fourth"
 
 
 def test_a_round_as_long_as_the_run_is_counted_once():
@@ -179,6 +204,8 @@ def test_on_a_gpu_a_foreach_optimizer_takes_temporaries_of_the_whole_group():
         ({"attention": "flash"}, "sdpa"),
         ({"batch_size": 0}, "batch_size"),
         ({"seq_len": 65}, "64 positions"),
+        ({"loss": "chunks"}, "chunked"),
+        ({"loss": "chunked", "head": "sequence_classification"}, "for causal LMs, .* use whole"),
         ({"head": "masked_lm"}, "no head masked_lm"),
         ({"options": {"group_sise": 1}}, "group_sise"),
         ({"options": {"group_size": 7}}, "6 units"),

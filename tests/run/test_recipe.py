@@ -20,6 +20,7 @@ from benchmark.records import record as records
 from benchmark.run import recipe
 from benchmark.run.module import FineTuning
 from benchmark.run.settings import data_settings
+from tasks import batches
 
 TASK = tasks.base.load("glue/sst2")
 ADAPTER = tasks.base.adapter(TASK)
@@ -300,6 +301,26 @@ def test_low_precision_trains_on_a_cpu_and_differs_from_fp32(full, folder, preci
     exact = curve_of(full, folder)["loss"]
     assert losses != exact
     assert losses == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("task", ["mezo/squad", "mezo/copa"])
+def test_the_loss_in_chunks_is_the_loss(task, tmp_path, monkeypatch):
+    in_chunks, made = batches.token_losses, []
+    monkeypatch.setattr(batches, "token_losses", lambda *a: made.append(1) or in_chunks(*a))
+    usual = {"task": task, "model": "tiny-gpt2", "max_steps": 2, "batch_size": 4, "max_length": 128}
+    usual |= {"train_examples": 8, "eval_examples": 4, "strategy": "hift", "checkpointing": True}
+    curves = {}
+    for loss in ("whole", "chunked"):
+        record = recipe.run(spec_of(**usual | {"loss": loss, "label": loss}), tmp_path)
+        curves[loss] = curve_of(record, tmp_path)["loss"]
+        assert (loss == "chunked") == bool(made)
+    assert curves["chunked"] == pytest.approx(curves["whole"], rel=1e-5)
+
+
+def test_the_loss_in_chunks_is_refused_without_a_causal_lm(tmp_path):
+    with pytest.raises(Unsupported, match=r"chunked is for causal LMs.*use loss: whole"):
+        recipe.run(spec_of(loss="chunked"), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_more_tokens_than_the_model_has_positions(tmp_path):

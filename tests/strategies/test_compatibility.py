@@ -59,7 +59,7 @@ def train(model, spec):
     strategy = make_strategy(spec)
     strategy.check()
     model = copy.deepcopy(model)
-    if spec.checkpointing:
+    if spec.checkpointing and not strategy.recomputes:
         recompute_activations(model)
     torch.manual_seed(0)
     model = strategy.prepared(model).train()
