@@ -10,6 +10,7 @@ import transformers as T
 
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
+from benchmark.measure.weights import device_weights, host_weights
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import Training
 
@@ -104,8 +105,8 @@ def counted(setting: Setting) -> dict[int, int]:
         held = state_bytes(training.optimizer)["device"]
         model = training.model
         counter = LiveBytes(
-            [*model.parameters(), *model.buffers(), *training.batch.values()],
-            counted_elsewhere=state_tensors(training.optimizer),
+            [*device_weights(model), *training.batch.values()],
+            counted_elsewhere=[*state_tensors(training.optimizer), *host_weights(model)],
             base=held["optimizer_state"] + held["master"],
         )
         with counter:

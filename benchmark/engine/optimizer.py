@@ -1,4 +1,4 @@
-"""The block-wise optimizer and HiFT: a torch.optim.Optimizer whose parameters change with the step.
+"""The block-wise optimizer: a torch.optim.Optimizer whose parameters change with the step.
 
 One step updates one group. Every other parameter has requires_grad False, so gradients exist only for the
 active group. The group switches at the end of `step()`. Between two steps the trainable parameters do not
@@ -24,6 +24,7 @@ from benchmark.engine.plan import make_plan
 from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
 from benchmark.engine.schedule import Position
+from benchmark.engine.stream import make_weights
 from benchmark.engine.turns import Turns
 from benchmark.engine.units import Unit, check_units, find_units
 from benchmark.engine.wrapped import build, check_options, find_optimizer, hyper_groups
@@ -35,9 +36,10 @@ IDLE = ("keep", "cpu", "drop", "reset")
 class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
 
-    Five settings: partition (units, group_size, always_active, frozen), order (order, seed, queue,
-    smoothing), dwell, idle state (idle) and master weights (master: none | active | all, or
-    the dict from `lower`: all, created before the model moved to its device).
+    Six settings: partition (units, group_size, always_active, frozen), order (order, seed, queue,
+    smoothing), dwell, idle state (idle), master weights (master: none | active | all, or
+    the dict from `lower`: all, created before the model moved to its device) and where the weights of the
+    blocks are (weights: resident on the device, or stream, from host memory; see `stream.py`).
     HiFT, BAdam, LISA and full fine-tuning are combinations of them (`presets.py`).
 
     idle: the state of parameters that become idle stays on the device (keep), moves to host memory (cpu) or
@@ -68,6 +70,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         master: str | dict[str, torch.Tensor] = "none",
         low_dtype: torch.dtype | None = None,
         checkpointing: str | None = None,
+        weights: str = "resident",
         param_groups: Iterable[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
@@ -116,10 +119,17 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             follows_gradients=self.plan.schedule.follows_gradients,
         )
 
+        self.weights = make_weights(model, weights)
+        if weights == "stream":
+            checkpointing = None  # streamed blocks recompute by themselves
         self._path = ActivePath(model, checkpointing) if checkpointing else None
         # with idle="drop" and "reset" only masters are stored, and on the host
         host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
-        waiting = make_masters(model, self.parameters, master, low_dtype, host=host)
+        device_of = self.weights.device_of
+        waiting = make_masters(
+            model, self.parameters, master, low_dtype, host=host, device_of=device_of
+        )
+        self.weights.hold()
         ownership.claim(self, trainable.values())
         for parameter in trainable.values():
             parameter.requires_grad_(False)
@@ -128,7 +138,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         drop = idle in ("drop", "reset")
-        self._residents = Residents(self.parameters, store, masters, drop=drop)
+        self._residents = Residents(
+            self.parameters, store, masters, drop=drop, weights=self.weights
+        )
         # GradScaler then leaves unscaling to this class, which unscales the fp32 gradients
         self._step_supports_amp_scaling = masters is not None
         self._idle, self._step = idle, 0
@@ -194,7 +206,8 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     def state_bytes(self) -> dict[str, dict[str, int]]:
         """Bytes alive now: {"device" | "host": {"gradients", "optimizer_state", "master"}}.
 
-        "host" is the state of idle groups with idle="cpu". Without an accelerator that is the same memory.
+        "host" is the state of idle groups with idle="cpu", and under "weights" what is streamed. Without an
+        accelerator that is the same memory.
         """
         return self._residents.nbytes()
 
@@ -212,11 +225,13 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
                 loss = closure()
         distributed.check_step(self)
         self._residents.store.ready()
+        self.weights.stage(self.active.parameters)
         masters = self._residents.masters
         if masters is None:
             self._update()
         elif not self._step_masters(masters):
             return loss
+        self.weights.updated(self.active.parameters)
         self._step += 1
         if self._step % self.plan.schedule.dwell == 0:
             old = self.active
@@ -280,12 +295,14 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
 
     def release(self) -> None:
-        """Release the model: all parameters are trainable, no block recomputes, and it has no owner."""
+        """Release the model: all parameters are trainable and on the device, no block recomputes, and it has
+        no owner."""
         if self.synchroniser is not None:
             self.synchroniser.remove()
         if self._path is not None:
             self._path.remove()
             self._path = None
+        self.weights.release()
         ownership.release(self)
 
     # --- checkpoint -------------------------------------------------------------------------------
@@ -323,28 +340,4 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             ],
             layout=self._residents.layout(),
             masters="none" if masters is None else masters.kind,
-        )
-
-
-class HiFT(BlockwiseOptimizer):
-    """Hierarchical full-parameter fine-tuning (arXiv 2401.15207, Algorithm 1).
-
-    `BlockwiseOptimizer` with the paper's settings: one step per group, a group of `group_size`
-    units, idle optimizer state kept in host memory. Mixed^Hi is master="all",
-    low_dtype=torch.bfloat16; with master=lower(model, torch.bfloat16), called on the host, the device
-    never has fp32 weights of the whole model.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: str | type[torch.optim.Optimizer] = "adamw",
-        *,
-        group_size: int | str = 1,
-        order: str | Sequence[int] = "bottom2up",
-        idle: str = "cpu",
-        **settings: Any,
-    ) -> None:
-        super().__init__(
-            model, optimizer, group_size=group_size, order=order, idle=idle, **settings
         )

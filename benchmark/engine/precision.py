@@ -8,7 +8,7 @@ active: masters are created from the low-precision weights when a group becomes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -25,11 +25,17 @@ class Masters:
         self.kind = kind
         self.active: dict[str, torch.Tensor] = {}
 
-    def open(self, name: str, parameter: nn.Parameter, saved: torch.Tensor | None) -> torch.Tensor:
+    def open(
+        self,
+        name: str,
+        parameter: nn.Parameter,
+        saved: torch.Tensor | None,
+        device: torch.device,
+    ) -> torch.Tensor:
         """The master of a parameter that becomes active: the saved one, or a copy of the
-        weights."""
+        weights on `device`."""
         if saved is None:
-            saved = parameter.detach().to(torch.float32, copy=True)
+            saved = parameter.detach().to(device, torch.float32, copy=True)
         self.active[name] = saved
         return saved
 
@@ -91,19 +97,20 @@ def make_masters(
     dtype: torch.dtype | None,
     *,
     host: bool,
+    device_of: Callable[[torch.Tensor], torch.device] = lambda parameter: parameter.device,
 ) -> dict[str, torch.Tensor]:
     """Cast the model's fp32 weights to `dtype` in place (None: they are in low precision already).
     Returns the initial masters, by name.
 
     master: "all" makes one for each of `parameters`; a dict is from `lower`. It is emptied one master at a
     time, so that the host never has two copies of all. host: put masters in host memory, pinned for CUDA;
-    otherwise on the device of their parameter.
+    otherwise on the device of their parameter, which `device_of` says.
     """
     masters = {}
     for name, parameter in model.named_parameters():
         if name in parameters and (isinstance(master, dict) or master == "all"):
             weight = master.pop(name) if isinstance(master, dict) else parameter.detach()
-            masters[name] = _waiting(weight, parameter.device, host)
+            masters[name] = _waiting(weight, device_of(parameter), host)
         if dtype is not None and parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(dtype)
     return masters

@@ -15,11 +15,12 @@ from torch import nn
 from benchmark.engine.offload import Entry, IdleStore
 from benchmark.engine.precision import Masters
 from benchmark.engine.sharded import local
+from benchmark.engine.stream import Weights
 
 
 class Residents:
     """parameters: the parameters of all groups, by name. masters: None without master weights. drop: discard
-    the state of a parameter that becomes idle, but not its master."""
+    the state of a parameter that becomes idle, but not its master. weights: where the weights are."""
 
     def __init__(
         self,
@@ -28,8 +29,10 @@ class Residents:
         masters: Masters | None,
         *,
         drop: bool,
+        weights: Weights,
     ) -> None:
         self.parameters = parameters
+        self.weights = weights
         self.store = store
         self.masters = masters
         self.names: list[str] = []
@@ -59,7 +62,7 @@ class Residents:
         changes."""
         old, new = set(leaving), list(arriving)
         stored = {name: self._close(name) for name in old}
-        devices = {name: self.parameters[name].device for name in new}
+        devices = {name: self.weights.device_of(self.parameters[name]) for name in new}
         fetched = self.store.swap({n: entry for n, entry in stored.items() if entry}, devices)
         self.names = [n for n in self.names if n not in old] + new
         without = [name for name in new if not self._open(name, fetched[name])]
@@ -104,7 +107,8 @@ class Residents:
         return state + targets if self.masters else state
 
     def nbytes(self) -> dict[str, dict[str, int]]:
-        """{"device" | "host": {"gradients", "optimizer_state", "master"}} in bytes, alive now."""
+        """{"device" | "host": {"gradients", "optimizer_state", "master"}} in bytes, alive now; "host" has
+        "weights" too, those that are streamed."""
         targets = [self.target(name) for name in self.names]
         masters = targets if self.masters else []
         device = {
@@ -117,9 +121,10 @@ class Residents:
         idle = {"gradients": 0, "optimizer_state": 0, "master": 0}
         for key, tensor in self.store.tensors():
             idle["master" if key == "master" else "optimizer_state"] += local(tensor).nbytes
-        if self.store.host:
-            return {"device": device, "host": idle}
-        return {"device": {k: device[k] + idle[k] for k in device}, "host": dict.fromkeys(idle, 0)}
+        if not self.store.host:
+            device = {k: device[k] + idle[k] for k in device}
+            idle = dict.fromkeys(idle, 0)
+        return {"device": device, "host": {**idle, "weights": _nbytes(self.weights.on_host())}}
 
     def _close(self, name: str) -> Entry:
         """Freeze a parameter; returns its state and master."""
@@ -138,7 +143,8 @@ class Residents:
         parameter.requires_grad_(True)
         target: torch.Tensor = parameter
         if self.masters:
-            target = self.masters.open(name, parameter, entry.pop("master", None))
+            device = self.weights.device_of(parameter)
+            target = self.masters.open(name, parameter, entry.pop("master", None), device)
         if entry:
             self._state[target] = entry
         return bool(entry)

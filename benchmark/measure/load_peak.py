@@ -10,6 +10,7 @@ import torch
 
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.measure.optimizer_state import state_bytes
+from benchmark.measure.weights import device_weights, host_weights
 
 
 class LoadPeak:
@@ -22,7 +23,11 @@ class LoadPeak:
     def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
         self.bytes = 0
         self._model, self._device = model, device
-        self._counter = None if device.type == "cuda" else LiveBytes(_weights(model))
+        self._counter = (
+            None
+            if device.type == "cuda"
+            else LiveBytes(device_weights(model), counted_elsewhere=host_weights(model))
+        )
 
     def __enter__(self) -> "LoadPeak":
         if self._counter is None:
@@ -39,7 +44,7 @@ class LoadPeak:
         """
         if self._counter is not None:
             state = sum(state_bytes(optimizer)["device"].values())
-            self.bytes = sum(tensor.nbytes for tensor in _weights(self._model)) + state
+            self.bytes = sum(tensor.nbytes for tensor in device_weights(self._model)) + state
 
     def __exit__(self, *error: Any) -> None:
         if self._counter is None:
@@ -47,7 +52,3 @@ class LoadPeak:
         else:
             self._counter.__exit__(None, None, None)
             self.bytes = max(self.bytes, self._counter.peak)
-
-
-def _weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]

@@ -8,6 +8,7 @@ import torch
 
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
+from benchmark.measure.weights import device_weights, host_weights
 from benchmark.records.record import Memory
 
 COUNTED_VISITS = 2
@@ -54,11 +55,11 @@ class Peaks:
             return None
         self._largest[group] = max(size, self._largest.get(group, 0))
         state = state_bytes(optimizer)["device"]
-        resident = [*self._model.parameters(), *self._model.buffers(), *batch.values()]
+        resident = [*device_weights(self._model), *batch.values()]
         resident += [p.grad for p in self._model.parameters() if p.grad is not None]
         return LiveBytes(
             resident,
-            counted_elsewhere=state_tensors(optimizer),
+            counted_elsewhere=[*state_tensors(optimizer), *host_weights(self._model)],
             base=state["optimizer_state"] + state["master"],
         )
 

@@ -195,11 +195,12 @@ def _cuda_step(training: Any) -> dict[str, int]:
 def _cpu_step(training: Any) -> dict[str, int]:
     from benchmark.measure.live_bytes import LiveBytes
     from benchmark.measure.optimizer_state import state_bytes, state_tensors
+    from benchmark.measure.weights import device_weights, host_weights
 
     model, held = training.model, state_bytes(training.optimizer)["device"]
     counter = LiveBytes(
-        [*model.parameters(), *model.buffers(), *training.batch.values()],
-        counted_elsewhere=state_tensors(training.optimizer),
+        [*device_weights(model), *training.batch.values()],
+        counted_elsewhere=[*state_tensors(training.optimizer), *host_weights(model)],
         base=held["optimizer_state"] + held["master"],
     )
 

@@ -25,6 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from benchmark.engine import Group
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
+from benchmark.measure.weights import device_weights, host_weights
 from benchmark.memory import kernels, known
 from benchmark.memory.draws import counted_turns
 from benchmark.memory.setting import Setting
@@ -134,7 +135,7 @@ class _Sweep:
         self.like = {i: same[0] for same in alike.values() for i in same}
         if every:
             self.counted = set(self.like)
-        elif training.setting.checkpointing:
+        elif training.setting.checkpointing or host_weights(model):
             self.counted = {same[i] for same in alike.values() for i in (0, -1)}
         else:
             self.counted = set(self.like.values())
@@ -207,10 +208,10 @@ class _Sweep:
         held = self._held()
         timeline = Timeline(
             {
-                "parameters": model.parameters(),
                 "inputs": [*training.batch.values(), *model.buffers()],
+                "parameters": device_weights(model),
             },
-            state_tensors(self.optimizer),
+            [*state_tensors(self.optimizer), *host_weights(model)],
             held,
             granularity=kernels.GRANULARITY if self.device == "cuda" else 1,
         )

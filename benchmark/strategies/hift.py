@@ -13,6 +13,7 @@ from benchmark.strategies.shared.blockwise import Blockwise
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 
 class HiftOptions(AdaptedOptions):
@@ -21,8 +22,9 @@ class HiftOptions(AdaptedOptions):
     group_size: m, units per group. order: the order of the groups in a sweep; importance begins each sweep
     with the group whose gradients have been the largest. dwell: consecutive steps per group. idle: the
     optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu) or is dropped.
-    rate: the delayed learning rate of the paper, or that of the authors' code (reference). With an adapter
-    the groups are of the units in which it trains something.
+    rate: the delayed learning rate of the paper, or that of the authors' code (reference). weights: those of
+    the blocks stay on the device (resident) or are streamed from host memory. With an adapter the groups are
+    of the units in which it trains something.
     """
 
     group_size: Annotated[int, Field(ge=1)] = 1
@@ -30,6 +32,7 @@ class HiftOptions(AdaptedOptions):
     dwell: Annotated[int, Field(ge=1)] = 1
     idle: Literal["keep", "cpu", "drop"] = "cpu"
     rate: Literal["paper", "reference"] = "paper"
+    weights: Literal["resident", "stream"] = "resident"
 
 
 class Hift(Adapted, Blockwise):
@@ -46,6 +49,14 @@ class Hift(Adapted, Blockwise):
     master_precisions = ("mixed_hi",)
     recomputes = True
     simulated_precisions: ClassVar[Mapping[str, str]] = {"mixed": "mixed_hi"}
+
+    def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
+        from benchmark.engine import keep_on_host
+
+        prepared = super().prepare(model)
+        if self.options.weights == "stream":
+            keep_on_host(prepared)
+        return prepared
 
     def optimizer(
         self, model: torch.nn.Module, total_steps: int

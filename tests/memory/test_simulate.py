@@ -23,6 +23,7 @@ CASES = {
     "hift": {"strategy": "hift"},
     "misa": {"strategy": "misa", "options": {"dwell": 2, "eta": 0.0}},  # gradients decide nothing
     "hift m=2": {"options": {"group_size": 2, "order": "top2down"}},
+    "hift streamed": {"options": {"weights": "stream"}},
 }
 OPTIONS = {("lora", "gpt_neo"): {"targets": ["q_proj", "v_proj"]}}  # peft knows none for it
 
@@ -60,6 +61,8 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"precision": "mixed", "strategy": "full"},
         {"options": {"idle": "drop", "dwell": 2}},
         {"options": {"order": "importance"}},
+        {"options": {"weights": "stream", "group_size": 3}, "precision": "mixed_hi"},
+        {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
         {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
         {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
         {"optimizer": "adafactor", "strategy": "full"},
@@ -156,6 +159,17 @@ def test_an_update_inside_the_backward_pass_leaves_one_gradient_at_a_time():
     found = simulate.peak(setting("llama", strategy="lomo", batch_size=1, seq_len=2), device="cpu")
     assert found.gradients == 4 * 211 * 32, "the largest matrix"
     assert found.standing == found.parameters
+
+
+def test_streamed_weights_are_on_the_host_but_for_a_window_of_two_blocks():
+    whole, streamed = (
+        simulate.peak(setting("llama", options={"weights": weights}), device="cpu")
+        for weights in ("resident", "stream")
+    )
+    block = 4 * (4 * 32 * 32 + 3 * 32 * 96 + 2 * 32)
+    left = whole.parameters - (4 - 2) * block
+    assert streamed.parameters == pytest.approx(left, rel=0.01)  # each weight is aligned there
+    assert streamed.host - whole.host == 4 * block
 
 
 def test_full_mixed_holds_the_masters_of_all_and_hift_mixed_too():
