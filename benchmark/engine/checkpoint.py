@@ -67,6 +67,7 @@ def load(
             raise UserError(f'{path}: "{name}" of another model, shape {list(value.shape)}')
     optimizer.load_state_dict(content["optimizer"])
     model.load_state_dict(content["model"])
+    optimizer.weights.stage(content["gradients"])  # torch wants a gradient where its parameter is
     for name, parameter in model.named_parameters():
         gradient = content["gradients"].get(name)
         parameter.grad = None if gradient is None else gradient.to(parameter.device)

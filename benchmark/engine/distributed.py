@@ -34,6 +34,7 @@ from torch import nn
 
 from benchmark.engine.contract import Blockwise
 from benchmark.engine.sharded import is_sharded
+from benchmark.engine.stream import stream_of
 from benchmark.errors import UserError
 
 UNSYNCHRONISED = (
@@ -72,6 +73,10 @@ def synchronise(
     inner: Any = model.module if _is_ddp(model) else model
     if {id(p) for p in optimizer.parameters.values()} - {id(p) for p in inner.parameters()}:
         raise UserError("synchronise: the optimizer schedules parameters of another model")
+    if stream_of(inner).on_host():
+        raise UserError(
+            'synchronise: weights="stream" works in one process; use weights="resident"'
+        )
     if optimizer.synchroniser is not None:
         optimizer.synchroniser.remove()
     _check_alike(optimizer, inner, process_group)

@@ -1,11 +1,12 @@
 """Streamed weights: those of the blocks are in host memory, and a window of them is on the device.
 
 A block's weights are copied into the window before its forward pass, and once more before its backward pass,
-which computes its activations again. While one block computes, the next one in the direction of the pass is
-copied. What needs no gradient is streamed in the forward pass alone. The weights that a step has updated are
-copied back. A parameter's data is its tensor in host memory, except while its block computes or is updated,
-so a state dict has whole weights at any time. What has no home in host memory (`homes.py`) stays on the
-device: embeddings and head, tied or not, norms outside the blocks, weights that blocks share, all buffers.
+which computes its activations again (without a key-value cache). While one block computes, the next one in
+the direction of the pass is copied. What needs no gradient is streamed in the forward pass alone. The weights
+that a step has updated are copied back. A parameter's data is its tensor in host memory, except while its
+block computes or is updated, so a state dict has whole weights at any time. What has no home in host memory
+(`homes.py`) stays on the device: embeddings and head, tied or not, norms outside the blocks, weights that
+blocks share, and all buffers.
 
 Bytes copied by a step of one micro-batch, for n blocks of B bytes and a window of w < n, where l is the
 lowest block (from 0) that is in the graph, n if none is, and l' that of the step before:
@@ -125,6 +126,8 @@ class WeightStream(Weights, Wrapper):
     def release(self) -> None:
         device = self.device
         for block in self._blocks:
+            if vars(block.module).get(MARK) is not self:
+                continue  # released before, and perhaps another's by now
             self.expose(block.module)
             unwrap(block.module, MARK)
             for _, parameter in block.weights():
@@ -151,8 +154,12 @@ class WeightStream(Weights, Wrapper):
             self._window.drop(self._of_module[block])
 
     def moved(self, block: nn.Module) -> None:
+        own = self._of_module[block]
+        self._first_device = next(
+            (p.device for _, p in own.weights() if p.is_cuda), self._first_device
+        )
         with torch.no_grad():
-            self._of_module[block].settle(pinned=self.device.type == "cuda")
+            own.settle(pinned=self.device.type == "cuda")
 
     def _compute(self, block: Block, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         coming = self._next(block)

@@ -92,6 +92,7 @@ class Window:
         if any(slot.memory.device != device or slot.memory.nbytes < size for slot in self._slots):
             for slot in self._slots:
                 self._empty(slot)
+            self.join()  # the memory may be another tensor's at once
             self._slots = []
         while len(self._slots) < min(max(WINDOW, wanted), len(self._blocks)):
             memory = torch.empty(size, dtype=torch.uint8, device=device)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from reference import batches, loss_of, same_weights, tiny
 
-from benchmark.engine import HiFT, Ledger, lower
+from benchmark.engine import HiFT, Ledger, keep_on_host, lower
+from benchmark.engine.checkpoint import load, save
 
 pytestmark = [
     pytest.mark.gpu,
@@ -98,4 +99,68 @@ def test_a_model_lowered_on_the_host_never_has_all_of_its_fp32_weights_on_the_de
             _step(model, optimizer, ids.cuda())
         ends.append(model)
         del optimizer
+    assert same_weights(*ends)
+
+
+def _streamed(**settings):
+    """A model that was kept on the host before it moved."""
+    model = tiny(depth=6, width=256, words=1000)
+    keep_on_host(model)
+    return model.cuda(), HiFT(model, "adamw", lr=1e-3, weights="stream", **settings)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("precision", SETTINGS)
+def test_streaming_gives_the_same_weights(precision, m):
+    model, optimizer, data = _start("cpu", group_size=m, **SETTINGS[precision])
+    streamed, other = _streamed(group_size=m, **SETTINGS[precision])
+    for ids in data:
+        _step(model, optimizer, ids)
+        _step(streamed, other, ids)
+    other.release()
+    assert same_weights(model, streamed)
+
+
+def test_a_window_of_two_blocks_is_on_the_device_and_the_rest_is_pinned():
+    before = torch.cuda.memory_allocated()
+    model, optimizer = _streamed()
+    block = sum(p.nbytes for p in model.blocks[0].parameters())
+    rest = sum(p.nbytes for p in model.parameters()) - 6 * block
+    assert torch.cuda.memory_allocated() - before < 1.1 * rest
+    with torch.no_grad():
+        loss_of(model, batches(1, words=1000)[0].cuda())
+    assert torch.cuda.memory_allocated() - before < 1.1 * (rest + 2 * block)
+    assert all(tensor.is_pinned() for tensor in optimizer.weights.on_host())
+    assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu", "cuda"}
+
+
+def test_no_step_of_streamed_weights_synchronises():
+    model, optimizer = _streamed()
+    data = [ids.cuda() for ids in batches(24, words=1000)]
+    for ids in data[:16]:
+        _step(model, optimizer, ids)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for ids in data[16:]:
+            _step(model, optimizer, ids)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_streamed_weights_resume_within_a_step(tmp_path):
+    ends = []
+    for interrupted in (False, True):
+        model, optimizer = _streamed()
+        data = [ids.cuda() for ids in batches(16, words=1000)]
+        for ids in data[:9]:
+            _step(model, optimizer, ids)
+        loss_of(model, data[9]).backward()
+        if interrupted:
+            save(tmp_path / "c.pt", model, optimizer)
+            model, optimizer = _streamed()
+            load(tmp_path / "c.pt", model, optimizer)
+        for ids in data[10:]:
+            _step(model, optimizer, ids)
+        optimizer.release()
+        ends.append(model)
     assert same_weights(*ends)

@@ -23,9 +23,9 @@ def _fresh_accelerator():
     GradientState._reset_state()
 
 
-def prepared(model, data, **settings):
+def prepared(model, data, *, weights="resident", **settings):
     accelerator = Accelerator(cpu=True, **settings)
-    optimizer, scheduler = hift(model)
+    optimizer, scheduler = hift(model, weights=weights)
     loader = DataLoader(data, batch_size=None)
     return accelerator, *accelerator.prepare(model, optimizer, loader, scheduler)
 
@@ -46,12 +46,15 @@ def train(accelerator, model, optimizer, loader, scheduler, *, clip=None):
     return losses
 
 
-@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (1, 0.05), (3, 0.05)])
-def test_accelerate_is_the_loop_by_hand(accumulate, clip):
+@pytest.mark.parametrize(
+    ("accumulate", "clip", "weights"),
+    [(1, None, "resident"), (1, 0.05, "resident"), (3, 0.05, "resident"), (3, 0.05, "stream")],
+)
+def test_accelerate_is_the_loop_by_hand(accumulate, clip, weights):
     data = batches(TOTAL * accumulate)
     expected, losses = by_hand(data, accumulate=accumulate, clip=clip)
     model = tiny()
-    parts = prepared(model, data, gradient_accumulation_steps=accumulate)
+    parts = prepared(model, data, weights=weights, gradient_accumulation_steps=accumulate)
     micro = train(*parts, clip=clip)
     assert same_weights(model, expected)
     steps = [micro[i : i + accumulate] for i in range(0, len(micro), accumulate)]

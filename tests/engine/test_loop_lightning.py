@@ -47,11 +47,14 @@ def fit(module, data, *, steps=TOTAL, ckpt_path=None, **settings):
     return trainer
 
 
-@pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (1, 0.05), (3, 0.05)])
-def test_lightning_is_the_loop_by_hand(accumulate, clip):
+@pytest.mark.parametrize(
+    ("accumulate", "clip", "weights"),
+    [(1, None, "resident"), (1, 0.05, "resident"), (3, 0.05, "resident"), (3, 0.05, "stream")],
+)
+def test_lightning_is_the_loop_by_hand(accumulate, clip, weights):
     data = batches(TOTAL * accumulate)
     expected, losses = by_hand(data, accumulate=accumulate, clip=clip)
-    module = Module()
+    module = Module(weights=weights)
     fit(module, data, accumulate_grad_batches=accumulate, gradient_clip_val=clip)
     assert same_weights(module.model, expected)
     steps = [module.losses[i : i + accumulate] for i in range(0, len(data), accumulate)]
@@ -97,7 +100,14 @@ def test_master_weights_come_back_from_its_checkpoint(tmp_path):
     assert same_weights(resumed.model, whole.model)
 
 
-def test_validation_in_the_middle_of_a_sweep_moves_nothing():
+def test_streamed_weights_come_back_from_its_checkpoint(tmp_path):
+    expected, _ = by_hand(batches(4) * 4)
+    _, resumed = _interrupted(tmp_path, batches(4), {}, weights="stream")
+    assert same_weights(resumed.model, expected)
+
+
+@pytest.mark.parametrize("weights", ["resident", "stream"])
+def test_validation_in_the_middle_of_a_sweep_moves_nothing(weights):
     class Validated(Module):
         def validation_step(self, batch, index):
             self.log("loss", loss_of(self.model, batch))
@@ -106,6 +116,6 @@ def test_validation_in_the_middle_of_a_sweep_moves_nothing():
             return DataLoader(batches(3, seed=9), batch_size=None)
 
     expected, _ = by_hand(batches(TOTAL))
-    module = Validated()
+    module = Validated(weights=weights)
     fit(module, batches(TOTAL), val_check_interval=3)
     assert same_weights(module.model, expected)

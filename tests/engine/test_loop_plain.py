@@ -6,12 +6,13 @@ from loops import TOTAL, by_hand, hift
 from reference import batches, same_weights, tiny, train
 
 
+@pytest.mark.parametrize("weights", ["resident", "stream"])
 @pytest.mark.parametrize(("accumulate", "clip"), [(1, None), (3, 0.05)])
-def test_the_plain_loop_is_the_loop_by_hand(accumulate, clip):
+def test_the_plain_loop_is_the_loop_by_hand(accumulate, clip, weights):
     data = batches(TOTAL * accumulate)
     expected, _ = by_hand(data, accumulate=accumulate, clip=clip)
     model = tiny()
-    optimizer, scheduler = hift(model)
+    optimizer, scheduler = hift(model, weights=weights)
     train(model, optimizer, data, accumulate=accumulate, clip=clip, scheduler=scheduler)
     assert same_weights(model, expected)
 

@@ -54,6 +54,24 @@ def test_the_trainer_is_the_loop_by_hand(tmp_path, accumulate, clip):
     assert losses_of(trainer) == pytest.approx(losses, abs=1e-4)
 
 
+def test_streamed_weights_train_evaluate_and_resume_in_it(tmp_path):
+    def streamed(folder, seed):
+        model = language(seed=seed)
+        settings = {"save_strategy": "steps", "save_steps": 8, "eval_strategy": "steps"}
+        return trainer_of(
+            *(model, tmp_path / folder, 6),
+            optimizers=hift(model, weights="stream"),
+            **settings,
+            eval_steps=3,
+        )
+
+    expected, _ = by_hand((batches(6) * 3)[:TOTAL])
+    whole, resumed = streamed("whole", 0), streamed("resumed", 7)
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-8"))
+    assert same_weights(whole.model, expected) and same_weights(resumed.model, expected)
+
+
 def test_the_trainer_in_bf16_is_the_loop_by_hand(tmp_path):
     expected, _ = by_hand(batches(TOTAL), autocast=torch.bfloat16)
     model = language()

@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmark.engine import HiFT, keep_on_host, stream_of
 from benchmark.engine.checkpoint import load, save
+from benchmark.engine.distributed import synchronise
 from benchmark.errors import UserError
 
 FAMILIES = {
@@ -325,6 +326,10 @@ def test_release_brings_all_weights_back():
     assert [type(module) for module in model.modules()] == kinds
     assert not stream_of(model).on_host() and same_weights(model, plain)
     assert all("weight_stream" not in vars(module) for module in model.modules())
+    other = HiFT(model, "sgd", lr=1e-2, weights="stream")
+    optimizer.release()  # a second time, when the blocks are another's
+    assert stream_of(model) is other.weights and stream_of(model).on_host()
+    other.release()
     assert not HiFT(model, "sgd", lr=1e-2).state_bytes()["host"]["weights"]
 
 
@@ -375,7 +380,11 @@ def test_what_cannot_be_streamed_is_refused_in_one_line(model, settings, said):
 
 
 def test_several_ranks_are_refused(monkeypatch):
+    model = tiny()
+    optimizer = HiFT(model, "sgd", lr=1e-2, weights="stream")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
     with pytest.raises(UserError, match='in one process, not with DDP: use weights="resident"'):
         HiFT(tiny(), "sgd", lr=1e-2, weights="stream")
+    with pytest.raises(UserError, match='in one process; use weights="resident"'):
+        synchronise(optimizer, model)
