@@ -11,18 +11,19 @@ any inputs, and dropout draws the same random numbers again.
 from __future__ import annotations
 
 import weakref
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmark.engine.blocks import Wrapper, unwrap, wrap
 from benchmark.engine.groups import Group
 from benchmark.engine.units import find_units
 
 KINDS = ("active_path", "boundaries")
-MARK = "active_path"  # attribute of a block: (weak reference to its path, its rank among the units)
+MARK = "active_path"
 
 
 class ActivePath:
@@ -40,10 +41,7 @@ class ActivePath:
         self._spared = 0 if kind == "boundaries" else 1
         self.lowest = len(units)
         for rank, block in self._blocks.items():
-            if MARK not in vars(block):
-                cls: Any = type(block)
-                block.__class__ = _recomputing(cls)
-            vars(block)[MARK] = (weakref.ref(self), rank)
+            wrap(block, MARK, _OnPath(self, rank))
 
     def follow(self, group: Group) -> None:
         """Recompute from the block of the group's lowest parameter upwards from now on."""
@@ -52,35 +50,30 @@ class ActivePath:
     def remove(self) -> None:
         """Restore the original classes of the blocks."""
         for block in self._blocks.values():
-            del vars(block)[MARK]
-            block.__class__ = type(block).__bases__[0]
+            unwrap(block, MARK)
 
 
-@cache
-def _recomputing(cls: Any) -> Any:
-    """A subclass of `cls` whose forward pass is checkpointed while the block is on the active path.
+class _OnPath(Wrapper):
+    """Around the block that has this rank among the units: recomputes it while it is on the active path."""
 
-    It is a subclass, not a patched instance, so that copies and pickles of a block can be of `cls` itself.
-    """
+    def __init__(self, path: ActivePath, rank: int) -> None:
+        self._path, self._rank = weakref.ref(path), rank
 
-    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        reference, rank = vars(self)[MARK]
-        path, run = reference(), super(subclass, self).forward
-        active = path is not None and rank >= path.lowest
-        if not (active and self.training and torch.is_grad_enabled()):
-            return run(*args, **kwargs)
-        args = tuple(None if _is_cache(a) else a for a in args)
-        kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}
-        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+    def forward(
+        self, block: nn.Module, run: Callable[..., Any], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        path = self._path()
+        active = path is not None and self._rank >= path.lowest
+        if active and block.training and torch.is_grad_enabled():
+            return recomputed(run, args, kwargs)
+        return run(*args, **kwargs)
 
-    def reduce(self: Any, protocol: int) -> Any:
-        plain = object.__new__(cls)
-        vars(plain).update({k: v for k, v in vars(self).items() if k != MARK})
-        return plain.__reduce_ex__(1)  # protocols from 2 on require the class of the object itself
 
-    body = {"forward": forward, "__reduce_ex__": reduce, "__module__": cls.__module__}
-    subclass: Any = type(cls.__name__, (cls,), body)
-    return subclass
+def recomputed(run: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    """What `run` returns, with a graph that stores its inputs alone and computes the rest again."""
+    args = tuple(None if _is_cache(a) else a for a in args)
+    kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
 
 def _is_cache(value: Any) -> bool:

@@ -29,9 +29,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_iter
-from torch.utils.checkpoint import checkpoint
 
-from benchmark.engine.activations import _is_cache
+from benchmark.engine.activations import recomputed
 from benchmark.engine.blocks import Wrapper, unwrap, wrap
 from benchmark.engine.homes import Block, at, find_blocks, places_in
 from benchmark.engine.window import Window
@@ -145,9 +144,7 @@ class WeightStream(Weights, Wrapper):
         # transformers' own checkpointing lies around this method and calls it again
         if not own.in_graph or (block.training and getattr(block, "gradient_checkpointing", False)):
             return compute(*args, **kwargs)
-        args = tuple(None if _is_cache(a) else a for a in args)
-        kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}
-        return checkpoint(compute, *args, use_reentrant=False, **kwargs)
+        return recomputed(compute, args, kwargs)
 
     def expose(self, block: nn.Module) -> None:
         with torch.inference_mode(False), torch.no_grad():
