@@ -55,9 +55,9 @@ class Optimizer:
     """An optimizer class: `class_name` in the first of `modules` that is installed and has it.
 
     implied: options that the name implies, such as the momentum of sgdm. options: the options a user may set,
-    by their names in the signature of the class. fused: torch has a fused kernel for it. state: the bytes of
-    the state of one tensor, a function of its shape, its bytes per element and the options; None if there is
-    no closed form.
+    by their names in the signature of the class. fused: torch has a fused kernel for it. elementwise: it
+    updates each number of a tensor by itself. state: the bytes of the state of one tensor, a function of its
+    shape, its bytes per element and the options; None if there is no closed form.
     """
 
     class_name: str
@@ -65,6 +65,7 @@ class Optimizer:
     implied: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     fused: bool = False
+    elementwise: bool = False
     state: State | None = None
 
 
@@ -74,18 +75,26 @@ RMSPROP = ("alpha", "eps", "momentum", "centered")
 MOMENTUM = {"momentum": 0.9}
 BITSANDBYTES = ("bitsandbytes.optim",)
 OPTIMIZERS = {
-    "adamw": Optimizer(class_name="AdamW", options=ADAM, fused=True, state=_adam),
-    "adam": Optimizer(class_name="Adam", options=ADAM, fused=True, state=_adam),
+    "adamw": Optimizer(class_name="AdamW", options=ADAM, fused=True, elementwise=True, state=_adam),
+    "adam": Optimizer(class_name="Adam", options=ADAM, fused=True, elementwise=True, state=_adam),
     "nadam": Optimizer(
-        class_name="NAdam", options=("betas", "eps", "momentum_decay", "decoupled_weight_decay")
+        class_name="NAdam",
+        elementwise=True,
+        options=("betas", "eps", "momentum_decay", "decoupled_weight_decay"),
     ),
     "radam": Optimizer(
-        class_name="RAdam", options=("betas", "eps", "decoupled_weight_decay"), state=_adam
+        class_name="RAdam",
+        elementwise=True,
+        options=("betas", "eps", "decoupled_weight_decay"),
+        state=_adam,
     ),
-    "sgd": Optimizer(class_name="SGD", options=SGD, fused=True, state=_sgd),
-    "sgdm": Optimizer(class_name="SGD", implied=MOMENTUM, options=SGD, fused=True, state=_sgd),
+    "sgd": Optimizer(class_name="SGD", elementwise=True, options=SGD, fused=True, state=_sgd),
+    "sgdm": Optimizer(
+        class_name="SGD", elementwise=True, implied=MOMENTUM, options=SGD, fused=True, state=_sgd
+    ),
     "adagrad": Optimizer(
         class_name="Adagrad",
+        elementwise=True,
         options=("lr_decay", "initial_accumulator_value", "eps"),
         fused=True,
         state=_adagrad,
@@ -93,13 +102,14 @@ OPTIMIZERS = {
     "adafactor": Optimizer(
         class_name="Adafactor", options=("beta2_decay", "eps", "d"), state=_adafactor
     ),
-    "rmsprop": Optimizer(class_name="RMSprop", options=RMSPROP, state=_rmsprop),
+    "rmsprop": Optimizer(class_name="RMSprop", elementwise=True, options=RMSPROP, state=_rmsprop),
     "muon": Optimizer(
         class_name="Muon",
         options=("momentum", "nesterov", "ns_coefficients", "eps", "ns_steps"),
     ),
     "lion": Optimizer(
         class_name="Lion",
+        elementwise=True,
         modules=("lion_pytorch", *BITSANDBYTES),
         options=("betas",),
         state=_lion,

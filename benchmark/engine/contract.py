@@ -10,6 +10,7 @@ from torch import nn
 from benchmark.engine.groups import Group
 from benchmark.engine.plan import Plan
 from benchmark.engine.schedule import Position
+from benchmark.engine.update import Update
 
 
 class Averaging(Protocol):
@@ -20,6 +21,23 @@ class Averaging(Protocol):
 
     def remove(self) -> None:
         """Stop averaging."""
+
+
+class Updates(Protocol):
+    """When and how the active parameters are updated: after the backward pass, or inside it."""
+
+    takes_scaled: bool
+    """Whether a GradScaler leaves scaled gradients to the optimizer."""
+
+    def step(self, scaler: Any) -> bool:
+        """The update's part in `step`. Returns False if a GradScaler, whose marks are attributes of `scaler`,
+        found an overflow, which changes nothing."""
+
+    def coming_update(self) -> Update:
+        """What the next step changes, asked after the backward pass."""
+
+    def remove(self) -> None:
+        """Leave nothing behind on the model."""
 
 
 class Blockwise(Protocol):

@@ -33,6 +33,7 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmark.engine.contract import Blockwise
+from benchmark.engine.hooks import on_gradient
 from benchmark.engine.sharded import is_sharded
 from benchmark.engine.stream import stream_of
 from benchmark.errors import UserError
@@ -103,7 +104,7 @@ class Synchroniser:
         self._ddp: Any = None  # a weak reference to a DDP around the model
         self._ddp_syncs = True  # False in that DDP's no_sync()
         self._hooks = [model.register_forward_pre_hook(self._before_forward)]
-        self._hooks += [_on_gradient(p, self._queue) for p in optimizer.parameters.values()]
+        self._hooks += [on_gradient(p, self._queue) for p in optimizer.parameters.values()]
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -201,21 +202,18 @@ def check_model(model: nn.Module, *, groups: int) -> None:
         )
 
 
+def check_alone(what: str) -> None:
+    """Raise UserError if this is one of several ranks: `what` works in one process alone."""
+    if _initialised() and dist.get_world_size() > 1:
+        raise UserError(f"{what}, so it works with one rank, not {dist.get_world_size()}")
+
+
 def _initialised() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
 def _is_ddp(model: nn.Module) -> bool:
     return isinstance(model, nn.parallel.DistributedDataParallel)
-
-
-def _on_gradient(parameter: nn.Parameter, hook: Any) -> Any:
-    """Register `hook` for accumulated gradients; torch takes hooks of trainable tensors only."""
-    trains = parameter.requires_grad
-    parameter.requires_grad_(True)
-    handle = parameter.register_post_accumulate_grad_hook(hook)
-    parameter.requires_grad_(trains)
-    return handle
 
 
 def _check_alike(

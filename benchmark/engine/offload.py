@@ -73,6 +73,26 @@ class IdleStore:
                 if isinstance(value, torch.Tensor) and value.is_cpu and value.is_pinned():
                     self._pinned[name, key] = value
 
+    def entry(self, name: str) -> Entry:
+        """The entry of a parameter itself, to be changed in place; empty if it has none yet."""
+        return self._held.setdefault(name, {})
+
+    def drop(self, name: str, *, state: bool, master: bool) -> None:
+        """Forget the parameter's state, its master, or both."""
+        entry = self._held.pop(name, {})
+        if kept := {k: v for k, v in entry.items() if not (master if k == "master" else state)}:
+            self._held[name] = kept
+
+    def empty(self, shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
+        """Memory of the store for what has that shape and the dtype of `like`, pinned for a CUDA device."""
+        device = "cpu" if self.host else like.device
+        pinned = self.host and like.is_cuda
+        return torch.empty(shape, dtype=like.dtype, device=device, pin_memory=pinned)
+
+    def stays(self, value: torch.Tensor, parameter: torch.Tensor) -> bool:
+        """Whether a value of the state is on the CPU also while its parameter is updated, as Adam's step."""
+        return value.ndim == 0 and parameter.ndim > 0 and not self._device_scalars
+
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(state key, tensor) of all memory in use. It includes the pinned buffers of the active group."""
         for (_, key), buffer in self._pinned.items():

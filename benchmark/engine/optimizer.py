@@ -2,7 +2,8 @@
 
 One step updates one group. Every other parameter has requires_grad False, so gradients exist only for the
 active group. The group switches at the end of `step()`. Between two steps the trainable parameters do not
-change, so accumulation, clipping, closures and skipped steps work as with any optimizer.
+change, so accumulation, clipping, closures and skipped steps work as with any optimizer; what does not with
+an update inside the backward pass is in `in_backward.py`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from torch import nn
 
 from benchmark.engine import distributed, ownership, saved, sharded
 from benchmark.engine.activations import KINDS, ActivePath
-from benchmark.engine.contract import Averaging
+from benchmark.engine.after_backward import AfterBackward
+from benchmark.engine.contract import Averaging, Updates
 from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.draws import Draw
 from benchmark.engine.groups import Group, check_unit_names
+from benchmark.engine.in_backward import InBackward, check_update
 from benchmark.engine.offload import IdleStore
 from benchmark.engine.plan import make_plan
 from benchmark.engine.precision import Masters, check_master, make_masters
@@ -27,7 +30,16 @@ from benchmark.engine.schedule import Position
 from benchmark.engine.stream import make_weights
 from benchmark.engine.turns import Turns
 from benchmark.engine.units import Unit, check_units, find_units
-from benchmark.engine.wrapped import build, check_options, find_optimizer, hyper_groups
+from benchmark.engine.update import Update
+from benchmark.engine.visitors import Pieces, Visitors
+from benchmark.engine.wrapped import (
+    Roster,
+    build,
+    check_options,
+    elementwise,
+    find_optimizer,
+    hyper_groups,
+)
 from benchmark.errors import UserError, nearest
 
 IDLE = ("keep", "cpu", "drop", "reset")
@@ -38,13 +50,19 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     Six settings: partition (units, group_size, always_active, frozen), order (order, seed, queue,
     smoothing), dwell, idle state (idle), master weights (master: none | active | all, or
-    the dict from `lower`: all, created before the model moved to its device) and where the weights of the
-    blocks are (weights: resident on the device, or stream, from host memory; see `stream.py`).
+    the dict from `lower`: all, created before the model moved to its device), where the weights of the
+    blocks are (weights: resident on the device, or stream, from host memory; see `stream.py`), and update.
     HiFT, BAdam, LISA and full fine-tuning are combinations of them (`presets.py`).
 
     idle: the state of parameters that become idle stays on the device (keep), moves to host memory (cpu) or
     is dropped (drop). reset drops the state of every parameter at the end of each turn, even if it is active
     again in the next one; only what is always active keeps its state.
+
+    update: all of the group in `step` (step), or each parameter inside the backward pass, as soon as its
+    gradient is whole (in_backward). In the latter its state and masters come from host memory in pieces of at
+    most `piece` bytes where the wrapped optimizer is elementwise, as AdamW, and whole where it is not, as
+    Adafactor. A loop must then call backward once a step, without a GradScaler, on one rank; clipping by norm
+    finds no gradients.
 
     Parameters with requires_grad False never train (such as the base of a PEFT-wrapped model), nor do those
     of units named in `frozen`. `optimizer` is a class or a name; `options` (lr, weight_decay, ...) go to that
@@ -71,14 +89,18 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         low_dtype: torch.dtype | None = None,
         checkpointing: str | None = None,
         weights: str = "resident",
+        update: str = "step",
+        piece: int = 64 << 20,
         param_groups: Iterable[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         if idle not in IDLE:
             raise UserError(f'unknown idle state "{idle}"{nearest(idle, IDLE)}')
+        check_update(update, piece)
         if checkpointing not in (None, *KINDS):
-            valid = ", ".join(KINDS)
-            raise UserError(f'unknown checkpointing "{checkpointing}" (valid: {valid})')
+            raise UserError(
+                f'unknown checkpointing "{checkpointing}"{nearest(checkpointing, KINDS)}'
+            )
         cls, implied = find_optimizer(optimizer)
         options = implied | options
         ownership.check_free(model)
@@ -116,6 +138,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             self.parameters,
             master=kind,
             idle=idle,
+            update=update,
             follows_gradients=self.plan.schedule.follows_gradients,
         )
 
@@ -138,22 +161,24 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         drop = idle in ("drop", "reset")
-        self._residents = Residents(
-            self.parameters, store, masters, drop=drop, weights=self.weights
-        )
-        # GradScaler then leaves unscaling to this class, which unscales the fp32 gradients
-        self._step_supports_amp_scaling = masters is not None
+        self._residents: Residents
+        parts: Any = (self.parameters, store, masters)
+        if update == "step":
+            self._residents = Residents(*parts, drop=drop, weights=self.weights)
+        else:
+            pieces = Pieces(cls, hyper, options, piece) if elementwise(cls) else None
+            self._residents = Visitors(*parts, drop=drop, weights=self.weights, pieces=pieces)
         self._idle, self._step = idle, 0
         self.synchroniser: Averaging | None = None  # set by distributed.synchronise
-        self._hyper = hyper
-        self._hyper_of = {name: i for i, h in enumerate(hyper) for name in h.names}
+        self._hyper, self._roster = hyper, Roster(hyper)
         self._wrap(cls, options)
 
     def _wrap(self, cls: type[torch.optim.Optimizer], options: dict[str, Any]) -> None:
         """Build the wrapped optimizer over the first group, and share its param_groups and state."""
 
         def build_over(names: Sequence[str]) -> torch.optim.Optimizer:
-            return build(cls, self._hyper, self._split(names, self._residents.target), options)
+            split = self._roster.split(names, self._residents.target)
+            return build(cls, self._hyper, split, options)
 
         self._residents.swap((), self.active.parameters)
         self.wrapped = build_over(self.active.parameters)
@@ -162,6 +187,10 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         super().__init__(self.wrapped.param_groups, self.wrapped.defaults)
         self._fixed = True
         self.param_groups, self.state = self.wrapped.param_groups, self.wrapped.state
+        parts: Any = (self.wrapped, self._residents, self._roster, self._turns)
+        in_backward = isinstance(self._residents, Visitors)
+        self._updates: Updates = InBackward(*parts) if in_backward else AfterBackward(*parts)
+        self._step_supports_amp_scaling = self._updates.takes_scaled
         self._show(self.active)
 
     # --- reading ----------------------------------------------------------------------------------
@@ -224,14 +253,8 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         distributed.check_step(self)
-        self._residents.store.ready()
-        self.weights.stage(self.active.parameters)
-        masters = self._residents.masters
-        if masters is None:
-            self._update()
-        elif not self._step_masters(masters):
+        if not self._updates.step(self):
             return loss
-        self.weights.updated(self.active.parameters)
         self._step += 1
         if self._step % self.plan.schedule.dwell == 0:
             old = self.active
@@ -239,22 +262,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             self._switch(old, self._turns.begin(self._step))
         return loss
 
-    def _update(self) -> None:
-        """The step of the wrapped optimizer."""
-        self._turns.observe(self._residents.target)
-        self.wrapped.step()
-
-    def _step_masters(self, masters: Masters) -> bool:
-        """Update the masters, then the weights from them. Returns False if GradScaler found an overflow."""
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.item() > 0:
-            return False
-        masters.take_gradients(self.parameters, getattr(self, "grad_scale", None))
-        self._show(self.active, masters.active)
-        self._update()
-        masters.publish(self.parameters)
-        self._show(self.active)
-        return True
+    def coming_update(self) -> Update:
+        """What the next step changes, asked after the backward pass."""
+        return self._updates.coming_update()
 
     def _switch(self, old: Group, new: Group) -> None:
         """End the turn of group `old`; touches only the parameters of the two groups."""
@@ -267,23 +277,11 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             self._residents.swap(leaving, arriving)
             self._show(new)
 
-    def _show(self, group: Group, targets: Mapping[str, torch.Tensor] | None = None) -> None:
-        """Put the group's weights, or `targets` (their masters), into the public param_groups."""
-        shown: Mapping[str, torch.Tensor] = self.parameters if targets is None else targets
-        split = self._split(group.parameters, shown.__getitem__)
-        for param_group, members in zip(self.param_groups, split, strict=True):
-            param_group["params"] = members
+    def _show(self, group: Group) -> None:
+        """Put the group's weights into the public param_groups."""
+        self._roster.show(self.param_groups, group.parameters, self.parameters.__getitem__)
         if self._path is not None:
             self._path.follow(group)
-
-    def _split(
-        self, names: Iterable[str], value: Callable[[str], torch.Tensor]
-    ) -> list[list[torch.Tensor]]:
-        """`value(name)` of the names, one list per entry of param_groups."""
-        parts: list[list[torch.Tensor]] = [[] for _ in self._hyper]
-        for name in names:
-            parts[self._hyper_of[name]].append(value(name))
-        return parts
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Raises UserError: the groups are fixed when the optimizer is built."""
@@ -299,6 +297,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         no owner."""
         if self.synchroniser is not None:
             self.synchroniser.remove()
+        self._updates.remove()
         if self._path is not None:
             self._path.remove()
             self._path = None

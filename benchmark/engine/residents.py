@@ -6,7 +6,7 @@ wrapped optimizer and the idle store. It knows names of parameters, not groups o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -82,13 +82,14 @@ class Residents:
     def entries(self) -> dict[str, Entry]:
         """State and masters ("master") of every parameter that has either. The tensors are not copies."""
         self.store.ready()
-        entries = dict(self.store.entries())
+        return {**self.store.entries(), **dict(self.here())}
+
+    def here(self) -> Iterator[tuple[str, Entry]]:
+        """(name, entry) of the parameters whose state and masters are on the device to be used."""
         for name in self.names:
             target = self.target(name)
-            entries[name] = dict(self._state.get(target, {}))
-            if self.masters:
-                entries[name]["master"] = target
-        return entries
+            entry = dict(self._state.get(target, {}))
+            yield name, {**entry, "master": target} if self.masters else entry
 
     def layout(self) -> dict[str, dict[str, Any]]:
         """name -> {"shape", "dtype"} of the tensor that the optimizer updates, weight or master, as plain
@@ -101,21 +102,17 @@ class Residents:
 
     def tensors(self) -> list[torch.Tensor]:
         """The active group's optimizer state and masters."""
-        targets = [self.target(name) for name in self.names]
-        values = (v for target in targets for v in self._state.get(target, {}).values())
-        state = [value for value in values if isinstance(value, torch.Tensor)]
-        return state + targets if self.masters else state
+        values = (value for _, entry in self.here() for value in entry.values())
+        return [value for value in values if isinstance(value, torch.Tensor)]
 
     def nbytes(self) -> dict[str, dict[str, int]]:
         """{"device" | "host": {"gradients", "optimizer_state", "master"}} in bytes, alive now; "host" has
         "weights" too, those that are streamed."""
-        targets = [self.target(name) for name in self.names]
-        masters = targets if self.masters else []
+        here = [(key, value) for _, entry in self.here() for key, value in entry.items()]
+        masters = [value for key, value in here if key == "master"]
         device = {
             "gradients": _nbytes(p.grad for p in (*self.parameters.values(), *masters)),
-            "optimizer_state": _nbytes(
-                value for target in targets for value in self._state.get(target, {}).values()
-            ),
+            "optimizer_state": _nbytes(value for key, value in here if key != "master"),
             "master": _nbytes(masters),
         }
         idle = {"gradients": 0, "optimizer_state": 0, "master": 0}

@@ -34,6 +34,7 @@ def prepare(
     *,
     master: str,
     idle: str,
+    update: str,
     follows_gradients: bool,
 ) -> None:
     """Prepare a sharded model for freezing. Raises UserError for settings that do not work with shards."""
@@ -47,6 +48,11 @@ def prepare(
         )
     if idle == "cpu" and any(not local(shard).is_cpu for shard in shards):
         raise UserError('idle="cpu" cannot park shards of fully_shard yet: pass idle="keep"')
+    if update == "in_backward":
+        raise UserError(
+            'update="in_backward" with fully_shard, which reduces gradients after their hooks: pass '
+            'update="step"'
+        )
     if follows_gradients:
         raise UserError(
             "an order that gradients decide needs whole gradients, and fully_shard leaves each rank a part"

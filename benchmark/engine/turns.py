@@ -44,16 +44,15 @@ class Turns:
         self._active = self._plan.together(self._chosen, step)
         return self._active
 
-    def observe(self, target: Callable[[str], torch.Tensor]) -> None:
-        """Take note of the active groups' gradients, which `target(name).grad` are, before they are used."""
+    def observe(self, norms: Callable[[Sequence[str]], Sequence[torch.Tensor]]) -> None:
+        """Take note of the norms of the active groups' gradients, which `norms(names)` are, as fp32 numbers;
+        it leaves out parameters without a gradient. Called once a step, and only if gradients decide."""
         if not self._follows:
             return
-        gradients: list[list[torch.Tensor]] = []
-        for index in self._chosen:
-            names = self._plan.groups[index].parameters
-            own = [target(name).grad for name in names if name not in self._plan.always]
-            gradients.append([gradient for gradient in own if gradient is not None])
-        self._importance.observe(gradients)
+        groups = [self._plan.groups[index].parameters for index in self._chosen]
+        self._importance.observe(
+            [norms([n for n in names if n not in self._plan.always]) for names in groups]
+        )
 
     def end(self) -> None:
         """End the turn: its gradients now count."""
@@ -96,18 +95,13 @@ class Importance:
         self._sums: torch.Tensor | None = None  # of |g|² in this turn, of each active group
         self._steps = 0
 
-    def observe(self, gradients: Sequence[list[torch.Tensor]]) -> None:
-        """Add a step's gradients, a list for each active group."""
-        norms = [
-            torch.stack(torch._foreach_norm(each, 2, dtype=torch.float32)).square().sum()
-            if each
-            else torch.zeros(())
-            for each in gradients
-        ]
-        device = next(
-            (norm.device for norm, each in zip(norms, gradients, strict=True) if each), None
+    def observe(self, norms: Sequence[Sequence[torch.Tensor]]) -> None:
+        """Add the norms of a step's gradients, a list for each active group."""
+        device = next((each[0].device for each in norms if each), None)
+        zero = torch.zeros((), device=device)
+        squares = torch.stack(
+            [torch.stack(list(each)).square().sum() if each else zero for each in norms]
         )
-        squares = torch.stack([norm.to(device) for norm in norms])
         self._sums = squares if self._sums is None else self._sums.to(device) + squares
         self._steps += 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -40,11 +40,21 @@ def coming_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> Update:
     parameters of `model` that have a gradient."""
     if isinstance(optimizer, Reporting):
         return optimizer.coming_update()
-    plain = isinstance(getattr(optimizer, "wrapped", optimizer), torch.optim.SGD)
-    gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+    return of_gradients(model.parameters(), optimizer)
+
+
+def of_gradients(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Optimizer) -> Update:
+    """The update of those of `parameters` that have a gradient."""
+    gradients = [(p, p.grad) for p in parameters if p.grad is not None]
     return Update(
         [p for p, _ in gradients],
         sum(p.numel() for p, _ in gradients),
         sum(gradient.nbytes for _, gradient in gradients),
-        rate=max(float(group["lr"]) for group in optimizer.param_groups) if plain else None,
+        rate=plain_rate(optimizer),
     )
+
+
+def plain_rate(optimizer: torch.optim.Optimizer) -> float | None:
+    """The largest learning rate of an optimizer whose step is that times the gradient; None for others."""
+    plain = isinstance(optimizer, torch.optim.SGD)
+    return max(float(group["lr"]) for group in optimizer.param_groups) if plain else None

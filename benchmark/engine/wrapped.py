@@ -6,7 +6,8 @@ This project has no update rule of its own: it uses those of `benchmark.optimize
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmark.errors import UserError
-from benchmark.optimizers import find
+from benchmark.optimizers import OPTIMIZERS, find
 
 
 def find_optimizer(
@@ -79,6 +80,33 @@ def hyper_groups(
     if left:
         raise UserError(f"{len(left)} parameters are in no param_groups entry: {left[0]}, …")
     return groups
+
+
+class Roster:
+    """Which tensors are in the wrapped optimizer's param_groups, by the names of their parameters."""
+
+    def __init__(self, hyper: Sequence[HyperGroup]) -> None:
+        self._hyper = hyper
+        self._group_of = {name: i for i, group in enumerate(hyper) for name in group.names}
+
+    def split(
+        self, names: Iterable[str], value: Callable[[str], torch.Tensor]
+    ) -> list[list[torch.Tensor]]:
+        """`value(name)` of the names, one list per entry of param_groups."""
+        parts: list[list[torch.Tensor]] = [[] for _ in self._hyper]
+        for name in names:
+            parts[self._group_of[name]].append(value(name))
+        return parts
+
+    def show(
+        self,
+        param_groups: Sequence[dict[str, Any]],
+        names: Iterable[str],
+        value: Callable[[str], torch.Tensor],
+    ) -> None:
+        """Put `value(name)` of the names into param_groups, in place of all that they hold."""
+        for group, members in zip(param_groups, self.split(names, value), strict=True):
+            group["params"] = members
 
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -161,6 +189,40 @@ def check_values(optimizer: str | type[torch.optim.Optimizer], options: Mapping[
     # whether a fused kernel works depends on the device
     given = {k: v for k, v in options.items() if k != "fused"}
     over([nn.Parameter(torch.zeros(2, 2))], optimizer, **given)
+
+
+def elementwise(cls: type[torch.optim.Optimizer]) -> bool:
+    """Whether the class updates each number of a tensor by itself, so that a part may be updated alone."""
+    return any(
+        cls is getattr(sys.modules.get(module), entry.class_name, None)
+        for entry in OPTIMIZERS.values()
+        if entry.elementwise
+        for module in entry.modules
+    )
+
+
+def state_size(
+    cls: type[torch.optim.Optimizer],
+    hyper: Sequence[HyperGroup],
+    options: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> int:
+    """Bytes of state that an elementwise class keeps for one number of `dtype`, found by a step of one."""
+    numbers = [torch.zeros(1, dtype=dtype) for _ in hyper]
+    plain = [HyperGroup(_on_cpu(group.options), []) for group in hyper]
+    optimizer = build(cls, plain, [[number] for number in numbers], _on_cpu(options))
+    for number in numbers:
+        number.grad = torch.zeros_like(number)
+    optimizer.step()
+    entries = [optimizer.state.get(number, {}) for number in numbers]
+    return max(
+        sum(v.nbytes for v in entry.values() if isinstance(v, torch.Tensor) and v.ndim)
+        for entry in entries
+    )
+
+
+def _on_cpu(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in options.items() if k not in ("fused", "capturable")}
 
 
 def check_options(

@@ -13,7 +13,7 @@ from benchmark.matrices import search
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.records import environment, record
 from benchmark.records.spec import RunSpec
-from benchmark.strategies import compatibility, strategy_class
+from benchmark.strategies import checked_options, compatibility, strategy_class
 from benchmark.strategies.settings import TrainingSettings
 
 SETTLED = ("done", "unsupported")
@@ -67,8 +67,8 @@ def state_of(spec: RunSpec, results: Path) -> str:
 
 def refusal(spec: RunSpec) -> str | None:
     """Why the strategy of the spec does not work with its settings; None if it does. No torch is imported."""
-    settings = TrainingSettings.of(spec)
-    return compatibility.refusal(spec.strategy, strategy_class(spec.strategy), settings)
+    settings, options = TrainingSettings.of(spec), checked_options(spec.strategy, spec.options)
+    return compatibility.refusal(spec.strategy, strategy_class(spec.strategy), settings, options)
 
 
 def trials(cell: Cell, results: Path) -> list[RunSpec]:

@@ -13,13 +13,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from benchmark.engine.host import is_host_memory
+
 
 class LiveBytes(TorchDispatchMode):
     """Context manager; `live` and `peak` are bytes of `resident` and of storages created while it is active.
 
     `base` is a number of bytes added to both, for the tensors in `counted_elsewhere`, which then count
     nothing themselves. A storage counts once and at its full size, however many tensors view it. Tensors on
-    the meta device count nothing.
+    the meta device count nothing, nor does what stands for host memory (`engine.host`).
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for item in tree_iter(result):
             if isinstance(item, torch.Tensor) and item.device.type != "meta":
-                self._track(item)
+                self._track(item, size=0 if is_host_memory() else None)
         return result
 
     def _track(self, tensor: torch.Tensor, size: int | None = None) -> None:

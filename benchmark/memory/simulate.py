@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmark.engine import Group
+from benchmark.engine.update import coming_update
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.measure.weights import device_weights, host_weights
@@ -194,14 +195,18 @@ class _Sweep:
         """A whole step. Returns the places in the group of the parameters that got a gradient."""
         self.training.backward(self.training.forward())
         names = self.groups[index].parameters
-        places = {i for i, name in enumerate(names) if self.named[name].grad is not None}
+        updated = {id(p) for p in coming_update(self.training.model, self.optimizer).parameters}
+        places = {i for i, name in enumerate(names) if id(self.named[name]) in updated}
         self.training.update()
         return places
 
     def _gradients_alone(self, index: int, places: set[int]) -> None:
         for place, name in enumerate(self.groups[index].parameters):
             if place in places:
-                self.named[name].grad = torch.empty_like(self.named[name])
+                parameter = self.named[name]
+                parameter.grad = torch.empty_like(parameter)
+                for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
+                    hook(parameter)  # of an optimizer that updates inside the backward pass
 
     def _count(self, group: Group) -> Peak:
         training, model = self.training, self.training.model

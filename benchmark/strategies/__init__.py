@@ -92,14 +92,14 @@ def build(
     Raises UserError for an unknown name or option, for a missing learning rate, and for a learning rate of a
     strategy that trains nothing; Unsupported for settings that the strategy does not work with.
     """
-    kind = strategy_class(name)
-    refused = refusal(name, kind, settings)
+    kind, checked = strategy_class(name), checked_options(name, options or {})
+    refused = refusal(name, kind, settings, checked)
     if refused:
         raise Unsupported(refused)
     if kind.trains == (settings.lr is None):
         reason = "needs a learning rate" if kind.trains else "trains nothing, so it has none"
         raise UserError(f"lr: strategy {name} {reason}")
-    return kind(settings, checked_options(name, options or {}))
+    return kind(settings, checked)
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> BaseModel:

@@ -64,6 +64,11 @@ class TuningStrategy:
         self.settings = settings
         self.options: Any = options
 
+    @classmethod
+    def refused(cls, options: Any) -> Mapping[str, str]:
+        """What the method cannot do with these options, as `refuses`; a precision may be among it."""
+        return cls.refuses
+
     @property
     def name(self) -> str:
         """The strategy's name in STRATEGIES, which is that of its file."""

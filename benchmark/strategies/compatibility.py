@@ -6,6 +6,8 @@ One table serves three ends: a run is refused before its model loads, a plan sho
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from benchmark.strategies.base import TuningStrategy
 from benchmark.strategies.settings import TrainingSettings
 
@@ -21,8 +23,10 @@ OWN_RULE = ("optimizer", "optimizer_options", "fused")
 """The settings of an optimizer, which a strategy with an update rule of its own does not use."""
 
 
-def refusal(name: str, kind: type[TuningStrategy], settings: TrainingSettings) -> str | None:
-    """Why the strategy does not work with the settings, in one line; None if it does."""
+def refusal(
+    name: str, kind: type[TuningStrategy], settings: TrainingSettings, options: BaseModel
+) -> str | None:
+    """Why the strategy does not work with the settings and its options, in one line; None if it does."""
     if settings.precision not in kind.precisions:
         return f"strategy {name} has no precision {settings.precision}, only {', '.join(kind.precisions)}"
     if kind.optimizers == ():
@@ -37,8 +41,9 @@ def refusal(name: str, kind: type[TuningStrategy], settings: TrainingSettings) -
         "accumulate": settings.accumulate > 1,
         "clip": settings.clip is not None,
         "checkpointing": settings.checkpointing,
+        settings.precision: True,
     }
-    for feature, reason in kind.refuses.items():
+    for feature, reason in kind.refused(options).items():
         if asked.get(feature):
             return f"strategy {name} does not work with {feature}: {reason}"
     return None

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+IN_BACKWARD = {
+    "accumulate": "update: in_backward changes the weights in each backward pass; raise batch_size, with "
+    "checkpointing, or use update: step",
+    "clip": "with update: in_backward the norm of all gradients is known only after the weights are updated; "
+    "use update: step",
+    "data_parallel": "with update: in_backward gradients are used up before they could be averaged; use "
+    "update: step",
+    "fp16": "its gradients are unscaled after the backward pass, and update: in_backward uses them up inside "
+    "it; use bf16, mixed_hi or update: step",
+}
+"""What the update inside the backward pass cannot do."""
+
+
 class HiftOptions(AdaptedOptions):
     """Options of the engine.
 
@@ -23,8 +36,10 @@ class HiftOptions(AdaptedOptions):
     with the group whose gradients have been the largest. dwell: consecutive steps per group. idle: the
     optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu) or is dropped.
     rate: the delayed learning rate of the paper, or that of the authors' code (reference). weights: those of
-    the blocks stay on the device (resident) or are streamed from host memory. With an adapter the groups are
-    of the units in which it trains something.
+    the blocks stay on the device (resident) or are streamed from host memory. update: after the backward pass
+    (step), or inside it, so that one gradient exists at a time (in_backward); piece: the most bytes of state
+    and masters that are then on the device together. With an adapter the groups are of the units in which it
+    trains something.
     """
 
     group_size: Annotated[int, Field(ge=1)] = 1
@@ -33,6 +48,8 @@ class HiftOptions(AdaptedOptions):
     idle: Literal["keep", "cpu", "drop"] = "cpu"
     rate: Literal["paper", "reference"] = "paper"
     weights: Literal["resident", "stream"] = "resident"
+    update: Literal["step", "in_backward"] = "step"
+    piece: Annotated[int, Field(ge=1)] = 64 << 20
 
 
 class Hift(Adapted, Blockwise):
@@ -49,6 +66,10 @@ class Hift(Adapted, Blockwise):
     master_precisions = ("mixed_hi",)
     recomputes = True
     simulated_precisions: ClassVar[Mapping[str, str]] = {"mixed": "mixed_hi"}
+
+    @classmethod
+    def refused(cls, options: HiftOptions) -> Mapping[str, str]:
+        return cls.refuses if options.update == "step" else IN_BACKWARD
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from benchmark.engine import keep_on_host

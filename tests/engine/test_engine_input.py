@@ -29,6 +29,8 @@ BAD = {
         "every unit",
     ),
     "always unit": ({"always_active": ["had"]}, 'did you mean "head"'),
+    "update": ({"update": "in_bakward"}, 'did you mean "in_backward"'),
+    "piece": ({"piece": 0}, "at least 1: 0"),
     "optimizer name": ({"optimizer": "adamv"}, 'did you mean "adam'),
     "optimizer type": ({"optimizer": nn.Linear}, "torch.optim class or a name"),
     "optimizer with a fixed list": ({"optimizer": torch.optim.LBFGS}, "LBFGS"),

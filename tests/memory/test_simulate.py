@@ -63,6 +63,10 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"options": {"order": "importance"}},
         {"options": {"weights": "stream", "group_size": 3}, "precision": "mixed_hi"},
         {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
+        {"options": {"update": "in_backward", "piece": 1 << 12, "group_size": 2}},
+        {"options": {"update": "in_backward", "piece": 1 << 12}, "precision": "mixed_hi"},
+        {"options": {"update": "in_backward", "idle": "keep"}, "optimizer": "adafactor"},
+        {"options": {"update": "in_backward", "piece": 1 << 12, "weights": "stream"}},
         {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
         {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
         {"optimizer": "adafactor", "strategy": "full"},
@@ -170,6 +174,21 @@ def test_streamed_weights_are_on_the_host_but_for_a_window_of_two_blocks():
     left = whole.parameters - (4 - 2) * block
     assert streamed.parameters == pytest.approx(left, rel=0.01)  # each weight is aligned there
     assert streamed.host - whole.host == 4 * block
+
+
+@pytest.mark.parametrize("precision", ["fp32", "mixed_hi"])
+def test_hift_inside_the_backward_pass_holds_a_gradient_and_a_piece(precision):
+    """Of the whole model as one group, so that the ordinary update's gradients and state are all of it."""
+    case = setting("llama", precision=precision, batch_size=1, seq_len=2)
+    inside = {"group_size": 6, "update": "in_backward", "piece": 3 << 10}
+    usual = simulate.peak(case.but(options={"group_size": 6}), device="cpu")
+    found = simulate.peak(case.but(options=inside), device="cpu")
+    size = {"fp32": 4, "mixed_hi": 2}[precision]
+    assert found.gradients <= size * 211 * 32, "the largest matrix"
+    assert found.standing == found.parameters and found.optimizer_state == found.master == 0
+    assert found.host == usual.optimizer_state + usual.master, "what the ordinary update has there"
+    assert found.temporaries <= 4 * (3 << 10), "the piece, its gradient and Adam's own"
+    assert found.total < 0.5 * usual.total
 
 
 def test_full_mixed_holds_the_masters_of_all_and_hift_mixed_too():

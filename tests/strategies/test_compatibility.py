@@ -12,6 +12,7 @@ import transformers
 from factories import make_spec, make_strategy
 
 from benchmark.errors import Unsupported, UserError
+from benchmark.matrices.planning import refusal
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.precision import autocast
@@ -132,6 +133,21 @@ def test_what_is_refused_says_why_before_there_is_a_model(name):
         for optimizer in sorted(set(OPTIMIZERS) - {*kind.optimizers, "adamw"}):
             with pytest.raises(Unsupported, match=f"strategy {name} .*optimizer"):
                 make_strategy(spec_of(name, optimizer=optimizer))
+
+
+@pytest.mark.parametrize(
+    "fields", [{"accumulate": 2}, {"clip": 1.0}, {"precision": "fp16"}], ids=str
+)
+def test_what_options_rule_out_is_refused_with_them_alone(fields):
+    inside = {"options": {"update": "in_backward"}}
+    with pytest.raises(
+        Unsupported, match=r"strategy hift does not work with .*update: in_backward"
+    ) as said:
+        make_strategy(spec_of("hift", **fields, **inside))
+    assert "\n" not in str(said.value)
+    assert refusal(spec_of("hift", **fields, **inside)) == str(said.value), "as a plan shows it"
+    make_strategy(spec_of("hift", **fields))
+    make_strategy(spec_of("hift", **inside))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

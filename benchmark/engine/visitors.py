@@ -1,0 +1,270 @@
+"""Visitors: state and masters that come to the device piece by piece, while their parameter is updated.
+
+Between two updates they are in the idle store, so the device never has those of more than the pieces in
+flight. On a CUDA device copies in either direction have a stream of their own and run behind the backward
+pass; the host waits until at most `IN_FLIGHT` pieces have not been taken back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import nullcontext
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmark.engine.host import host_memory
+from benchmark.engine.offload import Entry, IdleStore
+from benchmark.engine.precision import Masters
+from benchmark.engine.residents import Residents
+from benchmark.engine.stream import Weights
+from benchmark.engine.wrapped import HyperGroup, state_size
+
+ALIGNED = 64
+"""Numbers. A piece begins at a multiple of it, so that kernels cut it into the same vectors as the whole."""
+IN_FLIGHT = 2
+
+
+class Pieces:
+    """The sizes of pieces of which state and master take at most `most` bytes together."""
+
+    def __init__(
+        self,
+        cls: type[torch.optim.Optimizer],
+        hyper: Sequence[HyperGroup],
+        options: Mapping[str, Any],
+        most: int,
+    ) -> None:
+        self._most = most
+        self._state_size = cache(partial(state_size, cls, hyper, options))
+
+    def numel(self, dtype: torch.dtype, *, masters: bool) -> int:
+        """The numbers of a piece of what the optimizer updates, which has that dtype; at least one."""
+        bytes_each = self._state_size(dtype) + (dtype.itemsize if masters else 0)
+        numel = self._most // max(1, bytes_each)
+        return max(1, numel // ALIGNED * ALIGNED or numel)
+
+
+class Visitors(Residents):
+    """Residents whose entries are on the device for as long as `visit` says.
+
+    pieces: the sizes of pieces; None for whole parameters at once.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        store: IdleStore,
+        masters: Masters | None,
+        *,
+        drop: bool,
+        weights: Weights,
+        pieces: Pieces | None,
+    ) -> None:
+        super().__init__(parameters, store, masters, drop=drop, weights=weights)
+        self._pieces = pieces
+        self._target: torch.Tensor | None = None
+        self._lanes = _Lanes()
+
+    def bind(
+        self,
+        state: MutableMapping[torch.Tensor, Entry],
+        make_state: Callable[[list[str]], Mapping[torch.Tensor, Entry]],
+    ) -> None:
+        super().bind(state, make_state)
+        state.clear()
+
+    def target(self, name: str) -> torch.Tensor:
+        """The piece of the parameter or of its master that visits; the parameter itself if none does."""
+        return self.parameters[name] if self._target is None else self._target
+
+    def swap(self, leaving: Iterable[str], arriving: Iterable[str]) -> None:
+        """Freeze `leaving`; unfreeze `arriving`. No entry moves, but those of `leaving` may be dropped."""
+        old, new = set(leaving), list(arriving)
+        for name in old:
+            self._freeze(name)
+            dropped = self.masters is not None and self.masters.kind == "active"
+            self.store.drop(name, state=self._drop, master=dropped)
+        for name in new:
+            self.parameters[name].requires_grad_(True)
+        self.names = [n for n in self.names if n not in old] + new
+
+    def replace(self, entries: Mapping[str, Entry], names: Iterable[str]) -> None:
+        """Make `names` active, with `entries` in place of all state and masters."""
+        self._lanes.wait()
+        for name in self.names:
+            self._freeze(name)
+        self.names = []
+        self.store.replace(entries)
+        self.swap((), names)
+
+    def here(self) -> Iterator[tuple[str, Entry]]:
+        """Nothing, between two visits."""
+        return iter(())
+
+    def entries(self) -> dict[str, Entry]:
+        """State and masters ("master") of every parameter that has either. The tensors are not copies."""
+        self._lanes.wait()
+        return super().entries()
+
+    def tensors(self) -> list[torch.Tensor]:
+        """The active group's optimizer state and masters, if the idle store is on the device."""
+        if self.store.host:
+            return []
+        values = (value for name in self.names for value in self.store.entry(name).values())
+        return [value for value in values if isinstance(value, torch.Tensor)]
+
+    def turn(self) -> None:
+        """End a step: what was taken back in it may be brought again."""
+        self._lanes.turn()
+
+    def visit(self, name: str) -> Iterator[slice | None]:
+        """Bring the entry of a parameter to the device piece by piece, and back after each.
+
+        Yields the numbers of the flat parameter whose state and master are there as `target(name)` is to be
+        updated; None for the whole parameter in its own shape. A master that has been updated is rounded into
+        the weights.
+        """
+        self.weights.stage([name])
+        parameter, held = self.parameters[name], self.store.entry(name)
+        before = dict(held)
+        for span in self._spans(parameter):
+            came = self._lanes.bring(parameter, partial(self._fetch, before, parameter, span))
+            weights = _part(parameter.detach(), span)
+            self._target = self._open_piece(name, weights, came)
+            yield span
+            went = self._state.pop(self._target, {})
+            if self.masters:
+                weights.copy_(self._target)
+                went = {**went, "master": self._target}
+            if not self.store.host:  # what came is part of the store, but for numbers
+                went = {k: v for k, v in went.items() if _is_number(v) or v is not came.get(k)}
+            self._lanes.take_back(
+                parameter, went, partial(self._store, held, went, parameter, span)
+            )
+            self._target = None
+        self.weights.updated([name])
+
+    def _freeze(self, name: str) -> None:
+        self.parameters[name].requires_grad_(False)
+        self.parameters[name].grad = None
+
+    def _spans(self, parameter: torch.Tensor) -> Iterator[slice | None]:
+        if self._pieces is None or not parameter.ndim or not parameter.is_contiguous():
+            yield None
+            return
+        kind = torch.float32 if self.masters else parameter.dtype
+        most = self._pieces.numel(kind, masters=self.masters is not None)
+        for start in range(0, parameter.numel(), most):
+            yield slice(start, min(start + most, parameter.numel()))
+
+    def _open_piece(self, name: str, weights: torch.Tensor, came: Entry) -> torch.Tensor:
+        """Give the wrapped optimizer the state that came. Returns the tensor that it is to update."""
+        state = {key: value for key, value in came.items() if key != "master"}
+        self._target = weights
+        if self.masters:
+            self._target = came.get("master")
+            if self._target is None:
+                self._target = weights.to(torch.float32, copy=True)
+        if state:
+            self._state[self._target] = state
+        elif self._make_state is not None:
+            self._state.update(self._make_state([name]))
+        return self._target
+
+    def _fetch(self, entry: Entry, parameter: torch.Tensor, span: slice | None) -> Entry:
+        """The entry's numbers of `span`, on the device. A number that all pieces share is copied for each."""
+        return {key: self._piece(value, parameter, span) for key, value in entry.items()}
+
+    def _piece(self, value: Any, parameter: torch.Tensor, span: slice | None) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self.store.stays(value, parameter):
+            return value.clone()
+        if not self.store.host:
+            return _part(value, span) if value.shape == parameter.shape else value
+        with host_memory():
+            part = _part(value, span) if value.shape == parameter.shape else value
+        return part.to(parameter.device, copy=True, non_blocking=True)
+
+    def _store(self, held: Entry, went: Entry, parameter: torch.Tensor, span: slice | None) -> None:
+        """Write what `went` into what the store has `held`."""
+        for key, value in went.items():
+            held[key] = self._written(held.get(key), value, parameter, span)
+
+    def _written(self, old: Any, value: Any, parameter: torch.Tensor, span: slice | None) -> Any:
+        """`old` with `value` in it, or new memory if it has no place for that."""
+        if not isinstance(value, torch.Tensor) or self.store.stays(value, parameter):
+            return value
+        if not self.store.host and span is None:
+            return value
+        shape = value.shape if span is None else parameter.shape
+        with host_memory() if self.store.host else nullcontext():
+            if not isinstance(old, torch.Tensor) or old.shape != shape or old.dtype != value.dtype:
+                old = self.store.empty(shape, value)
+            _part(old, span).copy_(value, non_blocking=True)
+        return old
+
+
+class _Lanes:
+    """A CUDA stream for either direction, once a parameter on such a device visits."""
+
+    def __init__(self) -> None:
+        self._inward: torch.cuda.Stream | None = None
+        self._outward: torch.cuda.Stream | None = None
+        self._leaving: deque[torch.cuda.Event] = deque()
+
+    def bring(self, parameter: torch.Tensor, bring: Callable[[], Entry]) -> Entry:
+        """What `bring` copies to the device, there before the stream that computes goes on."""
+        if not parameter.is_cuda:
+            return bring()
+        if self._inward is None:
+            self._inward = torch.cuda.Stream(parameter.device)
+            self._outward = torch.cuda.Stream(parameter.device)
+        if len(self._leaving) == IN_FLIGHT:
+            self._leaving.popleft().synchronize()
+        compute = torch.cuda.current_stream(parameter.device)
+        with torch.cuda.stream(self._inward):
+            came = bring()
+        compute.wait_stream(self._inward)
+        _used_on(compute, came)
+        return came
+
+    def take_back(self, parameter: torch.Tensor, went: Entry, take: Callable[[], None]) -> None:
+        """Let `take` copy `went` to the host, after what computes it."""
+        if self._outward is None or not parameter.is_cuda:
+            take()
+            return
+        self._outward.wait_stream(torch.cuda.current_stream(parameter.device))
+        with torch.cuda.stream(self._outward):
+            take()
+            _used_on(self._outward, went)
+            self._leaving.append(self._outward.record_event())
+
+    def turn(self) -> None:
+        """Let nothing arrive before what has been taken back until now is in host memory."""
+        if self._inward is not None and self._outward is not None:
+            self._inward.wait_stream(self._outward)
+
+    def wait(self) -> None:
+        """Wait on the host until it has what was taken back."""
+        if self._outward is not None:
+            self._outward.synchronize()
+
+
+def _used_on(stream: torch.cuda.Stream, entry: Entry) -> None:
+    """The caching allocator must not hand the memory out before `stream` is done with it."""
+    for value in entry.values():
+        if isinstance(value, torch.Tensor) and value.is_cuda:
+            value.record_stream(stream)
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, torch.Tensor) or value.ndim == 0
+
+
+def _part(tensor: torch.Tensor, span: slice | None) -> torch.Tensor:
+    return tensor if span is None else tensor.view(-1)[span]
