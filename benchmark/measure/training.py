@@ -51,15 +51,18 @@ class _Step:
 class Measure(lightning.Callback):
     """Fills `curve` (rows of CURVE_COLUMNS); after fit, `train()`, `params()` and `memory()` return results.
 
-    `method` says what a step trains. `report` is called with each row once its step is done (for progress
-    bars and live tracking).
+    `method` says what a step of `model` trains. `report` is called with each row once its step is done (for
+    progress bars and live tracking).
     """
 
     def __init__(
-        self, method: Method, report: Callable[[dict[str, Any]], None] | None = None
+        self,
+        method: Method,
+        model: torch.nn.Module,
+        report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.curve: list[dict[str, Any]] = []
-        self._method, self._report = method, report
+        self._method, self._model, self._report = method, model, report
         self._step: _Step | None = None
         self._counters = contextlib.ExitStack()
         self._flops: dict[Any, int] = {}
@@ -70,24 +73,25 @@ class Measure(lightning.Callback):
         self._seconds = 0.0
         self._others_share: float | None = None
 
-    def observe(self, model: torch.nn.Module, device: torch.device) -> None:
-        """Count the parameters (numbers and bytes) of `model`. A run that trains nothing calls only this."""
-        self._peaks = Peaks(model, device)
-        self._trained = TrainedParameters(model)
+    def observe(self, device: torch.device) -> None:
+        """Count the parameters (numbers and bytes) of the model on `device`. A run that trains nothing calls
+        only this."""
+        self._peaks = Peaks(self._model, device)
+        self._trained = TrainedParameters(self._model)
 
     def setup(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
     ) -> None:
         """Start LoadPeak. Between this hook and `on_fit_start` Lightning moves the model to the device and
         builds the optimizer."""
-        loading = LoadPeak(module, trainer.strategy.root_device)
+        loading = LoadPeak(self._model, trainer.strategy.root_device)
         self._loading = self._counters.enter_context(loading)
 
     def on_fit_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert self._loading is not None
         self._loading.built(trainer.optimizers[0])
         self._counters.close()
-        self.observe(module, module.device)
+        self.observe(module.device)
         self._trained.begin()
         self._peaks.restart_allocator()
         self._others = Others()
@@ -161,7 +165,7 @@ class Measure(lightning.Callback):
         optimizer: torch.optim.Optimizer,
     ) -> None:
         assert self._step is not None
-        update = self._method.coming_update(module, optimizer)
+        update = self._method.coming_update(self._model, optimizer)
         self._step.trainable_ratio = self._trained.add(update)
         self._step.lr = float(optimizer.param_groups[0]["lr"])
         self._step.group = active_group(optimizer)
@@ -172,7 +176,7 @@ class Measure(lightning.Callback):
         self._others_share = round(self._others.share(), 3)
         self._groups = len(getattr(trainer.optimizers[0], "groups", ())) or 1
         self._peaks.read_allocator()
-        self._trained.end(self._method.set_back(module))
+        self._trained.end(self._method.set_back(self._model))
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -40,11 +40,11 @@ class Fit:
     ) -> None:
         total = spec.steps(len(data.train.ids))
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
-        self._spec, self._trains, self._model = spec, strategy.trains, model
+        self._spec, self._trains = spec, strategy.trains
         self._rows, self._collate = data.train, adapter.collator(tokenizer)
         self._module = FineTuning(model, adapter, strategy, total)
         self._measure = Measure(
-            strategy, lambda row: report({"event": "step", "total": total, **row})
+            strategy, model, lambda row: report({"event": "step", "total": total, **row})
         )
         self._validation = Validation(adapter, tokenizer, data, spec, total, self._measure)
         self._trainer = lightning.Trainer(
@@ -77,7 +77,7 @@ class Fit:
             batches = loaders.training_batches(self._rows, self._collate, self._spec)
             self._trainer.fit(self._module, batches)
         else:
-            self._measure.observe(self._model, self.device)
+            self._measure.observe(self.device)
         return Trained(
             train=self._measure.train(),
             params=self._measure.params(),

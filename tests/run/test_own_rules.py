@@ -51,3 +51,13 @@ def test_masked_answers_are_trained_on(tmp_path):
         with open(tmp_path / strategy / done.curve, encoding="utf-8", newline="") as file:
             losses[strategy] = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses["full"] != losses["mft"]
+
+
+@pytest.mark.parametrize("strategy", ["adalora", "lofit"])
+def test_the_record_knows_what_they_leave_out_or_set_back(strategy, tmp_path):
+    """AdaLoRA sets pruned values back to zero, which is no fault; LoFiT's unchosen offsets do not train."""
+    done = run(tmp_path, strategy=strategy, max_steps=8)
+    assert done.status == "success" and done.params.unmoved == []
+    with open(tmp_path / done.curve, encoding="utf-8", newline="") as file:
+        ratios = [float(row["trainable_ratio"]) for row in csv.DictReader(file)]
+    assert (ratios[-1] < ratios[0]) == (strategy == "lofit")
