@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmark.engine import distributed, ownership, saved, sharded
+from benchmark.engine import distributed, ownership, partitions, saved, sharded
 from benchmark.engine.activations import KINDS, ActivePath
 from benchmark.engine.after_backward import AfterBackward
 from benchmark.engine.contract import Averaging, Updates
@@ -48,10 +48,11 @@ IDLE = ("keep", "cpu", "drop", "reset")
 class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
 
-    Six settings: partition (units, group_size, always_active, frozen), order (order, seed, queue,
-    smoothing), dwell, idle state (idle), master weights (master: none | active | all, or
-    the dict from `lower`: all, created before the model moved to its device), where the weights of the
-    blocks are (weights: resident on the device, or stream, from host memory; see `stream.py`), and update.
+    Six settings: partition (units, which partition="modules" cuts into their modules; group_size,
+    always_active, frozen), order (order, seed, queue, smoothing), dwell, idle state (idle), master weights
+    (master: none | active | all, or the dict from `lower`: all, created before the model moved to its
+    device), where the weights of the blocks are (weights: resident on the device, or stream, from host
+    memory; see `stream.py`), and update.
     HiFT, BAdam, LISA and full fine-tuning are combinations of them (`presets.py`).
 
     idle: the state of parameters that become idle stays on the device (keep), moves to host memory (cpu) or
@@ -89,6 +90,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         low_dtype: torch.dtype | None = None,
         checkpointing: str | None = None,
         weights: str = "resident",
+        partition: str = "units",
         update: str = "step",
         piece: int = 64 << 20,
         param_groups: Iterable[dict[str, Any]] | None = None,
@@ -107,6 +109,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         units = find_units(model, trainable_only=True) if units is None else tuple(units)
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         check_units(units, trainable)
+        units = partitions.partition(model, units, partition)
         out = check_unit_names(frozen, units, "frozen")
         units = tuple(unit for unit in units if unit.name not in out)
         if not units:

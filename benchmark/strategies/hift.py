@@ -32,7 +32,8 @@ IN_BACKWARD = {
 class HiftOptions(AdaptedOptions):
     """Options of the engine.
 
-    group_size: m, units per group. order: the order of the groups in a sweep; importance begins each sweep
+    group_size: m, units per group. partition: a unit is a layer (units), or one of its modules, such as the
+    queries' projection (modules). order: the order of the groups in a sweep; importance begins each sweep
     with the group whose gradients have been the largest. dwell: consecutive steps per group. idle: the
     optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu) or is dropped.
     rate: the delayed learning rate of the paper, or that of the authors' code (reference). weights: those of
@@ -48,6 +49,7 @@ class HiftOptions(AdaptedOptions):
     idle: Literal["keep", "cpu", "drop"] = "cpu"
     rate: Literal["paper", "reference"] = "paper"
     weights: Literal["resident", "stream"] = "resident"
+    partition: Literal["units", "modules"] = "units"
     update: Literal["step", "in_backward"] = "step"
     piece: Annotated[int, Field(ge=1)] = 64 << 20
 

@@ -67,6 +67,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"options": {"update": "in_backward", "piece": 1 << 12}, "precision": "mixed_hi"},
         {"options": {"update": "in_backward", "idle": "keep"}, "optimizer": "adafactor"},
         {"options": {"update": "in_backward", "piece": 1 << 12, "weights": "stream"}},
+        {"options": {"partition": "modules", "order": "top2down"}},
         {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
         {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
         {"optimizer": "adafactor", "strategy": "full"},
