@@ -104,7 +104,6 @@ class WeightStream(Weights, Wrapper):
     def stage(self, names: Iterable[str]) -> None:
         wanted = list({self._of_name[name]: None for name in names if name in self._of_name})
         self._window.load(wanted, self.device)
-        self._window.join()
         for block in wanted:
             self._window.show(block)
 

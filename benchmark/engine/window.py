@@ -22,7 +22,7 @@ WINDOW = 2
 @dataclass(eq=False)
 class _Slot:
     """A place for one block, whose weights are `views` of `memory`. shown: the version of each parameter
-    whose data is its view, when it was last the same as the home. ready: the copy from the homes is complete.
+    whose data is its view, when it was last the same as the home. ready: the last copy, in or out, is done.
     """
 
     memory: torch.Tensor
@@ -67,11 +67,6 @@ class Window:
                 parameter.data = slot.views[name]
                 slot.shown[name] = parameter._version
 
-    def join(self) -> None:
-        """Let the stream that computes wait for all copies."""
-        if self._copies is not None:
-            torch.cuda.current_stream(self._copies.device).wait_stream(self._copies)
-
     def write_back(self, names: Iterable[str]) -> None:
         """Begin to copy those of the parameters that are in the window to their homes."""
         changed = set(names)
@@ -92,7 +87,8 @@ class Window:
         if any(slot.memory.device != device or slot.memory.nbytes < size for slot in self._slots):
             for slot in self._slots:
                 self._empty(slot)
-            self.join()  # the memory may be another tensor's at once
+            if self._copies is not None:
+                self._copies.synchronize()  # the memory may be another tensor's at once
             self._slots = []
         while len(self._slots) < min(max(WINDOW, wanted), len(self._blocks)):
             memory = torch.empty(size, dtype=torch.uint8, device=device)
@@ -115,6 +111,7 @@ class Window:
                 slot.block.homes[name].copy_(slot.views[name], non_blocking=True)
                 slot.shown[name] = weights[name]._version
                 self.out_bytes += slot.views[name].nbytes
+            slot.ready = None if self._copies is None else self._copies.record_event()
 
     def _empty(self, slot: _Slot) -> None:
         """What has been written to the parameters since they were last the same as their homes is copied."""

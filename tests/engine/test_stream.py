@@ -77,6 +77,7 @@ def test_two_sweeps_end_with_the_weights_of_the_resident_engine(family, master, 
         {"frozen": ["embeddings", "blocks.0"]},
         {"group_size": "all"},
         {"checkpointing": "active_path"},
+        {"checkpointing": "boundaries"},
     ],
     ids=str,
 )
@@ -85,6 +86,22 @@ def test_every_other_setting_trains_alike(settings):
     for model, optimizer in ((plain, first), (streamed, second)):
         train(model, optimizer, batches(20), accumulate=2, clip=0.5)
     assert same_weights(plain, streamed)
+
+
+@pytest.mark.parametrize("piece", [64 << 20, 256])
+@pytest.mark.parametrize("master", MASTERS)
+@pytest.mark.parametrize("m", [1, 3])
+def test_weights_updated_inside_the_backward_pass_are_streamed_alike(master, m, piece):
+    plain, streamed = with_dropout("llama"), with_dropout("llama")
+    settings = {"lr": 1e-2, "group_size": m, **MASTERS[master]}
+    first = HiFT(plain, "adamw", **settings)
+    second = HiFT(
+        streamed, "adamw", weights="stream", update="in_backward", piece=piece, **settings
+    )
+    for model, optimizer in ((plain, first), (streamed, second)):
+        steps(model, optimizer, FAMILIES["llama"], range(2 * len(optimizer.groups)))
+    assert same_weights(plain, streamed)
+    assert len(second.weights.on_device()) == 2  # a window of two, whatever m is
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

@@ -63,6 +63,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"options": {"order": "importance"}},
         {"options": {"weights": "stream", "group_size": 3}, "precision": "mixed_hi"},
         {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
+        {"options": {"weights": "stream", "update": "in_backward"}, "precision": "mixed_hi"},
         {"options": {"update": "in_backward", "piece": 1 << 12, "group_size": 2}},
         {"options": {"update": "in_backward", "piece": 1 << 12}, "precision": "mixed_hi"},
         {"options": {"update": "in_backward", "idle": "keep"}, "optimizer": "adafactor"},
