@@ -13,6 +13,7 @@ import typer
 
 import benchmark
 from benchmark.commands.dashboard import dashboard
+from benchmark.commands.fit import fit
 from benchmark.commands.list import list_
 from benchmark.commands.matrix import plan, report, run, status, sync
 from benchmark.commands.memory import memory
@@ -44,6 +45,7 @@ for command in (
     speed,
     tables,
     memory,
+    fit,
 ):
     app.command()(command)
 app.command(name="list")(list_)

@@ -27,7 +27,8 @@ class Setting:
     options: the strategy's own, such as group_size. optimizer_options: as in RunSpec. attention: None for the
     default of transformers. checkpointing: blocks recompute their activations, as in RunSpec; so is loss:
     whole, or chunked for a causal LM without whole logits. head: a key of benchmark.models.registry.HEADS,
-    with `labels` classes; None for the architecture that the config names.
+    with `labels` classes; None for the architecture that the config names. blocks: only so many of the
+    model's lowest blocks are built; None for all.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Setting:
     loss: str = "whole"
     head: str | None = None
     labels: int = 2
+    blocks: int | None = None
 
     def __post_init__(self) -> None:
         for key, valid in (
@@ -98,7 +100,7 @@ class Setting:
     def hash(self) -> str:
         """12 hex digits over every field. Those that older records lack are left out at their defaults."""
         fields = dataclasses.asdict(self)
-        for name, default in (("optimizer_options", {}), ("loss", "whole")):
+        for name, default in (("optimizer_options", {}), ("loss", "whole"), ("blocks", None)):
             if fields[name] == default:
                 del fields[name]
         text = json.dumps(fields, sort_keys=True)

@@ -13,7 +13,7 @@ the peak is what LiveBytes counts.
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -42,6 +42,8 @@ KINDS = (
     "temporaries",
     "inputs",
 )
+GRADIENTS = "gradients"
+"""The backward pass from the first gradient of the group on: blocks above it are done with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ class Peak:
     activations: tensors that the forward pass keeps for the backward pass. inputs: the batch and the model's
     buffers. moment: forward, backward, step, or switch (the state of one group leaves the device while that
     of the next arrives). standing: parameters, masters, gradients and state when the optimizer begins its
-    step, the paper's #PGS. host: state and masters in host memory.
+    step, the paper's #PGS. host: state and masters in host memory. moments: the bytes by kind at the worst
+    of each moment, the backward pass from its first gradient on apart.
     """
 
     parameters: int
@@ -67,6 +70,7 @@ class Peak:
     group: int
     groups: int
     units: tuple[str, ...]
+    moments: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -221,6 +225,7 @@ class _Sweep:
             granularity=kernels.GRANULARITY if self.device == "cuda" else 1,
         )
         standing: list[int] = []
+        gradients: list[bool] = []
 
         def ready(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             for param_group in optimizer.param_groups:
@@ -230,12 +235,18 @@ class _Sweep:
             now = timeline.split()
             standing.append(sum(now.get(kind, 0) for kind in KINDS[:4]))
 
+        def whole(gradient: torch.Tensor) -> None:
+            if not gradients:
+                timeline.phase(GRADIENTS)
+            gradients.append(True)
+            timeline.mark(gradient, "gradients")
+
         with timeline:
             timeline.phase("forward")
             loss = training.forward()
             timeline.mark_alive("activations")
             timeline.phase("backward")
-            with _each_gradient(model, lambda gradient: timeline.mark(gradient, "gradients")):
+            with _each_gradient(model, whole):
                 training.backward(loss)
             timeline.phase("step")
             hook = register_optimizer_step_pre_hook(ready)
@@ -246,7 +257,8 @@ class _Sweep:
         for tensor in state_tensors(self.optimizer):
             timeline.mark(tensor, "optimizer_state")
         moment, kinds = timeline.worst()
-        return self._peak(group, moment, kinds, standing[-1])
+        moment = "backward" if moment == GRADIENTS else moment
+        return replace(self._peak(group, moment, kinds, standing[-1]), moments=timeline.phases())
 
     def _held(self) -> dict[str, int]:
         """Bytes of state and masters on the device now; with precision mixed also of the idle masters."""

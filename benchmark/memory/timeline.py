@@ -6,6 +6,7 @@ step. So the bytes by kind at any moment are computed after the step.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 
@@ -68,6 +69,21 @@ class Timeline(LiveBytes):
                 most, at = total, index
         phase = [name for start, name in self._phases if start < at or start == 0]
         return (phase or [""])[-1], self.split(at)
+
+    def phases(self) -> dict[str, dict[str, int]]:
+        """The bytes by kind at the peak of each phase, what the phase found there included."""
+        starts = [start for start, _ in self._phases]
+        totals = list(
+            accumulate(
+                (sign * block.size for block, sign in self._events),
+                initial=sum(self._base.values()),
+            )
+        )
+        ends = [*starts[1:], len(self._events)]
+        return {
+            name: self.split(max(range(start, end + 1), key=totals.__getitem__))
+            for (start, name), end in zip(self._phases, ends, strict=True)
+        }
 
     def split(self, events: int | None = None) -> dict[str, int]:
         """Bytes by kind after the first `events` allocations and releases (default: all so far)."""

@@ -11,6 +11,7 @@ import transformers
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmark.engine import find_units
 from benchmark.errors import UserError
 from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.setting import Setting
@@ -127,13 +128,22 @@ def build(setting: Setting) -> Any:
     if setting.attention is not None:
         config._attn_implementation = setting.attention
     try:
-        return kind(config)
+        return _lowest_blocks(kind(config), setting.blocks)
     except ValueError as error:
         if "attention" in str(error):
             reason = f"{kind.__name__} has no {setting.attention} attention in transformers"
         else:
             reason = str(error).splitlines()[0]
         raise UserError(f"model {setting.model}: {reason}") from None
+
+
+def _lowest_blocks(model: Any, count: int | None) -> Any:
+    """The model without the blocks above the `count` lowest; None leaves it as it is."""
+    if count is not None:
+        names = [unit.name for unit in find_units(model) if unit.kind == "block"]
+        layers = model.get_submodule(names[0].rpartition(".")[0])
+        del layers[count:]
+    return model
 
 
 def head(kind: type, config: Any) -> str | None:

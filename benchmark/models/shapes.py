@@ -1,8 +1,10 @@
 """Models by shape: transformers configs that need no network, built on the meta device without weights.
 
 SHAPES has the six models of the HiFT paper's memory tables with their heads (RoBERTa: classification with two
-labels, the others: causal LM), GPT-2 medium from its E2E table, SmolLM2, and the GPT-2 shape that
-`hift-bench speed` times. To add a shape, add one entry.
+labels, the others: causal LM), GPT-2 medium from its E2E table, SmolLM2, the GPT-2 shape that
+`hift-bench speed` times, and larger models that `hift-bench fit` is asked about, with the sizes in their
+public config.json (meta-llama/Llama-3.1-8B and -70B, mistralai/Mistral-7B-v0.3, Qwen/Qwen2.5-7B, -14B and
+-72B). To add a shape, add one entry.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +24,17 @@ class Shape:
     model: str
     config: str
     values: dict[str, Any] = field(default_factory=dict)
+
+
+def _grouped(
+    kind: str, hidden: int, blocks: int, heads: tuple[int, int], wide: int, words: int
+) -> Shape:
+    """A LLaMA, Mistral or Qwen2 model with untied embeddings. heads: of queries, of keys and values."""
+    values: dict[str, Any] = {"hidden_size": hidden, "num_hidden_layers": blocks}
+    values |= {"num_attention_heads": heads[0], "num_key_value_heads": heads[1]}
+    values |= {"intermediate_size": wide, "vocab_size": words, "tie_word_embeddings": False}
+    values |= {"max_position_embeddings": 32768}
+    return Shape(f"{kind}ForCausalLM", f"{kind}Config", values)
 
 
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
@@ -55,6 +68,12 @@ SHAPES = {
         | {"num_key_value_heads": 3, "intermediate_size": 1536, "vocab_size": 49152}
         | {"max_position_embeddings": 8192, "tie_word_embeddings": True},
     ),
+    "llama-3.1-8b": _grouped("Llama", 4096, 32, (32, 8), 14336, 128256),
+    "llama-3.1-70b": _grouped("Llama", 8192, 80, (64, 8), 28672, 128256),
+    "mistral-7b": _grouped("Mistral", 4096, 32, (32, 8), 14336, 32768),
+    "qwen2.5-7b": _grouped("Qwen2", 3584, 28, (28, 4), 18944, 152064),
+    "qwen2.5-14b": _grouped("Qwen2", 5120, 48, (40, 8), 13824, 152064),
+    "qwen2.5-72b": _grouped("Qwen2", 8192, 80, (64, 8), 29568, 152064),
     "opt-13b": Shape(
         "OPTForCausalLM",
         "OPTConfig",
