@@ -46,7 +46,8 @@ def _moments(peaks: list[Peak]) -> Mapping[Place, Peak]:
     for each in peaks:
         group = each.group if 2 * each.group < each.groups else each.group - each.groups
         for moment, kinds in (each.moments or {each.moment: each.kinds}).items():
-            there = replace(each, moment=moment, **{kind: kinds.get(kind, 0) for kind in KINDS})
+            sizes: dict[str, Any] = {kind: kinds.get(kind, 0) for kind in KINDS}
+            there = replace(each, moment=moment, **sizes)
             place = group, moment
             if place not in worst or there.total > worst[place].total:
                 worst[place] = there

@@ -52,9 +52,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Weights of the units, bottom to top; of the output layer; blocks and their width."""
+    """Weights of the units, bottom to top; of the blocks among them; of the output layer. The number of
+    blocks, and their width."""
 
     units: tuple[int, ...]
+    streamed: int
     output: int
     blocks: int
     hidden: int
@@ -93,6 +95,7 @@ def sizes(model: str) -> Sizes:
     layer = built.get_output_embeddings()
     return Sizes(
         units=tuple(unit.numel for unit in units),
+        streamed=sum(unit.numel for unit in units if unit.kind == "block"),
         output=0 if layer is None else layer.weight.numel(),
         blocks=sum(unit.kind == "block" for unit in units),
         hidden=built.config.hidden_size,
@@ -100,31 +103,36 @@ def sizes(model: str) -> Sizes:
 
 
 def cost(setting: Setting, peak: Peak, micro_batches: int, on: Gpu) -> Cost:
-    """The mean step of `micro_batches` batches of the setting, whose simulated peak is `peak`."""
-    model, options = sizes(setting.model), setting.options
-    streams = options.get("weights") == "stream"
+    """The mean step of `micro_batches` batches of the setting. `peak` says what is on the host, for any m."""
+    model, streams = sizes(setting.model), streamed(setting)
     tokens = setting.batch_size * setting.seq_len
-    attention = setting.seq_len * model.hidden
-    forward = model.total - model.units[0] + model.blocks * attention
+    forward = model.total - model.units[0] + model.blocks * setting.seq_len * model.hidden
     if model.units[-1] < model.output:  # tied: the output layer is the embeddings
         forward += model.output
-    active = model.total / peak.groups
-    way = _mean_way(model, setting.group_size or 1) * forward / model.total
-    passes = 2 + setting.checkpointing
-    flops = 2 * tokens * (forward + (passes - 1) * way + active)
+    groups = -(-len(model.units) // (setting.group_size or 1))
+    active = model.total / groups
+    share = _mean_way(model, setting.group_size or 1) / model.total
+    way = share * forward
+    recomputed = way if setting.checkpointing or streams else 0
+    flops = 2 * tokens * (forward + way + recomputed + active)
     flops += 2 * tokens * model.output if setting.loss == "chunked" else 0
-    stored = model.total * LOW if streams else 0
-    state = max(0, peak.host - stored) / max(1, peak.groups - 1)
-    moved = 2 * state
+    idle = peak.host - LOW * model.streamed * streams
+    state = idle * peak.groups / max(1, peak.groups - 1) / groups
     weights = LOW * (forward + way)
+    moved = 2 * state
     if streams:
-        moved += micro_batches * weights + active * LOW
+        moved += LOW * (micro_batches * (1 + share) * model.streamed + active)
     seconds = max(
         micro_batches * flops / on.flops,
         (micro_batches * weights + 2 * state) / on.hbm,
         moved / on.pcie,
     )
     return Cost(seconds=seconds, flops=micro_batches * flops, moved=moved)
+
+
+def streamed(setting: Setting) -> bool:
+    """Whether blocks come from host memory; they are then recomputed too."""
+    return setting.options.get("weights") == "stream"
 
 
 def _mean_way(model: Sizes, m: int) -> float:

@@ -103,6 +103,12 @@ def search(
             for at, batch in enumerate(batches)
             for places in product(*(range(len(values)) for values in knobs.values()))
         }
+        # streaming recomputes anyway
+        candidates = {
+            place: setting
+            for place, setting in candidates.items()
+            if setting.checkpointing or not roofline.streamed(setting)
+        }
         least = max(candidates)
         yield _fastest(candidates, least, budget, host, sequences, on)
 
@@ -112,11 +118,11 @@ def at_least(setting: Setting) -> int:
     stored, ten times as much inside of it, and whole logits in fp32 with their gradient."""
     model = roofline.sizes(setting.model)
     tokens = setting.batch_size * setting.seq_len
-    weights = 0 if setting.options.get("weights") == "stream" else LOW * model.total
-    stored = 1 if setting.checkpointing or setting.options.get("weights") == "stream" else 10
+    weights = 0 if roofline.streamed(setting) else LOW * model.total
+    stored = 1 if setting.checkpointing else 10
     inputs = LOW * tokens * model.hidden * model.blocks * stored
     logits = 2 * 4 * tokens * model.output // model.hidden if setting.loss == "whole" else 0
-    return weights + max(inputs, logits)
+    return weights + inputs + logits
 
 
 def _setting(

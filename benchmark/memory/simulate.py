@@ -273,8 +273,9 @@ class _Sweep:
         host = dict(state_bytes(self.optimizer)["host"])
         if self.training.setting.idle_masters_on_device:
             host.pop("master", None)
+        sizes: dict[str, Any] = {kind: kinds.get(kind, 0) for kind in KINDS}
         return Peak(
-            **{kind: kinds.get(kind, 0) for kind in KINDS},
+            **sizes,
             standing=standing,
             host=sum(host.values()),
             moment=moment,
