@@ -28,6 +28,7 @@ from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.measure.weights import device_weights, host_weights
 from benchmark.memory import kernels, known
+from benchmark.memory.alike import signature
 from benchmark.memory.draws import counted_turns
 from benchmark.memory.setting import Setting
 from benchmark.memory.timeline import Timeline
@@ -136,7 +137,7 @@ class _Sweep:
         self.groups: tuple[Group, ...] = groups
         alike: dict[Any, list[int]] = {}
         for group in groups:
-            alike.setdefault(_signature(model, group), []).append(group.index)
+            alike.setdefault(signature(model, group), []).append(group.index)
         self.like = {i: same[0] for same in alike.values() for i in same}
         if every:
             self.counted = set(self.like)
@@ -341,28 +342,3 @@ class _Fake(FakeTensorMode):
             if func is not torch.ops.aten._local_scalar_dense.default:
                 raise
             return 1.0 if args[0].dtype.is_floating_point else 1
-
-
-def _signature(model: nn.Module, group: Group) -> Any:
-    """Equal for groups that differ only in depth: shapes of the parameters and settings of the modules."""
-    modules = dict(model.named_modules())
-    named = dict(model.named_parameters())
-    shapes = tuple((tuple(named[n].shape), named[n].dtype) for n in group.parameters)
-    units = tuple(_settings(modules[unit]) if unit in modules else unit for unit in group.units)
-    return shapes, units
-
-
-def _settings(module: nn.Module) -> Any:
-    plain = (int, float, str, bool, type(None))
-    return tuple(
-        (
-            name,
-            type(part).__name__,
-            tuple(
-                (k, v)
-                for k, v in vars(part).items()
-                if isinstance(v, plain) and k not in ("layer_idx", "layer_id")
-            ),
-        )
-        for name, part in module.named_modules()
-    )
