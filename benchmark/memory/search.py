@@ -93,7 +93,7 @@ def search(
         if (name in FIELDS or name in options_of("hift").model_fields)
         and (name != "loss" or chunkable)
     }
-    batches = [b for b in (64, 32, 16, 8, 4, 2, 1) if b <= sequences and sequences % b == 0]
+    batches = [size for size in range(sequences, 0, -1) if sequences % size == 0]
     for precision, optimizer in RECIPES:
         usual = partial(
             Setting, model=model, precision=precision, optimizer=optimizer, seq_len=seq_len
@@ -103,14 +103,18 @@ def search(
             for at, batch in enumerate(batches)
             for places in product(*(range(len(values)) for values in knobs.values()))
         }
-        # streaming recomputes anyway
-        candidates = {
-            place: setting
-            for place, setting in candidates.items()
-            if setting.checkpointing or not roofline.streamed(setting)
-        }
-        least = max(candidates)
-        yield _fastest(candidates, least, budget, host, sequences, on)
+        yield _fastest(
+            {p: setting for p, setting in candidates.items() if _is_sensible(setting, sequences)},
+            *(budget, host, sequences, on),
+        )
+
+
+def _is_sensible(setting: Setting, sequences: int) -> bool:
+    """Streaming recomputes anyway, and an update inside the backward pass is one of the whole step."""
+    whole = setting.batch_size == sequences
+    return (setting.checkpointing or not roofline.streamed(setting)) and (
+        whole or setting.options.get("update") != "in_backward"
+    )
 
 
 def at_least(setting: Setting) -> int:
@@ -136,16 +140,18 @@ def _setting(
 
 def _fastest(
     candidates: Mapping[tuple[int, ...], Setting],
-    least: tuple[int, ...],
     budget: int,
     host: int | None,
     sequences: int,
     on: Gpu,
 ) -> Found | Missing:
     """The first of the candidates, in the order of predicted time, that fits."""
-    bottom = depth.peak(candidates[least])
+    kinds = {setting.options.get("update"): place for place, setting in sorted(candidates.items())}
+    least = {place: depth.peak(candidates[place]) for place in kinds.values()}
+    lowest = min(least, key=lambda place: least[place].total)
+    bottom = least[lowest]
     if bottom.total > budget or (host is not None and bottom.host > host):
-        return Missing(candidates[least], bottom)
+        return Missing(candidates[lowest], bottom)
 
     def cost(place: tuple[int, ...]) -> Cost:
         setting = candidates[place]
@@ -157,11 +163,11 @@ def _fastest(
         setting = candidates[place]
         if any(all(a <= b for a, b in zip(place, other, strict=True)) for other in too_large):
             continue
-        if place != least and at_least(setting) > budget:
+        if place not in least and at_least(setting) > budget:
             continue
-        peak = bottom if place == least else depth.peak(setting)
+        peak = least.get(place) or depth.peak(setting)
         if peak.total <= budget and (host is None or peak.host <= host):
             micro = sequences // setting.batch_size
             return Found(setting, micro, peak, roofline.cost(setting, peak, micro, on))
         too_large.append(place)
-    return Missing(candidates[least], bottom)
+    return Missing(candidates[lowest], bottom)

@@ -131,6 +131,22 @@ def test_the_fastest_that_fits_comes_first_and_little_is_simulated(needs):
     assert len(needs) < 40 * len(settings)
 
 
+def test_what_is_found_can_be_trained(monkeypatch):
+    """An update inside the backward pass takes all tokens of a step at once: it cannot accumulate."""
+
+    def peak(case):
+        inside = case.options["update"] == "in_backward"
+        return made(total=case.batch_size if inside else 9, host=0, groups=14)
+
+    monkeypatch.setattr(depth, "peak", peak)
+    monkeypatch.setattr(search, "at_least", lambda setting: 0)
+    for budget, kind in ((4, search.Found), (2, search.Missing)):
+        given = {"tokens": 256, "seq_len": 64, "on": GPU}
+        for each in search.search("gpt2-12x512", budget, None, **given):
+            assert isinstance(each, kind)
+            assert (each.setting.options["update"], each.setting.batch_size) == ("in_backward", 4)
+
+
 def test_what_is_missing_is_said(needs):
     short = answers(1000, host=8)
     assert isinstance(short[0], search.Missing) and isinstance(short[1], search.Found)
