@@ -137,7 +137,9 @@ def _quantised():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"), [(_capped, "does to its logits"), (_quantised, "is Packed")], ids=str
+    ("make", "said"),
+    [(_capped, "does to its logits"), (_quantised, "is Packed")],
+    ids=["capped", "quantised"],
 )
 def test_logits_of_another_kind_are_refused_in_one_line(make, said):
     with pytest.raises(TaskError, match=said) as refused:
