@@ -20,7 +20,7 @@ from benchmark.records.record import RunRecord
 
 MOST_PAIRS = 66
 """Up to this number, a report shows all pairs of a task and model (66 are the pairs of twelve strategies). Of
-more it shows only those with the best strategy."""
+more it shows only those with the leader."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class Verdict:
     report shows, the p of each seed's two models. `right_or_wrong`: whether all scores are 0 or 1, so that
     this p is McNemar's. `best`: the strategy with the best mean and those not significantly different from
     it, among strategies with several seeds; `worse`: the others among them. `untested`: for each strategy in
-    neither, the reason.
+    neither, the reason. `leader`: the strategy with the best mean, among those with several seeds if there
+    are any; "" if no strategy has example scores.
     """
 
     task: str
@@ -56,6 +57,7 @@ class Verdict:
     best: Sequence[str]
     worse: Sequence[str]
     untested: Mapping[str, str]
+    leader: str
     majority: Majority | None
 
     @property
@@ -124,9 +126,12 @@ def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verd
     for label, scores in strategies.items():
         if len(scores) < 2:
             untested[label] = "it has only one seed, so the spread over seeds is unknown"
-    means = {r.label: r.mean for r, _ in group if r.mean is not None and r.label not in untested}
+    scored = {r.label: r.mean for r, _ in group if r.mean is not None and r.label in strategies}
+    means = {label: mean for label, mean in scored.items() if label not in untested}
     best = comparison.with_the_best(means, pairs, higher) if means else []
-    shown = [pair for pair in pairs if len(pairs) <= MOST_PAIRS or set(best[:1]) & set(pair)]
+    among = means or scored
+    leader = max(among, key=lambda label: among[label] * (1 if higher else -1), default="")
+    shown = [pair for pair in pairs if len(pairs) <= MOST_PAIRS or leader in pair]
     return Verdict(
         task=row.task,
         model=row.model,
@@ -137,6 +142,7 @@ def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verd
         best=best,
         worse=[label for label in means if label not in best],
         untested=untested,
+        leader=leader,
         majority=_majority(strategies, examples.classes()),
     )
 

@@ -45,7 +45,7 @@ def write_csv(path: Path, verdicts: Iterable[Verdict]) -> None:
 def _section(of: Verdict, rows: Sequence[Row]) -> Section:
     left_out = [f"{label} is not ranked: {why}." for label, why in of.untested.items()]
     if len(of.models) < len(of.pairs):
-        left_out.append(f"Of {len(of.pairs)} pairs, only those with {of.best[0]} are shown.")
+        left_out.append(f"Of {len(of.pairs)} pairs, only those with {of.leader} are shown.")
     majority = of.majority
     return Section(
         title=f"{task_name(rows, of.task)}, {model_name(rows, of.model)}",

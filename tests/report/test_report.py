@@ -11,6 +11,7 @@ import pytest
 from factories import make_cells, make_failure, make_record, make_spec, write_answers, write_run
 from markdown_it import MarkdownIt
 
+from benchmark.analysis import verdicts
 from benchmark.report import page
 from benchmark.report.page import escape_markdown, write_report
 
@@ -156,6 +157,14 @@ def test_one_seed_has_differences_and_no_verdict(tmp_path):
     assert "<strong>" not in page and "Fewer than two strategies can be ranked." in text
     (row,) = [line for line in text.splitlines() if line.startswith("| full | head |")]
     assert "not tested: one seed" in row and "&lt;0.001" in row, "of its models McNemar's test"
+
+
+def test_of_many_pairs_with_one_seed_those_with_the_best_mean_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdicts, "MOST_PAIRS", 2)
+    out, _ = answered(tmp_path, {"head": -1.0, "lora": 1.0, "full": 1.5}, seeds=1)
+    _, text = both_texts(out)
+    assert "Of 3 pairs, only those with full are shown." in text
+    assert "| full | lora |" in text and "| full | head |" in text and "| lora | head |" not in text
 
 
 def test_incomplete_cells_show_no_mean_and_every_reason(tmp_path):
