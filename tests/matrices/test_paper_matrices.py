@@ -17,7 +17,7 @@ PACE = (
     *("train_examples", "dev_examples", "select"),
     *("epochs", "max_steps", "batch_size", "accumulate", "schedule", "warmup", "weight_decay"),
 )
-OURS = ("minilm_sst2", "minilm_optimizers", "minilm_peers", "smollm2_e2e")
+OURS = ("minilm_sst2", "minilm_optimizers", "minilm_peers", "smollm2_e2e", "smollm2_gsm8k")
 
 
 def load(name):
