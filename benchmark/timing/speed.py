@@ -92,14 +92,11 @@ def measure(
         _bare("bare", base, batch, groups, group_size, optimizer),
     ]
     cells += [_strategy(name, base, batch, optimizer, shared[name]) for name in strategies]
-    total = len(groups) * (sweeps + 2)
+    total = len(groups) * (sweeps + 1)
     for step in range(total):
         for cell in cells:
             if step < len(groups):
-                cell.run(device)  # the first sweep creates optimizer state and is not timed
-                cell.ms.clear()
-            elif step < 2 * len(groups):
-                cell.count_activations()
+                cell.count_activations()  # this sweep creates optimizer state, so it is not timed
             else:
                 cell.run(device)
         report(step + 1, total)
