@@ -164,13 +164,12 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         drop = idle in ("drop", "reset")
-        self._residents: Residents
-        parts: Any = (self.parameters, store, masters)
+        residents = (self.parameters, store, masters, drop, self.weights)
         if update == "step":
-            self._residents = Residents(*parts, drop=drop, weights=self.weights)
+            self._residents = Residents(*residents)
         else:
             pieces = Pieces(cls, hyper, options, piece) if elementwise(cls) else None
-            self._residents = Visitors(*parts, drop=drop, weights=self.weights, pieces=pieces)
+            self._residents = Visitors(*residents, pieces)
         self._idle, self._step = idle, 0
         self.synchroniser: Averaging | None = None  # set by distributed.synchronise
         self._hyper, self._roster = hyper, Roster(hyper)
@@ -190,9 +189,11 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         super().__init__(self.wrapped.param_groups, self.wrapped.defaults)
         self._fixed = True
         self.param_groups, self.state = self.wrapped.param_groups, self.wrapped.state
-        parts: Any = (self.wrapped, self._residents, self._roster, self._turns)
-        in_backward = isinstance(self._residents, Visitors)
-        self._updates: Updates = InBackward(*parts) if in_backward else AfterBackward(*parts)
+        parts = (self._roster, self._turns)
+        if isinstance(self._residents, Visitors):
+            self._updates: Updates = InBackward(self.wrapped, self._residents, *parts)
+        else:
+            self._updates = AfterBackward(self.wrapped, self._residents, *parts)
         self._step_supports_amp_scaling = self._updates.takes_scaled
         self._show(self.active)
 

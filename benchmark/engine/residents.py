@@ -7,6 +7,7 @@ wrapped optimizer and the idle store. It knows names of parameters, not groups o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,27 +19,23 @@ from benchmark.engine.sharded import local
 from benchmark.engine.stream import Weights
 
 
+@dataclass(eq=False)
 class Residents:
     """parameters: the parameters of all groups, by name. masters: None without master weights. drop: discard
-    the state of a parameter that becomes idle, but not its master. weights: where the weights are."""
+    the state of a parameter that becomes idle, but not its master. weights: where the weights are.
 
-    def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        store: IdleStore,
-        masters: Masters | None,
-        *,
-        drop: bool,
-        weights: Weights,
-    ) -> None:
-        self.parameters = parameters
-        self.weights = weights
-        self.store = store
-        self.masters = masters
-        self.names: list[str] = []
-        self._drop = drop
-        self._state: MutableMapping[torch.Tensor, Entry] = {}
-        self._make_state: Callable[[list[str]], Mapping[torch.Tensor, Entry]] | None = None
+    names: the active parameters, in the order in which they became active."""
+
+    parameters: Mapping[str, nn.Parameter]
+    store: IdleStore
+    masters: Masters | None
+    drop: bool
+    weights: Weights
+    names: list[str] = field(default_factory=list, init=False)
+    _state: MutableMapping[torch.Tensor, Entry] = field(default_factory=dict, init=False)
+    _make_state: Callable[[list[str]], Mapping[torch.Tensor, Entry]] | None = field(
+        default=None, init=False
+    )
 
     def bind(
         self,
@@ -129,7 +126,7 @@ class Residents:
         parameter.requires_grad_(False)
         parameter.grad = None
         entry = self._state.pop(self.target(name), {})
-        if self._drop:
+        if self.drop:
             entry = {}
         master = self.masters.close(name) if self.masters else None
         return entry if master is None else {**entry, "master": master}

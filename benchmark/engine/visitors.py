@@ -1,31 +1,27 @@
 """Visitors: state and masters that come to the device piece by piece, while their parameter is updated.
 
 Between two updates they are in the idle store, so the device never has those of more than the pieces in
-flight. On a CUDA device copies in either direction have a stream of their own and run behind the backward
-pass; the host waits until at most `IN_FLIGHT` pieces have not been taken back.
+flight (`lanes.py`).
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmark.engine.host import host_memory
-from benchmark.engine.offload import Entry, IdleStore
-from benchmark.engine.precision import Masters
+from benchmark.engine.lanes import Lanes
+from benchmark.engine.offload import Entry
 from benchmark.engine.residents import Residents
-from benchmark.engine.stream import Weights
 from benchmark.engine.wrapped import HyperGroup, state_size
 
 ALIGNED = 64
 """Numbers. A piece begins at a multiple of it, so that kernels cut it into the same vectors as the whole."""
-IN_FLIGHT = 2
 
 
 class Pieces:
@@ -48,26 +44,16 @@ class Pieces:
         return max(1, numel // ALIGNED * ALIGNED or numel)
 
 
+@dataclass(eq=False)
 class Visitors(Residents):
     """Residents whose entries are on the device for as long as `visit` says.
 
     pieces: the sizes of pieces; None for whole parameters at once.
     """
 
-    def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        store: IdleStore,
-        masters: Masters | None,
-        *,
-        drop: bool,
-        weights: Weights,
-        pieces: Pieces | None,
-    ) -> None:
-        super().__init__(parameters, store, masters, drop=drop, weights=weights)
-        self._pieces = pieces
-        self._target: torch.Tensor | None = None
-        self._lanes = _Lanes()
+    pieces: Pieces | None
+    _target: torch.Tensor | None = field(default=None, init=False)
+    _lanes: Lanes = field(default_factory=Lanes, init=False)
 
     def bind(
         self,
@@ -87,7 +73,7 @@ class Visitors(Residents):
         for name in old:
             self._freeze(name)
             dropped = self.masters is not None and self.masters.kind == "active"
-            self.store.drop(name, state=self._drop, master=dropped)
+            self.store.drop(name, state=self.drop, master=dropped)
         for name in new:
             self.parameters[name].requires_grad_(True)
         self.names = [n for n in self.names if n not in old] + new
@@ -153,11 +139,11 @@ class Visitors(Residents):
         self.parameters[name].grad = None
 
     def _spans(self, parameter: torch.Tensor) -> Iterator[slice | None]:
-        if self._pieces is None or not parameter.ndim or not parameter.is_contiguous():
+        if self.pieces is None or not parameter.ndim or not parameter.is_contiguous():
             yield None
             return
         kind = torch.float32 if self.masters else parameter.dtype
-        most = self._pieces.numel(kind, masters=self.masters is not None)
+        most = self.pieces.numel(kind, masters=self.masters is not None)
         for start in range(0, parameter.numel(), most):
             yield slice(start, min(start + most, parameter.numel()))
 
@@ -207,59 +193,6 @@ class Visitors(Residents):
                 old = self.store.empty(shape, value)
             _part(old, span).copy_(value, non_blocking=True)
         return old
-
-
-class _Lanes:
-    """A CUDA stream for either direction, once a parameter on such a device visits."""
-
-    def __init__(self) -> None:
-        self._inward: torch.cuda.Stream | None = None
-        self._outward: torch.cuda.Stream | None = None
-        self._leaving: deque[torch.cuda.Event] = deque()
-
-    def bring(self, parameter: torch.Tensor, bring: Callable[[], Entry]) -> Entry:
-        """What `bring` copies to the device, there before the stream that computes goes on."""
-        if not parameter.is_cuda:
-            return bring()
-        if self._inward is None:
-            self._inward = torch.cuda.Stream(parameter.device)
-            self._outward = torch.cuda.Stream(parameter.device)
-        if len(self._leaving) == IN_FLIGHT:
-            self._leaving.popleft().synchronize()
-        compute = torch.cuda.current_stream(parameter.device)
-        with torch.cuda.stream(self._inward):
-            came = bring()
-        compute.wait_stream(self._inward)
-        _used_on(compute, came)
-        return came
-
-    def take_back(self, parameter: torch.Tensor, went: Entry, take: Callable[[], None]) -> None:
-        """Let `take` copy `went` to the host, after what computes it."""
-        if self._outward is None or not parameter.is_cuda:
-            take()
-            return
-        self._outward.wait_stream(torch.cuda.current_stream(parameter.device))
-        with torch.cuda.stream(self._outward):
-            take()
-            _used_on(self._outward, went)
-            self._leaving.append(self._outward.record_event())
-
-    def turn(self) -> None:
-        """Let nothing arrive before what has been taken back until now is in host memory."""
-        if self._inward is not None and self._outward is not None:
-            self._inward.wait_stream(self._outward)
-
-    def wait(self) -> None:
-        """Wait on the host until it has what was taken back."""
-        if self._outward is not None:
-            self._outward.synchronize()
-
-
-def _used_on(stream: torch.cuda.Stream, entry: Entry) -> None:
-    """The caching allocator must not hand the memory out before `stream` is done with it."""
-    for value in entry.values():
-        if isinstance(value, torch.Tensor) and value.is_cuda:
-            value.record_stream(stream)
 
 
 def _is_number(value: Any) -> bool:
