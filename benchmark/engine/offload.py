@@ -1,13 +1,15 @@
 """Stores the state of idle groups, on the device (keep) or in host memory (cpu).
 
 With CUDA, host memory is pinned and allocated once per tensor. When the group switches, a side stream copies
-the old group's state to the host and the new group's state to the device, during the next forward and
-backward pass. No step synchronises, and the device never has the state of more than these two groups.
+the old group's state to the host and then the new group's state to the device, during the next forward and
+backward pass. No step synchronises. What arrives takes the memory of what left, so the device never has more
+than the larger of the two states.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,29 +30,36 @@ class IdleStore:
         self._held: dict[str, Entry] = {}
         self._pinned: dict[tuple[str, str], torch.Tensor] = {}
         self._stream: torch.cuda.Stream | None = None
-        self._compute: torch.cuda.Stream | None = None
         self._in_flight = False
 
-    def swap(
-        self, leaving: Mapping[str, Entry], arriving: Mapping[str, torch.device]
-    ) -> dict[str, Entry]:
-        """Store the entries of `leaving`; return those of `arriving` on their devices ({} if there are none).
+    @contextmanager
+    def switching(self, device: torch.device) -> Iterator[None]:
+        """Context for `put` and `take` between two steps on `device`; all that leaves is put before anything
+        is taken.
 
-        The copies may not be complete on return: call `ready()` before computing with them.
+        One stream copies out, frees and allocates in that order, after the step that has just been queued. So
+        memory that is freed here can be allocated here at once, and the host waits for nothing. The copies
+        may not be complete at the end: call `ready()` before computing with what was taken.
         """
-        cuda = next((d for d in arriving.values() if d.type == "cuda"), None)
-        if cuda is None or not self.host:
-            self._held.update(leaving)
-            return {n: self._to(self._held.pop(n, {}), d) for n, d in arriving.items()}
+        if device.type != "cuda" or not self.host:
+            yield
+            return
         if self._stream is None:
-            self._stream = torch.cuda.Stream(cuda)
-        self._compute = torch.cuda.current_stream(cuda)
-        self._stream.wait_stream(self._compute)
+            self._stream = torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):
-            self._held.update({n: self._write_back(n, entry) for n, entry in leaving.items()})
-            fetched = {n: self._to(self._held.pop(n, {}), d) for n, d in arriving.items()}
+            yield
         self._in_flight = True
-        return fetched
+
+    def put(self, name: str, entry: Entry) -> None:
+        """Store the entry of a parameter that becomes idle. Nobody else may keep its tensors."""
+        if entry:
+            self._held[name] = {key: self._leave(name, key, v) for key, v in entry.items()}
+
+    def take(self, name: str, device: torch.device) -> Entry:
+        """The entry of a parameter that becomes active, on its device; {} if there is none."""
+        entry = self._held.pop(name, {})
+        return {key: self._arrive(value, device) for key, value in entry.items()}
 
     def ready(self) -> None:
         """Make the current stream wait for the last fetch, without synchronising the host."""
@@ -102,28 +111,21 @@ class IdleStore:
                 if isinstance(value, torch.Tensor) and (name, key) not in self._pinned:
                     yield key, value
 
-    def _write_back(self, name: str, entry: Entry) -> Entry:
-        parked: Entry = {}
-        for key, value in entry.items():
-            if isinstance(value, torch.Tensor) and value.is_cuda:
-                if (name, key) not in self._pinned:
-                    self._pinned[name, key] = torch.empty_like(value, device="cpu", pin_memory=True)
-                # the caching allocator must not hand the memory out before the copy has run
-                value.record_stream(torch.cuda.current_stream(value.device))
-                value = self._pinned[name, key].copy_(value, non_blocking=True)
-            parked[key] = value
-        return parked
+    def _leave(self, name: str, key: str, value: Any) -> Any:
+        """`value` in the memory for idle state."""
+        if not (self.host and isinstance(value, torch.Tensor) and value.is_cuda):
+            return value
+        if (name, key) not in self._pinned:
+            self._pinned[name, key] = torch.empty_like(value, device="cpu", pin_memory=True)
+        # state that the step has just made is of the stream that computes, which must not use the memory
+        # again before the copy has run
+        value.record_stream(torch.cuda.current_stream(value.device))
+        return self._pinned[name, key].copy_(value, non_blocking=True)
 
-    def _to(self, entry: Entry, device: torch.device) -> Entry:
-        return {key: self._move(value, device) for key, value in entry.items()}
-
-    def _move(self, value: Any, device: torch.device) -> Any:
+    def _arrive(self, value: Any, device: torch.device) -> Any:
+        """`value` on the device, but for numbers that stay on the CPU."""
         if not isinstance(value, torch.Tensor) or value.device == device:
             return value
         if value.ndim == 0 and not self._device_scalars:
             return value
-        moved = value.to(device, non_blocking=True)
-        if self._compute is not None and moved.is_cuda:
-            # allocated on the side stream, used and freed on the one that computes
-            moved.record_stream(self._compute)
-        return moved
+        return value.to(device, non_blocking=True)

@@ -55,12 +55,14 @@ class Residents:
         return self.masters.active[name] if self.masters else self.parameters[name]
 
     def swap(self, leaving: Iterable[str], arriving: Iterable[str]) -> None:
-        """Freeze `leaving` and store their entries; unfreeze `arriving` and fetch theirs. No other parameter
-        changes."""
+        """Freeze `leaving` and store their entries; then unfreeze `arriving` and fetch theirs. No other
+        parameter changes. At least one of them holds a name."""
         old, new = set(leaving), list(arriving)
-        stored = {name: self._close(name) for name in old}
-        devices = {name: self.weights.device_of(self.parameters[name]) for name in new}
-        fetched = self.store.swap({n: entry for n, entry in stored.items() if entry}, devices)
+        devices = {name: self.weights.device_of(self.parameters[name]) for name in (*old, *new)}
+        with self.store.switching(next(iter(devices.values()))):
+            for name in old:
+                self.store.put(name, self._close(name))
+            fetched = {name: self.store.take(name, devices[name]) for name in new}
         self.names = [n for n in self.names if n not in old] + new
         without = [name for name in new if not self._open(name, fetched[name])]
         if without and self._make_state is not None:

@@ -1,8 +1,8 @@
 """The peak of a deep model from two shallow ones, in seconds for a model of any depth.
 
-At each moment of a step (forward pass, backward pass before and after the first gradient, update, switch)
-the bytes of every kind are a number for each block and a rest. So two depths give the line of each moment,
-and the largest of the lines at the whole depth is the peak. Blocks must be alike, or alternate in twos.
+At each moment of a step (forward pass, backward pass before and after the first gradient, update) the bytes
+of every kind are a number for each block and a rest. So two depths give the line of each moment, and the
+largest of the lines at the whole depth is the peak. Blocks must be alike, or alternate in twos.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def _moments(peaks: list[Peak]) -> Mapping[Place, Peak]:
     worst: dict[Place, Peak] = {}
     for each in peaks:
         group = each.group if 2 * each.group < each.groups else each.group - each.groups
-        for moment, kinds in (each.moments or {each.moment: each.kinds}).items():
+        for moment, kinds in each.moments.items():
             sizes: dict[str, Any] = {kind: kinds.get(kind, 0) for kind in KINDS}
             there = replace(each, moment=moment, **sizes)
             place = group, moment

@@ -14,7 +14,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise, permutations
 from typing import Any
 
 import torch
@@ -52,10 +51,10 @@ class Peak:
     """Bytes on the device at the worst moment of a group's step; `total` is their sum.
 
     activations: tensors that the forward pass keeps for the backward pass. inputs: the batch and the model's
-    buffers. moment: forward, backward, step, or switch (the state of one group leaves the device while that
-    of the next arrives). standing: parameters, masters, gradients and state when the optimizer begins its
-    step, the paper's #PGS. host: state and masters in host memory. moments: the bytes by kind at the worst
-    of each moment, the backward pass from its first gradient on apart.
+    buffers. moment: forward, backward or step; the switch of groups takes no more than the larger of two
+    states, so it is never the worst. standing: parameters, masters, gradients and state when the optimizer
+    begins its step, the paper's #PGS. host: state and masters in host memory. moments: the bytes by kind at
+    the worst of each moment, the backward pass from its first gradient on apart.
     """
 
     parameters: int
@@ -101,7 +100,7 @@ def peak(setting: Setting, *, device: str = "cuda") -> Peak:
 
 
 def sweep(setting: Setting, *, device: str = "cuda", every: bool = False) -> list[Peak]:
-    """The peaks of the groups that may be the worst (`every`: of all groups), and of the switches."""
+    """The peaks of the groups that may be the worst (`every`: of all groups)."""
     if device not in ("cuda", "cpu"):
         raise UserError(f"device must be cuda or cpu: {device!r}")
     # the strategy makes master weights on the meta device; they become fake tensors at their first use
@@ -149,7 +148,7 @@ class _Sweep:
         self.named = dict(model.named_parameters())
 
     def peaks(self) -> list[Peak]:
-        """Peaks of the groups to count, and of the switches between groups."""
+        """The peaks of the groups to count."""
         if self._plan is not None and self._plan.schedule.drawn:
             return counted_turns(self.training, self._count)
         return self._without_turns() if self._plan is None else self._in_turns()
@@ -186,7 +185,7 @@ class _Sweep:
             else:
                 self.training.update()
         worst = {i: max(found, key=lambda each: each.total) for i, found in peaks.items()}
-        return [*worst.values(), *self._switches(worst)]
+        return list(worst.values())
 
     def _until(self, wanted: set[int], times: int = 1) -> Iterator[int]:
         """The index of the active group, step by step, until each of `wanted` was active `times` times."""
@@ -284,28 +283,6 @@ class _Sweep:
             groups=len(self.groups),
             units=group.units,
         )
-
-    def _switches(self, peaks: Mapping[int, Peak]) -> Iterator[Peak]:
-        """Peaks between groups: on a CUDA device the old group's state leaves after the new one's came."""
-        host = sum(state_bytes(self.optimizer)["host"].values())
-        if self.device == "cpu" or self._plan is None or not host or len(self.groups) == 1:
-            return
-        pairs = set(permutations(sorted(self.counted), 2))  # whatever order the gradients decide
-        if not self._plan.schedule.follows_gradients:
-            steps = range(self._plan.schedule.sweep_steps + 1)
-            pairs = set(pairwise(self.like[self._plan.group_at(step).index] for step in steps))
-        for old, new in pairs:
-            a, b = peaks[old], peaks[new]
-            masters = (
-                a.master if self.training.setting.idle_masters_on_device else a.master + b.master
-            )
-            kinds = {
-                "parameters": a.parameters,
-                "inputs": a.inputs,
-                "optimizer_state": a.optimizer_state + b.optimizer_state,
-                "master": masters,
-            }
-            yield self._peak(self.groups[old], "switch", kinds, a.standing)
 
 
 @contextlib.contextmanager

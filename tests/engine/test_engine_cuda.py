@@ -68,6 +68,28 @@ def test_the_host_is_allocated_once_and_the_device_holds_the_active_group():
     assert after == pinned
 
 
+@pytest.mark.parametrize("precision", SETTINGS)
+def test_a_switch_allocates_no_more_than_the_larger_of_two_groups(precision):
+    model, optimizer, data = _start("cpu", **SETTINGS[precision])
+    for ids in data[:16]:  # after two sweeps all state has been on the device before
+        _step(model, optimizer, ids)
+    inner, before = optimizer.wrapped.step, []
+
+    def step(*args):
+        inner(*args)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before.append(torch.cuda.memory_allocated())
+
+    optimizer.wrapped.step = step
+    for ids in data[16:]:
+        loss_of(model, ids).backward()
+        optimizer.step()
+        largest = max(before.pop(), torch.cuda.memory_allocated())
+        assert torch.cuda.max_memory_allocated() <= largest
+        optimizer.zero_grad()
+
+
 def test_a_checkpoint_moves_between_devices():
     model, optimizer, data = _start("cpu")
     for ids in data[:11]:

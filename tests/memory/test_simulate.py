@@ -178,6 +178,14 @@ def test_streamed_weights_are_on_the_host_but_for_a_window_of_two_blocks():
     assert streamed.host - whole.host == 4 * block
 
 
+def test_on_a_gpu_no_more_than_one_group_s_state_and_masters_are_there():
+    """What the next group needs arrives after what the last one needed has left."""
+    case = setting("llama", precision="mixed_hi", optimizer="sgdm", batch_size=1, seq_len=2)
+    found = simulate.peak(case.but(options={"weights": "stream"}))
+    block = 4 * (4 * 32 * 32 + 3 * 32 * 96 + 2 * 32)
+    assert found.optimizer_state == found.master == block
+
+
 @pytest.mark.parametrize("precision", ["fp32", "mixed_hi"])
 def test_hift_inside_the_backward_pass_holds_a_gradient_and_a_piece(precision):
     """Of the whole model as one group, so that the ordinary update's gradients and state are all of it."""
