@@ -19,7 +19,11 @@ class GaloreOptions(ProjectedOptions):
 
 
 class Galore(Projected):
-    """The state of an m × n matrix, m ≤ n, is its m × r projection and two r × n moments."""
+    """The state of an m × n matrix, m ≤ n, is its m × r projection and two r × n moments.
+
+    Q-GaLore (arXiv 2407.08296) is no strategy: its package q-galore-torch 1.0 does not run with bitsandbytes
+    0.50 (KeyError: 'percentile_clipping'), and its step needs CUDA.
+    """
 
     card = Card(
         paper="arXiv 2403.03507",
