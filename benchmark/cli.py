@@ -24,6 +24,7 @@ from benchmark.commands.schedule import schedule
 from benchmark.commands.speed import speed
 from benchmark.commands.tables import tables
 from benchmark.errors import UserError
+from benchmark.lifetime import stoppable
 
 app = typer.Typer(
     help=benchmark.__doc__,
@@ -52,7 +53,7 @@ app.command(name="list")(list_)
 
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as typer returns it."""
+"""The exit code after Ctrl-C, as typer returns it, and after SIGTERM."""
 
 
 def main() -> None:
@@ -62,7 +63,8 @@ def main() -> None:
     # peft imports bitsandbytes, which warns about kernels that only qlora would use
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        code = typer.main.get_command(app).main(prog_name="hift-bench", standalone_mode=False)
+        with stoppable():
+            code = typer.main.get_command(app).main(prog_name="hift-bench", standalone_mode=False)
     except (UserError, TaskError) as error:
         say(f"hift-bench: {' '.join(str(error).split())}")
         sys.exit(2)

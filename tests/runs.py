@@ -1,10 +1,12 @@
-"""Stand-ins around the runner: who watches it, and processes that train nothing."""
+"""Stand-ins around the runner: who watches it, processes that train nothing, and whether they have ended."""
 
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 
+import psutil
 from factories import make_record
 
 from benchmark.records import record
@@ -79,3 +81,16 @@ def say(event, code):
 
 
 FAILING = say({"event": "refused", "error": "made up"}, 2)
+
+
+def gone(pid):
+    """Whether the process ends within seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False

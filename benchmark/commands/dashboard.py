@@ -12,13 +12,13 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one if it is taken.")] = 5000,
 ) -> None:
     """Serve MLflow's own UI on 127.0.0.1 and print its address."""
-    import subprocess
-
+    from benchmark.lifetime import Family
     from benchmark.tracking.tracker import dashboard as server
 
     address, command = server(tracking_uri, port)
     say(f"MLflow dashboard: {address} (Ctrl-C ends it)")
     try:
-        raise typer.Exit(subprocess.run(command, check=False).returncode)
+        with Family(command) as family:
+            raise typer.Exit(family.wait())
     except KeyboardInterrupt:
         raise typer.Exit(0) from None

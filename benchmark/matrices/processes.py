@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from benchmark.lifetime import RUNNER
+
 RUN, SERVER = "benchmark.run.recipe", "benchmark.run.warm"
 
 
@@ -24,7 +26,7 @@ class Process(Protocol):
 
     @property
     def stdout(self) -> Iterable[str] | None: ...
-    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
     def wait(self) -> int: ...
 
 
@@ -65,7 +67,7 @@ class Interpreters:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env=variables,
+            env={**variables, RUNNER: str(os.getpid())},
         )
 
 
@@ -176,10 +178,10 @@ class Fork:
         self._server, self._pid = server, pid
         self._returncode: int | None = None
 
-    def terminate(self) -> None:
+    def kill(self) -> None:
         if self._returncode is None:
             # the server does not reap the process before the next run, so the pid is not another's
-            os.kill(self._pid, signal.SIGTERM)
+            os.kill(self._pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait until the run ends; returns its exit status, negative for a signal as in subprocess. If the

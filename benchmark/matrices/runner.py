@@ -5,6 +5,7 @@ resumes when it is run again. A failed run does not stop the ones after it. The 
 the run, so an error of MLflow cannot end a run.
 """
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -202,12 +203,13 @@ def _run_one(
             process = starter.start(arguments, log, variables)
             stopped = _listen(process, log, tracker, progress)
             code = process.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             if process is not None:
-                process.terminate()
+                process.kill()  # whatever it does; all that it writes is whole
                 process.wait()
             if child.identity(path) == before:
-                child.write_unfinished(spec, path, started, "interrupted", "stopped by the user")
+                reason = str(stop) or "stopped by the user"
+                child.write_unfinished(spec, path, started, "interrupted", reason)
             else:
                 tracker.finish(record.load(path), folder)
             raise
@@ -219,7 +221,8 @@ def _run_one(
     elif stopped:
         done = child.write_unfinished(spec, path, started, "unsupported", stopped["error"])
     else:
-        done = child.write_unfinished(spec, path, started, "failed", child.why(code, log_path))
+        status = "interrupted" if code == -signal.SIGTERM else "failed"
+        done = child.write_unfinished(spec, path, started, status, child.why(code, log_path))
     outcome.ended[_end(spec, done)] += 1
     if done is not None:
         tracker.finish(done, folder)

@@ -8,6 +8,7 @@ setting and its hash; none is overwritten.
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.errors import UserError
 from benchmark.files import file_stem, free, write_text
+from benchmark.lifetime import end_with
 from benchmark.memory.setting import Setting
 from benchmark.records import environment
 from benchmark.sizes import GIB
@@ -84,7 +86,7 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
     say(f"{setting.model}, {setting.strategy}: two sweeps of {predicted.groups} groups")
     argument = json.dumps(dataclasses.asdict(setting))
     child = subprocess.run(
-        [sys.executable, "-m", "benchmark.memory.measured", argument],
+        [sys.executable, "-m", "benchmark.memory.measured", argument, str(os.getpid())],
         stdout=subprocess.PIPE,
         text=True,
         check=False,
@@ -213,4 +215,5 @@ def _cpu_step(training: Any) -> dict[str, int]:
 
 
 if __name__ == "__main__":
+    end_with(int(sys.argv[2]))
     print(json.dumps(_run(Setting(**json.loads(sys.argv[1])))))

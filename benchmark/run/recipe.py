@@ -23,6 +23,7 @@ from benchmark.data import examples
 from benchmark.data.examples import Data
 from benchmark.errors import Unsupported, UserError
 from benchmark.files import write_text
+from benchmark.lifetime import RUNNER, die_at_once, end_together, end_with
 from benchmark.measure.peaks import out_of_memory
 from benchmark.measure.training import Diverged
 from benchmark.models import registry
@@ -34,7 +35,6 @@ from benchmark.records.spec import RunSpec
 from benchmark.run import compatibility
 from benchmark.run.evaluation import Evaluated, evaluate
 from benchmark.run.fit import Fit, Report
-from benchmark.run.parent import end_with
 from benchmark.run.settings import data_settings
 from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.strategies.settings import TrainingSettings
@@ -222,6 +222,7 @@ def main() -> int:
     Returns the exit status. 0: a record was written. 2: bad input. 3: unsupported combination. For 2 and 3
     the last event on stdout has the reason.
     """
+    die_at_once()
     spec_path, folder = map(Path, sys.argv[1:])
     # stdout holds events only, so what libraries print goes to stderr
     events, sys.stdout = sys.stdout, sys.stderr
@@ -243,5 +244,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    end_with(os.getppid())
+    end_with(int(os.environ.get(RUNNER, os.getppid())))
+    end_together()
     sys.exit(main())

@@ -22,7 +22,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from benchmark.run.parent import end_with
+from benchmark.lifetime import end_together, end_with
 
 FAMILIES = ("bert", "gpt2", "gpt_neo", "llama", "opt", "roberta")
 """The transformers model families of `benchmark.models.registry.MODELS`."""
@@ -102,7 +102,7 @@ def serve(requests: socket.socket, run: Callable[[], int]) -> int:
     A fork calls `run` with the request's `arguments` in `sys.argv[1:]`. Returns an exit status: 0 in the
     server, the return value of `run` in a fork.
     """
-    server, ended = os.getpid(), None
+    ended = None
     while True:
         message, files, _, _ = socket.recv_fds(requests, 1 << 16, 2)
         if ended is not None:
@@ -113,7 +113,6 @@ def serve(requests: socket.socket, run: Callable[[], int]) -> int:
         if (reason := unsafe()) is not None:
             _send(requests, {"error": reason})
         elif (pid := os.fork()) == 0:
-            end_with(server)
             requests.close()
             _become(json.loads(message)["arguments"], files)
             return run()
@@ -137,6 +136,7 @@ def _become(arguments: Sequence[str], files: Sequence[int]) -> None:
         os.close(file)
     sys.argv[1:] = arguments
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _send(requests: socket.socket, reply: dict[str, object]) -> None:
@@ -165,8 +165,10 @@ class Exit:
 
 def main() -> int:
     """Serve on the socket whose number is the only argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner and the run handle Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # which the runner and the run handle
+        signal.signal(number, signal.SIG_IGN)
     end_with(os.getppid())
+    end_together()
     leave = Exit()
     requests = socket.socket(fileno=int(sys.argv[1]))
     preload()

@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
-from runs import TWO_CELLS
+from runs import TWO_CELLS, gone
 
 from benchmark.matrices import processes, runner
 
@@ -130,17 +129,26 @@ def test_ctrl_c_for_the_whole_group_does_not_end_the_server(executable, starting
     assert int(starting("0")[0][0].split()[1]) == server
 
 
+FORKING = """
+import os, time
+from benchmark.lifetime import end_together, end_with
+end_with(os.getppid())
+end_together()
+if os.fork() == 0 and os.fork() == 0:
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
 @pytest.mark.parametrize("warm", [True, False], ids=["fork", "interpreter"])
 def test_runs_end_with_their_runner(executable, tmp_path, warm):
-    """Also when it is killed, and so closes nothing itself."""
-    end_with = "import os; from benchmark.run.parent import end_with; end_with(os.getppid())"
-    wait = "print(os.getpid(), flush=True); import time; time.sleep(60)"
-    executable(f"exec {PYTHON} -c '{end_with}; {wait}'")
+    """Also when it is killed, and so closes nothing itself, and with what they have forked."""
+    executable(f"exec {PYTHON} -c '{FORKING}'")
     code = WITH_RUNS.format(executable=sys.executable, warm=warm)
     runner = subprocess.Popen([PYTHON, "-c", code], stdout=subprocess.PIPE, text=True)
-    run = int(runner.stdout.readline())
+    forked = int(runner.stdout.readline())
     family = [process.pid for process in psutil.Process(runner.pid).children(recursive=True)]
-    assert run in family and len(family) == (2 if warm else 1)
+    assert forked in family and len(family) == (4 if warm else 3)
     runner.kill()
     runner.wait()
     assert all(map(gone, family))
@@ -164,16 +172,3 @@ def test_no_warm_is_the_user_s_choice(cli, write, monkeypatch, options, warm):
     write(f"name: m\n{TWO_CELLS}")
     assert cli("run", "m.yaml", *options)[0] == 0
     assert asked == [warm]
-
-
-def gone(pid):
-    """Whether the process ends within seconds."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import json
+import os
+import signal
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from runs import TWO_CELLS, Watch, pretend, say
 
 from benchmark.errors import UserError
+from benchmark.lifetime import stoppable
 from benchmark.matrices import matrix, planning, runner
 from benchmark.records import environment, record
 
@@ -154,45 +157,48 @@ BOTH_WAYS = pytest.mark.parametrize("warm", [True, False], ids=["fork", "interpr
 
 @BOTH_WAYS
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "status", "said"),
     [
         (
             "echo 'Traceback…' >&2; echo 'RuntimeError: boom' >&2; exit 1",
+            "failed",
             "RuntimeError: boom; log: ",
         ),
-        ("exit 7", "exit 7; log: "),
-        ("printf '\\377\\376 not text' >&2; exit 1", "not text; log: "),
-        ("kill -11 $$", "the process died of signal 11; log: "),
-        ("kill -9 $$", "signal 9 (killed; out of host memory?); log: "),
+        ("exit 7", "failed", "exit 7; log: "),
+        ("printf '\\377\\376 not text' >&2; exit 1", "failed", "not text; log: "),
+        ("kill -11 $$", "failed", "the process died of signal 11; log: "),
+        ("kill -9 $$", "failed", "signal 9 (killed; out of host memory?); log: "),
+        ("kill $$", "interrupted", "the process died of signal 15; log: "),
     ],
 )
 def test_a_process_that_ends_badly_is_a_failed_record_with_the_reason(
-    go, executable, results, script, said, warm
+    go, executable, results, script, status, said, warm
 ):
     executable(script)
     outcome, watch = go(TWO_CELLS, warm=warm)
     assert (outcome.ran, outcome.failed) == (2, 2)
     for kept in record.load_all(results):
-        assert kept.status == "failed" and said in kept.error and "\n" not in kept.error
+        assert kept.status == status and said in kept.error and "\n" not in kept.error
         assert kept.environment["packages"] and kept.code and kept.times.total_s >= 0
-    assert [status for _, status in watch.of("finish")] == ["failed", "failed"]
+    assert [told for _, told in watch.of("finish")] == [status, status]
 
 
 @BOTH_WAYS
-def test_ctrl_c_ends_the_process_and_leaves_an_interrupted_record(
-    go, executable, results, tmp_path, planned, warm
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(signal.SIGINT, "stopped by the user"), (signal.SIGTERM, "stopped by SIGTERM")],
+)
+def test_ctrl_c_and_sigterm_end_the_process_and_leave_an_interrupted_record(
+    go, executable, results, tmp_path, planned, warm, number, said
 ):
+    """The run does not listen to SIGTERM, as one in a long operation."""
     event = json.dumps({"event": "step", "step": 1, "total": 9, "loss": 0.5})
-    executable(f"echo $$ > {tmp_path}/pid; echo '{event}'; exec sleep 60")
-
-    def stop(row):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        go(TWO_CELLS, watch=Watch(stop), warm=warm)
+    executable(f"trap '' TERM; echo $$ > {tmp_path}/pid; echo '{event}'; exec sleep 60")
+    with stoppable(), pytest.raises(KeyboardInterrupt):
+        go(TWO_CELLS, watch=Watch(lambda row: os.kill(os.getpid(), number)), warm=warm)
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     (kept,) = record.load_all(results)
-    assert (kept.status, kept.error) == ("interrupted", "stopped by the user")
+    assert (kept.status, kept.error) == ("interrupted", said)
     assert sorted(planned().values()) == ["interrupted", "missing"]
 
 

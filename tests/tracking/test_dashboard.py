@@ -1,7 +1,6 @@
 """The dashboard shows the tracked runs, at a free port, to this machine only."""
 
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -9,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 
+import psutil
 import pytest
 from documents import surroundings
 from factories import make_spec
@@ -29,8 +29,9 @@ def test_dashboard_refuses_a_server_and_moves_off_a_taken_port():
 
 
 @pytest.mark.slow
-def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path):
-    """As the README has it, in the folder of mlflow.db."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path, number):
+    """As the README has it, in the folder of mlflow.db. However it ends, no server is left."""
     track(uri, tmp_path / "r", [make_spec()])
     log = tmp_path / "server.log"
     with open(log, "wb") as file:
@@ -51,5 +52,8 @@ def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path):
             urllib.request.urlopen(strange, timeout=5)
         assert refused.value.code == 403
     finally:
-        os.killpg(server.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+        left = psutil.Process(server.pid).children(recursive=True)
+        server.send_signal(number)
         server.wait(30)
+    assert len(left) >= 2, "mlflow and uvicorn"
+    assert psutil.wait_procs(left, timeout=30)[1] == []
