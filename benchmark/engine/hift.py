@@ -17,7 +17,8 @@ class HiFT(BlockwiseOptimizer):
     `BlockwiseOptimizer` with the paper's settings: one step per group, a group of `group_size`
     units, idle optimizer state kept in host memory. Mixed^Hi is master="all",
     low_dtype=torch.bfloat16; with master=lower(model, torch.bfloat16), called on the host, the device
-    never has fp32 weights of the whole model.
+    never has fp32 weights of the whole model. With idle_master="keep" besides it is the paper's mixed: the
+    masters of all parameters stay on the device.
     """
 
     def __init__(

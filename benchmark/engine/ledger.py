@@ -48,7 +48,7 @@ class Ledger:
     """Bytes of a run that follows `plan`, step by step.
 
     shapes: of every parameter, frozen ones too. weight_size: bytes per weight (4 fp32, 2 bf16 or
-    fp16). optimizer: a name in CLOSED, with its options. idle and master: as in
+    fp16). optimizer: a name in CLOSED, with its options. idle, idle_master and master: as in
     BlockwiseOptimizer.
     """
 
@@ -59,6 +59,7 @@ class Ledger:
     weight_size: int = 4
     idle: str = "cpu"
     master: str = "none"
+    idle_master: str | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in CLOSED:
@@ -92,8 +93,10 @@ class Ledger:
         state, master = self._state(idle), self._numel(parked) * 4
         if self.idle == "keep":
             device["optimizer_state"] += state
+            state = 0
+        if (self.idle_master or self.idle) == "keep":
             device["master"] += master
-            state = master = 0
+            master = 0
         return Bytes(**device, host_optimizer_state=state, host_master=master)
 
     def peak(self) -> Bytes:

@@ -1,4 +1,4 @@
-"""Stores the state of idle groups, on the device (keep) or in host memory (cpu).
+"""Stores the state and masters of idle groups, on the device (keep) or in host memory (cpu).
 
 With CUDA, host memory is pinned and allocated once per tensor. When the group switches, a side stream copies
 the old group's state to the host and then the new group's state to the device, during the next forward and
@@ -14,23 +14,47 @@ from typing import Any
 
 import torch
 
+from benchmark.errors import UserError, nearest
+
 Entry = dict[str, Any]  # one parameter's optimizer state (and "master"), as in Optimizer.state
+IDLE = ("keep", "cpu", "drop", "reset")
+IDLE_MASTER = ("keep", "cpu")
+
+
+def check_idle(idle: str, idle_master: str | None, masters: str) -> None:
+    """Raise UserError for an unknown value, and for an `idle_master` where none is kept. masters: as in
+    `Masters`."""
+    if idle not in IDLE:
+        raise UserError(f'unknown idle state "{idle}"{nearest(idle, IDLE)}')
+    if idle_master is None:
+        return
+    if idle_master not in IDLE_MASTER:
+        raise UserError(f'unknown idle_master "{idle_master}"{nearest(idle_master, IDLE_MASTER)}')
+    if masters != "all":
+        raise UserError(
+            f'idle_master="{idle_master}" is for masters that are kept: pass master="all", not "{masters}"'
+        )
 
 
 class IdleStore:
     """The entries of idle parameters, by name.
 
-    host: store them in host memory; otherwise they stay where they are. device_scalars: put 0-d tensors
-    (Adam's step) on the device too, as fused and capturable optimizers need; otherwise they stay on the CPU.
+    host: store state in host memory; otherwise it stays where it is. host_masters: the same of masters.
+    device_scalars: put 0-d tensors (Adam's step) on the device too, as fused and capturable optimizers need;
+    otherwise they stay on the CPU.
     """
 
-    def __init__(self, *, host: bool, device_scalars: bool = False) -> None:
-        self.host = host
+    def __init__(self, *, host: bool, host_masters: bool, device_scalars: bool = False) -> None:
+        self._host, self._host_masters = host, host_masters
         self._device_scalars = device_scalars
         self._held: dict[str, Entry] = {}
         self._pinned: dict[tuple[str, str], torch.Tensor] = {}
         self._stream: torch.cuda.Stream | None = None
         self._in_flight = False
+
+    def on_host(self, key: str) -> bool:
+        """Whether idle values of that key, of the state or "master", are in host memory."""
+        return self._host_masters if key == "master" else self._host
 
     @contextmanager
     def switching(self, device: torch.device) -> Iterator[None]:
@@ -41,7 +65,7 @@ class IdleStore:
         memory that is freed here can be allocated here at once, and the host waits for nothing. The copies
         may not be complete at the end: call `ready()` before computing with what was taken.
         """
-        if device.type != "cuda" or not self.host:
+        if device.type != "cuda" or not (self._host or self._host_masters):
             yield
             return
         if self._stream is None:
@@ -92,10 +116,11 @@ class IdleStore:
         if kept := {k: v for k, v in entry.items() if not (master if k == "master" else state)}:
             self._held[name] = kept
 
-    def empty(self, shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
-        """Memory of the store for what has that shape and the dtype of `like`, pinned for a CUDA device."""
-        device = "cpu" if self.host else like.device
-        pinned = self.host and like.is_cuda
+    def empty(self, key: str, shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
+        """Memory of the store for a value of that key, with that shape and the dtype of `like`, pinned for a
+        CUDA device."""
+        device = "cpu" if self.on_host(key) else like.device
+        pinned = self.on_host(key) and like.is_cuda
         return torch.empty(shape, dtype=like.dtype, device=device, pin_memory=pinned)
 
     def stays(self, value: torch.Tensor, parameter: torch.Tensor) -> bool:
@@ -113,7 +138,7 @@ class IdleStore:
 
     def _leave(self, name: str, key: str, value: Any) -> Any:
         """`value` in the memory for idle state."""
-        if not (self.host and isinstance(value, torch.Tensor) and value.is_cuda):
+        if not (self.on_host(key) and isinstance(value, torch.Tensor) and value.is_cuda):
             return value
         if (name, key) not in self._pinned:
             self._pinned[name, key] = torch.empty_like(value, device="cpu", pin_memory=True)

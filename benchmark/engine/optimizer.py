@@ -22,7 +22,7 @@ from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.draws import Draw
 from benchmark.engine.groups import Group, check_unit_names
 from benchmark.engine.in_backward import InBackward, check_update
-from benchmark.engine.offload import IdleStore
+from benchmark.engine.offload import IdleStore, check_idle
 from benchmark.engine.plan import make_plan
 from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
@@ -42,8 +42,6 @@ from benchmark.engine.wrapped import (
 )
 from benchmark.errors import UserError, nearest
 
-IDLE = ("keep", "cpu", "drop", "reset")
-
 
 class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
@@ -57,7 +55,9 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     idle: the state of parameters that become idle stays on the device (keep), moves to host memory (cpu) or
     is dropped (drop). reset drops the state of every parameter at the end of each turn, even if it is active
-    again in the next one; only what is always active keeps its state.
+    again in the next one; only what is always active keeps its state. idle_master: masters of parameters that
+    become idle stay on the device (keep) or move to host memory (cpu); None is keep with idle="keep", else
+    cpu.
 
     update: all of the group in `step` (step), or each parameter inside the backward pass, as soon as its
     gradient is whole (in_backward). In the latter its state and masters come from host memory in pieces of at
@@ -86,6 +86,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         smoothing: float = 0.8,
         dwell: int = 1,
         idle: str = "keep",
+        idle_master: str | None = None,
         master: str | dict[str, torch.Tensor] = "none",
         low_dtype: torch.dtype | None = None,
         checkpointing: str | None = None,
@@ -96,8 +97,8 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         param_groups: Iterable[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
-        if idle not in IDLE:
-            raise UserError(f'unknown idle state "{idle}"{nearest(idle, IDLE)}')
+        kind = master if isinstance(master, str) else "all"
+        check_idle(idle, idle_master, kind)
         check_update(update, piece)
         if checkpointing not in (None, *KINDS):
             raise UserError(
@@ -134,7 +135,6 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         hyper = hyper_groups(param_groups, self.parameters)
         check_options(cls, hyper, self.parameters, options)
         check_master(master, low_dtype, self.parameters)
-        kind = master if isinstance(master, str) else "all"
         distributed.check_model(model, groups=len(self.groups))
         sharded.prepare(
             model,
@@ -151,16 +151,17 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         self._path = ActivePath(model, checkpointing) if checkpointing else None
         # with idle="drop" and "reset" only masters are stored, and on the host
         host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
+        host_masters = host if idle_master is None else idle_master == "cpu"
         device_of = self.weights.device_of
         waiting = make_masters(
-            model, self.parameters, master, low_dtype, host=host, device_of=device_of
+            model, self.parameters, master, low_dtype, host=host_masters, device_of=device_of
         )
         self.weights.hold()
         ownership.claim(self, trainable.values())
         for parameter in trainable.values():
             parameter.requires_grad_(False)
             parameter.grad = None
-        store = IdleStore(host=host, device_scalars=on_device)
+        store = IdleStore(host=host, host_masters=host_masters, device_scalars=on_device)
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         drop = idle in ("drop", "reset")
@@ -322,8 +323,10 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         Raises UserError, with nothing changed, for another model, shape, dtype, grouping, order or
         optimizer.
         """
-        host = self._residents.store.host
-        step, entries = saved.unpack(self._definition(), state_dict, self.parameters, host=host)
+        on_host = self._residents.store.on_host
+        step, entries = saved.unpack(
+            self._definition(), state_dict, self.parameters, on_host=on_host
+        )
         self._step = step
         self._turns.load(step, state_dict.get("turns"))
         self._residents.replace(entries, self.active.parameters)

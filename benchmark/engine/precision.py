@@ -1,7 +1,8 @@
 """Master weights: fp32 copies that the wrapped optimizer updates while the model computes in
 bf16/fp16.
 
-all: every parameter has a master, and those of idle parameters are in the idle store (the paper's Mixed^Hi).
+all: every parameter has a master, and those of idle parameters are in the idle store: in host memory for the
+paper's Mixed^Hi, on the device for its "mixed".
 active: masters are created from the low-precision weights when a group becomes active, and dropped afterwards
 (BAdam). `lower` creates all masters before the model moves to its device.
 """

@@ -114,13 +114,11 @@ class Residents:
             "optimizer_state": _nbytes(value for key, value in here if key != "master"),
             "master": _nbytes(masters),
         }
-        idle = {"gradients": 0, "optimizer_state": 0, "master": 0}
+        host = dict.fromkeys(device, 0)
         for key, tensor in self.store.tensors():
-            idle["master" if key == "master" else "optimizer_state"] += local(tensor).nbytes
-        if not self.store.host:
-            device = {k: device[k] + idle[k] for k in device}
-            idle = dict.fromkeys(idle, 0)
-        return {"device": device, "host": {**idle, "weights": _nbytes(self.weights.on_host())}}
+            place = host if self.store.on_host(key) else device
+            place["master" if key == "master" else "optimizer_state"] += local(tensor).nbytes
+        return {"device": device, "host": {**host, "weights": _nbytes(self.weights.on_host())}}
 
     def _close(self, name: str) -> Entry:
         """Freeze a parameter; returns its state and master."""

@@ -8,7 +8,7 @@ dtype of the tensor of each state. A state dict without it, from an older versio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,12 @@ def unpack(
     state_dict: Mapping[str, Any],
     parameters: Mapping[str, torch.Tensor],
     *,
-    host: bool,
+    on_host: Callable[[str], bool],
 ) -> tuple[int, dict[str, Entry]]:
     """(step, copies of the entries by name), checked against this `definition` and these `parameters`.
 
-    host: whether idle state is in host memory. Raises UserError for the state of another definition.
+    on_host: whether idle values of a key are in host memory. Raises UserError for the state of another
+    definition.
     """
     if state_dict.get("version") != VERSION or "groups" not in state_dict:
         raise UserError("not the state of a block-wise optimizer (no groups, or another version)")
@@ -86,7 +87,7 @@ def unpack(
     ]:
         raise UserError("saved with other param_groups: their members must be the same")
     _check_layout(state_dict.get("parameters", layout), layout)
-    entries = {name: _copy(name, e, ours[name], host) for name, e in state_dict["state"].items()}
+    entries = {name: _copy(name, e, ours[name], on_host) for name, e in state_dict["state"].items()}
     if definition.masters == "all":
         if lost := next((n for n in ours if "master" not in entries.get(n, {})), None):
             raise UserError(f'saved without the master weight of "{lost}"')
@@ -109,11 +110,13 @@ def _check_layout(saved: Layout, mine: Layout) -> None:
             )
 
 
-def _copy(name: str, entry: Mapping[str, Any], parameter: torch.Tensor, host: bool) -> Entry:
+def _copy(
+    name: str, entry: Mapping[str, Any], parameter: torch.Tensor, on_host: Callable[[str], bool]
+) -> Entry:
     """A copy of an entry, in host memory if idle state is there: a checkpoint may have been loaded to the
     device."""
     copied = {
-        k: v.detach().to("cpu" if host else v.device, copy=True) if torch.is_tensor(v) else v
+        k: v.detach().to("cpu" if on_host(k) else v.device, copy=True) if torch.is_tensor(v) else v
         for k, v in entry.items()
     }
     if is_sharded(parameter):  # the full tensors of sharded.full_state_dict

@@ -97,10 +97,9 @@ class Visitors(Residents):
         return super().entries()
 
     def tensors(self) -> list[torch.Tensor]:
-        """The active group's optimizer state and masters, if the idle store is on the device."""
-        if self.store.host:
-            return []
-        values = (value for name in self.names for value in self.store.entry(name).values())
+        """The active group's optimizer state and masters, as far as the idle store has them on the device."""
+        held = (item for name in self.names for item in self.store.entry(name).items())
+        values = (value for key, value in held if not self.store.on_host(key))
         return [value for value in values if isinstance(value, torch.Tensor)]
 
     def turn(self) -> None:
@@ -126,8 +125,11 @@ class Visitors(Residents):
             if self.masters:
                 weights.copy_(self._target)
                 went = {**went, "master": self._target}
-            if not self.store.host:  # what came is part of the store, but for numbers
-                went = {k: v for k, v in went.items() if _is_number(v) or v is not came.get(k)}
+            went = {  # on the device what came is part of the store, but for numbers
+                key: value
+                for key, value in went.items()
+                if self.store.on_host(key) or _is_number(value) or value is not came.get(key)
+            }
             self._lanes.take_back(
                 parameter, went, partial(self._store, held, went, parameter, span)
             )
@@ -163,14 +165,14 @@ class Visitors(Residents):
 
     def _fetch(self, entry: Entry, parameter: torch.Tensor, span: slice | None) -> Entry:
         """The entry's numbers of `span`, on the device. A number that all pieces share is copied for each."""
-        return {key: self._piece(value, parameter, span) for key, value in entry.items()}
+        return {key: self._piece(key, value, parameter, span) for key, value in entry.items()}
 
-    def _piece(self, value: Any, parameter: torch.Tensor, span: slice | None) -> Any:
+    def _piece(self, key: str, value: Any, parameter: torch.Tensor, span: slice | None) -> Any:
         if not isinstance(value, torch.Tensor):
             return value
         if self.store.stays(value, parameter):
             return value.clone()
-        if not self.store.host:
+        if not self.store.on_host(key):
             return _part(value, span) if value.shape == parameter.shape else value
         with host_memory():
             part = _part(value, span) if value.shape == parameter.shape else value
@@ -179,18 +181,21 @@ class Visitors(Residents):
     def _store(self, held: Entry, went: Entry, parameter: torch.Tensor, span: slice | None) -> None:
         """Write what `went` into what the store has `held`."""
         for key, value in went.items():
-            held[key] = self._written(held.get(key), value, parameter, span)
+            held[key] = self._written(key, held.get(key), value, parameter, span)
 
-    def _written(self, old: Any, value: Any, parameter: torch.Tensor, span: slice | None) -> Any:
+    def _written(
+        self, key: str, old: Any, value: Any, parameter: torch.Tensor, span: slice | None
+    ) -> Any:
         """`old` with `value` in it, or new memory if it has no place for that."""
         if not isinstance(value, torch.Tensor) or self.store.stays(value, parameter):
             return value
-        if not self.store.host and span is None:
+        host = self.store.on_host(key)
+        if not host and span is None:
             return value
         shape = value.shape if span is None else parameter.shape
-        with host_memory() if self.store.host else nullcontext():
+        with host_memory() if host else nullcontext():
             if not isinstance(old, torch.Tensor) or old.shape != shape or old.dtype != value.dtype:
-                old = self.store.empty(shape, value)
+                old = self.store.empty(key, shape, value)
             _part(old, span).copy_(value, non_blocking=True)
         return old
 

@@ -69,12 +69,6 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
 
     from benchmark.memory import simulate
 
-    if setting.idle_masters_on_device:
-        real = setting.kind.simulated_precisions[setting.precision]
-        raise UserError(
-            f"strategy {setting.strategy}: precision {setting.precision} is only simulated; its step "
-            f"runs in {real}"
-        )
     cuda = torch.cuda.is_available()
     if setting.precision == "fp16" and not cuda:
         raise UserError(

@@ -73,19 +73,13 @@ class Setting:
         size: int | None = getattr(checked_options(self.strategy, self.options), "group_size", None)
         return size
 
-    @property
-    def idle_masters_on_device(self) -> bool:
-        """Whether masters of idle groups count as device memory although the step keeps them on the host."""
-        return self.precision in self.kind.simulated_precisions
-
     def built(self) -> TuningStrategy:
         """The strategy. Raises UserError for options or a precision that it does not have."""
-        precision = self.kind.simulated_precisions.get(self.precision, self.precision)
         training = TrainingSettings(
             lr=LR,
             optimizer=self.optimizer,
             optimizer_options=self.optimizer_options,
-            precision=precision,
+            precision=self.precision,
             checkpointing=self.checkpointing,
         )
         return build(self.strategy, training, self.options)

@@ -261,23 +261,16 @@ class _Sweep:
         return replace(self._peak(group, moment, kinds, standing[-1]), moments=timeline.phases())
 
     def _held(self) -> dict[str, int]:
-        """Bytes of state and masters on the device now; with precision mixed also of the idle masters."""
-        state = state_bytes(self.optimizer)
-        held = {"optimizer_state": state["device"]["optimizer_state"]}
-        held["master"] = state["device"]["master"]
-        if self.training.setting.idle_masters_on_device:
-            held["master"] += state["host"].get("master", 0)
-        return held
+        """Bytes of state and masters on the device now."""
+        device = state_bytes(self.optimizer)["device"]
+        return {kind: device[kind] for kind in ("optimizer_state", "master")}
 
     def _peak(self, group: Group, moment: str, kinds: Mapping[str, int], standing: int) -> Peak:
-        host = dict(state_bytes(self.optimizer)["host"])
-        if self.training.setting.idle_masters_on_device:
-            host.pop("master", None)
         sizes: dict[str, Any] = {kind: kinds.get(kind, 0) for kind in KINDS}
         return Peak(
             **sizes,
             standing=standing,
-            host=sum(host.values()),
+            host=sum(state_bytes(self.optimizer)["host"].values()),
             moment=moment,
             group=group.index,
             groups=len(self.groups),

@@ -95,7 +95,7 @@ class RunSpec(Strict):
     checkpointing: bool = False
     loss: Literal["whole", "chunked"] = "whole"
     eval_batch_size: Positive = 64
-    precision: Literal["fp32", "bf16", "fp16", "bf16_weights", "mixed_hi"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "bf16_weights", "mixed", "mixed_hi"] = "fp32"
     select: Literal["last", "best", "best_loss"] = "last"
     eval_every: Positive | None = None
 

@@ -56,9 +56,6 @@ class TuningStrategy:
     """Whether it trains only on tasks in which a model answers after a prompt."""
     recomputes = False
     """Whether its optimizer does activation checkpointing; else the loop makes every block recompute."""
-    simulated_precisions: ClassVar[Mapping[str, str]] = {}
-    """Precisions that can be simulated but not trained -> the precision whose step is simulated instead. All
-    masters then count as on the device."""
 
     def __init__(self, settings: TrainingSettings, options: BaseModel) -> None:
         self.settings = settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -64,10 +64,9 @@ class Hift(Adapted, Blockwise):
     )
 
     Options = HiftOptions
-    precisions = (*TuningStrategy.precisions, "mixed_hi")
-    master_precisions = ("mixed_hi",)
+    precisions = (*TuningStrategy.precisions, "mixed", "mixed_hi")
+    master_precisions = ("mixed", "mixed_hi")
     recomputes = True
-    simulated_precisions: ClassVar[Mapping[str, str]] = {"mixed": "mixed_hi"}
 
     @classmethod
     def refused(cls, options: HiftOptions) -> Mapping[str, str]:

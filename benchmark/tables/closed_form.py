@@ -31,17 +31,16 @@ OPTIMIZERS = {
 
 @dataclass(frozen=True)
 class Precision:
-    """weight_size: bytes per weight. master: which weights have an fp32 master, "all" or "none".
-    idle_masters_on_device: whether the masters of idle groups are on the device."""
+    """weight_size: bytes per weight. master, idle_master: as in the engine."""
 
     weight_size: int
     master: str
-    idle_masters_on_device: bool = False
+    idle_master: str | None = None
 
 
 PRECISIONS = {
     "FP32": Precision(4, "none"),
-    "Mixed": Precision(2, "all", idle_masters_on_device=True),
+    "Mixed": Precision(2, "all", idle_master="keep"),
     "Mixed^Hi": Precision(2, "all"),
 }
 ROWS = tuple(
@@ -111,14 +110,14 @@ def held(model: str, optimizer: str, precision: str, method: str, *, group_size:
         weight_size=kind.weight_size,
         idle="cpu",
         master=kind.master,
+        idle_master=kind.idle_master,
     )
     sweep = plan.schedule.sweep_steps
     step = max(range(sweep, 2 * sweep), key=lambda step: ledger.at(step, "step").device)
     amounts = ledger.at(step, "step")
-    idle_masters = amounts.host_master if kind.idle_masters_on_device else 0
     return Held(
         trainable=plan.group_at(step).numel,
-        para=amounts.parameters + amounts.master + idle_masters,
+        para=amounts.parameters + amounts.master,
         gra=amounts.gradients,
         sta=amounts.optimizer_state,
     )

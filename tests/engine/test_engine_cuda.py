@@ -15,6 +15,7 @@ SETTINGS = {
     "fp32": {},
     "fused": {"fused": True},
     "mixed_hi": {"master": "all", "low_dtype": torch.bfloat16},
+    "mixed": {"master": "all", "low_dtype": torch.bfloat16, "idle_master": "keep"},
 }
 
 

@@ -80,6 +80,15 @@ def test_ledger_equals_live_bytes(name, idle, precision):
     _follow(model, optimizer, ledger, steps=15)
 
 
+@pytest.mark.parametrize("idle", ["keep", "cpu", "drop"])
+@pytest.mark.parametrize("idle_master", ["keep", "cpu"])
+def test_ledger_knows_where_idle_masters_wait(idle, idle_master):
+    model = tiny(depth=2)
+    masters = {"idle": idle, "idle_master": idle_master, "master": "all"}
+    optimizer = HiFT(model, "adamw", lr=1e-3, low_dtype=torch.bfloat16, **masters)
+    _follow(model, optimizer, Ledger.of(model, optimizer.plan, weight_size=2, **masters), steps=9)
+
+
 @pytest.mark.parametrize("order", ["random", "reshuffle", "sample", Uniform(2)], ids=str)
 @pytest.mark.parametrize("idle", ["cpu", "drop", "reset"])
 def test_ledger_follows_any_order_and_always_active_units(order, idle):

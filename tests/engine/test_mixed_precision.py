@@ -100,6 +100,53 @@ def test_a_lowered_model_that_moved_has_only_the_active_masters_on_the_device():
 
 
 @pytest.mark.parametrize(
+    "settings", [{}, {"group_size": 2, "update": "in_backward", "piece": 1 << 9}], ids=str
+)
+def test_masters_that_wait_on_the_device_are_all_there_and_change_no_weight(settings):
+    """The paper's mixed against its Mixed^Hi, one of which goes on from the other's checkpoint."""
+    mixed_hi = {"lr": 1e-2, "master": "all", "low_dtype": torch.bfloat16, **settings}
+    model, other, resumed = tiny(), tiny(), tiny()
+    total = sum(p.numel() for p in model.parameters())
+    optimizer = HiFT(model, "adamw", idle_master="keep", **mixed_hi)
+    expected = HiFT(other, "adamw", **mixed_hi)
+    for each, one in ((model, optimizer), (other, expected)):
+        train(each, one, batches(16))
+    assert same_weights(model, other)
+    device, host = optimizer.state_bytes().values()
+    assert device["master"] == 4 * total and host["master"] == 0
+    assert host["optimizer_state"] == expected.state_bytes()["host"]["optimizer_state"] > 0
+
+    again = HiFT(resumed, "adamw", idle_master="keep", **mixed_hi)
+    again.load_state_dict(expected.state_dict())
+    resumed.load_state_dict(other.state_dict())
+    for each, one in ((resumed, again), (other, expected)):
+        train(each, one, batches(24)[16:])
+    assert same_weights(resumed, other) and again.state_bytes()["device"]["master"] == 4 * total
+
+
+def test_a_lowered_model_that_moved_may_have_all_masters_on_the_device():
+    """The meta device stands for one."""
+    model = tiny()
+    master = lower(model, torch.bfloat16)
+    optimizer = HiFT(model.to("meta"), "sgd", lr=1e-2, master=master, idle_master="keep")
+    entries = optimizer.state_dict()["state"].values()
+    assert {entry["master"].device.type for entry in entries} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"master": "none"}, 'pass master="all", not "none"'),
+        ({"master": "active", "low_dtype": torch.bfloat16}, 'pass master="all", not "active"'),
+        ({"master": "all", "low_dtype": torch.bfloat16, "idle_master": "drop"}, "keep"),
+    ],
+)
+def test_a_place_for_masters_that_are_not_kept_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        HiFT(tiny(), "adamw", lr=1e-2, **{"idle_master": "keep", **settings})
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda master: master.pop("norm.bias"), 'no weight of "norm.bias"'),

@@ -128,6 +128,7 @@ def test_a_spec_that_fails_while_it_is_loaded_leaves_no_counter_on(tmp_path):
         ({}, 4, 0),
         ({"precision": "mixed_hi"}, 2, 4),
         ({"precision": "mixed_hi", "options": {"idle": "keep"}}, 2, None),
+        ({"precision": "mixed"}, 2, None),
         ({"precision": "mixed", "strategy": "full"}, 2, None),
     ],
     ids=str,

@@ -62,11 +62,6 @@ def test_on_a_gpu_machine_the_host_must_hold_the_model_while_it_is_lowered(monke
         measured.measure(case, tmp_path, lambda line: None)
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [({"precision": "fp16"}, "CUDA"), ({"precision": "mixed"}, "mixed_hi")],
-    ids=str,
-)
-def test_what_cannot_run_is_refused(more, said, tmp_path):
-    with pytest.raises(UserError, match=said):
-        measured.measure(setting("llama", **more), tmp_path, lambda line: None)
+def test_what_cannot_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="CUDA"):
+        measured.measure(setting("llama", precision="fp16"), tmp_path, lambda line: None)

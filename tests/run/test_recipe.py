@@ -303,6 +303,17 @@ def test_low_precision_trains_on_a_cpu_and_differs_from_fp32(full, folder, preci
     assert losses == pytest.approx(exact, rel=0.1)
 
 
+def test_mixed_is_mixed_hi_with_all_masters_on_the_device(folder):
+    made = {
+        name: recipe.run(spec_of(strategy="hift", precision=name, label=name), folder)
+        for name in ("mixed", "mixed_hi")
+    }
+    curves = {name: curve_of(record, folder)["loss"] for name, record in made.items()}
+    assert curves["mixed"] == curves["mixed_hi"]
+    masters = {name: record.memory.master for name, record in made.items()}
+    assert masters["mixed"] == 4 * made["mixed"].params.total > masters["mixed_hi"]
+
+
 @pytest.mark.parametrize("task", ["mezo/squad", "mezo/copa"])
 def test_the_loss_in_chunks_is_the_loss(task, tmp_path, monkeypatch):
     in_chunks, made = batches.token_losses, []

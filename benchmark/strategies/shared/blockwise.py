@@ -59,6 +59,8 @@ class Blockwise(TuningStrategy):
         from benchmark.engine import DelayedLR, HiFT, Rate, decay_groups
 
         settings = self.settings
+        if settings.precision == "mixed" and self.has_masters:
+            options["idle_master"] = "keep"
         if self.recomputes and settings.checkpointing:
             options["checkpointing"] = "boundaries"
         optimizer = (make or HiFT)(
