@@ -6,11 +6,12 @@ several groups refuses to step until
 
     sync = synchronise(optimizer, model)      # on every rank, same weights everywhere
 
-has been called. From then on the gradients of the active group are averaged at the end of each backward pass:
-before clipping, before GradScaler looks for overflows, before step(). Averaging is linear, so averaging after
-every micro-batch is correct. `with sync.no_sync():` around all but the last micro-batch saves communication,
-and so does DDP's own no_sync(). Each rank sends the bytes of the group's gradients, in place and without
-buckets, and one byte per tensor, which says whether any rank has a gradient for it.
+has been called. From then on the gradients of the active group are averaged in each backward pass, while it
+runs (`sums.py`), and are there when it ends: before clipping, before GradScaler looks for overflows, before
+step(). Averaging is linear, so averaging in every micro-batch is correct. `with sync.no_sync():` around all
+but the last micro-batch saves communication, and so does DDP's own no_sync(). Each rank sends the bytes of
+the group's gradients, and one byte per tensor, which says whether any rank has a gradient for it. As with a
+DDP, training goes on after a backward pass that failed only if it failed at the same place on all ranks.
 
 The model may still be wrapped in DDP, as Lightning, HF Trainer and Accelerate do. DDP's reducer is then kept
 out of the backward pass, as in its no_sync(). DDP still allocates gradient buckets for the parameters that
@@ -36,6 +37,7 @@ from benchmark.engine.contract import Blockwise
 from benchmark.engine.hooks import on_gradient
 from benchmark.engine.sharded import is_sharded
 from benchmark.engine.stream import stream_of
+from benchmark.engine.sums import Sums
 from benchmark.errors import UserError
 
 UNSYNCHRONISED = (
@@ -60,8 +62,13 @@ def synchronise(
     model: nn.Module,
     *,
     process_group: dist.ProcessGroup | None = None,
+    bucket: int = 1 << 20,
 ) -> Synchroniser:
     """Average the active group's gradients over `process_group` (None: all ranks) in every backward.
+
+    bucket: the most bytes of neighbouring gradients that are copied to be sent together; a larger gradient is
+    sent alone. With two ranks the averages do not depend on it; with more, the last bit may, where the
+    backend adds up the ranks in another order.
 
     Call it on every rank, before or after a DDP wraps the model. With a process group of one rank, that rank
     trains on its own. Raises UserError, on all ranks, if weights, groups or position differ between ranks, if
@@ -81,30 +88,35 @@ def synchronise(
     if optimizer.synchroniser is not None:
         optimizer.synchroniser.remove()
     _check_alike(optimizer, inner, process_group)
-    synchroniser = Synchroniser(optimizer, inner, process_group)
+    synchroniser = Synchroniser(optimizer, inner, process_group, bucket)
     optimizer.synchroniser = synchroniser
     return synchroniser
 
 
 class Synchroniser:
-    """Averages the gradients of an optimizer's active group. Use `synchronise` to build it."""
+    """Averages the gradients of an optimizer's active group. Use `synchronise` to build it.
+
+    pending: whether there are gradients that have not been averaged. sent: the bytes that this rank has sent
+    so far.
+    """
 
     def __init__(
         self,
         optimizer: Blockwise,
         model: nn.Module,
         process_group: dist.ProcessGroup | None,
+        bucket: int,
     ) -> None:
         self._optimizer, self._model = weakref.ref(optimizer), weakref.ref(model)
-        self._process_group = process_group
+        self._process_group, self._bucket = process_group, bucket
         self._ranks = dist.get_world_size(process_group)
         self._enabled = True
-        self._queued = False
-        self.pending = False  # whether there are gradients that have not been averaged
+        self._sums: Sums | None = None  # of the backward pass that runs
+        self.pending, self.sent = False, 0
         self._ddp: Any = None  # a weak reference to a DDP around the model
         self._ddp_syncs = True  # False in that DDP's no_sync()
         self._hooks = [model.register_forward_pre_hook(self._before_forward)]
-        self._hooks += [on_gradient(p, self._queue) for p in optimizer.parameters.values()]
+        self._hooks += [on_gradient(p, self._whole) for p in optimizer.parameters.values()]
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -126,40 +138,29 @@ class Synchroniser:
     def __deepcopy__(self, memo: dict[int, Any]) -> Synchroniser:
         return self  # the hooks of a copied model do nothing
 
-    def _queue(self, parameter: torch.Tensor) -> None:
-        """A hook of each gradient. The first one of a backward pass queues the averaging for the end of the
-        pass."""
+    def _whole(self, parameter: torch.Tensor) -> None:
+        """A hook of each gradient. The first one of a backward pass queues the end of the averaging for the
+        end of the pass."""
         self.pending = self._ranks > 1
-        if not self._queued and self._enabled and self._ddp_syncs:
-            self._queued = True
+        optimizer = self._optimizer()
+        if optimizer is None or not (self.pending and self._enabled and self._ddp_syncs):
+            return
+        if self._sums is None:
+            active = set(optimizer.active.parameters)
+            parameters = [p for name, p in optimizer.parameters.items() if name in active]
+            self._sums = Sums(parameters, self._process_group, self._bucket)
             engine: Any = torch.autograd.Variable._execution_engine
-            engine.queue_callback(self._average)
+            engine.queue_callback(self._finish)
+        with torch.no_grad():
+            self._sums.whole(parameter)
 
     @torch.no_grad()
-    def _average(self) -> None:
-        """Average the gradients of the active group over the ranks."""
-        self._queued = self.pending = False
-        optimizer = self._optimizer()
-        if optimizer is None or self._ranks == 1:
-            return
-        parameters = [optimizer.parameters[name] for name in optimizer.active.parameters]
-        without = [p for p in parameters if p.grad is None]
-        has = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
-        has = has.to(parameters[0].device)
-        # another rank may have a gradient, and a collective needs all ranks
-        for parameter in without:
-            parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        torch._foreach_div_(gradients, self._ranks)  # before the sum, which could overflow in fp16
-        group = self._process_group
-        sums = [dist.all_reduce(g, group=group, async_op=True) for g in gradients]
-        sums.append(dist.all_reduce(has, dist.ReduceOp.MAX, group=group, async_op=True))
-        for work in sums:
-            work.wait()
-        if without:
-            for parameter, used in zip(parameters, has.tolist(), strict=True):
-                if not used:
-                    parameter.grad = None
+    def _finish(self) -> None:
+        """Wait until the gradients of the backward pass that ends are averaged."""
+        if self._sums is not None:
+            self._sums.finish()
+            self.sent += self._sums.nbytes
+        self._sums, self.pending = None, False
 
     def _before_forward(self, module: nn.Module, args: Any) -> None:
         """In a DDP's forward pass, keep its reducer out of the backward pass, but respect its no_sync().
@@ -169,7 +170,9 @@ class Synchroniser:
         """
         if self._model() is not module or not torch.is_grad_enabled():
             return
-        self._queued = False  # a backward pass that raised did not average
+        if self._sums is not None:  # of a backward pass that raised
+            self._sums.wait()
+            self._sums = None
         ddp: Any = nn.parallel.DistributedDataParallel._get_active_ddp_module()
         flag = True if ddp is None else ddp.require_backward_grad_sync
         self._ddp_syncs = flag is Reducer.REPLACED or bool(flag)

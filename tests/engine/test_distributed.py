@@ -5,6 +5,7 @@ import torch
 import torch.distributed as dist
 from ranks import Failure, Traffic, apart, weights
 from reference import Tiny, batches, loss_of, tiny, train, written_out
+from torch.utils.checkpoint import checkpoint
 
 from benchmark.engine import HiFT
 from benchmark.engine.checkpoint import load, save
@@ -37,7 +38,7 @@ def _train_half(rank, settings, clip, steps):
 def test_two_ranks_are_one_process_bit_for_bit(ranks, order, clip):
     """Against the written-out loop that accumulates both ranks' batches: halves add up exactly."""
     model = tiny()
-    settings = {"group_size": 2, "order": order, "seed": 1}
+    settings = {"group_size": 2, "order": order, "seed": 1, "dwell": 2}
     groups = [list(g.parameters) for g in hift(tiny(), **settings).groups]
     sequence = [hift(tiny(), **settings).plan.group_at(s).index for s in range(9)]
     expected = written_out(model, groups, sequence, adamw, batches(18), accumulate=2, clip=clip)
@@ -93,6 +94,53 @@ def test_accumulation_averages_before_clipping_and_sends_the_active_group_alone(
             assert rest == times * tensors  # one byte each: has any rank a gradient for it?
 
 
+def _watch_two_passes(rank, bucket):
+    """The order of sums and whole gradients in a backward pass of the head and the block below it, after one
+    in no_sync(); the gradients, those that this rank has by itself, and the bytes sent."""
+    model, data, events = tiny(), batches(4)[rank::2], []
+    optimizer = hift(model, group_size=2, order="top2down")
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    alone = torch.autograd.grad(sum(loss_of(model, ids) for ids in data), list(named.values()))
+    sync = synchronise(optimizer, model, bucket=bucket)
+    with sync.no_sync():
+        loss_of(model, data[0]).backward()
+    for parameter in named.values():
+        parameter.register_post_accumulate_grad_hook(lambda p: events.append("whole"))
+    real = dist.all_reduce
+
+    def noted(tensor, *args, **kwargs):
+        events.append("sum" if tensor.is_floating_point() else "flags")
+        return real(tensor, *args, **kwargs)
+
+    dist.all_reduce = noted
+    try:
+        loss_of(model, data[1]).backward()
+    finally:
+        dist.all_reduce = real
+    return (
+        events,
+        {n: p.grad for n, p in named.items()},
+        dict(zip(named, alone, strict=True)),
+        sync.sent,
+    )
+
+
+def test_sums_begin_while_the_backward_pass_runs(ranks):
+    """Each gradient by itself, or neighbours together: 1 KiB holds no two of the three matrices."""
+    size = sum(g.nbytes for g in ranks(_watch_two_passes, 1)[0][1].values())
+    averages = []
+    for bucket, sums in ((1, 9), (1 << 10, 3)):
+        (events, averaged, mine, sent), (_, other, theirs, _) = ranks(_watch_two_passes, bucket)
+        assert events.count("whole") == 9 and events.count("sum") == sums
+        assert events.index("sum") <= 3, "of the head, before most gradients of the block are there"
+        assert events[-1] == "flags" and sent == size + 9
+        for name, average in averaged.items():
+            assert torch.equal(average, other[name])
+            assert (average - (mine[name] + theirs[name]) / 2).abs().max() < 1e-6
+        averages.append(averaged)
+    assert all(torch.equal(average, averages[1][n]) for n, average in averages[0].items())
+
+
 # --- a gradient that is missing, infinite, or low-precision ---------------------------------------
 
 
@@ -114,16 +162,19 @@ def _sometimes() -> Sometimes:
     return Sometimes()
 
 
-def _train_with_missing_gradients(rank):
+def _train_with_missing_gradients(rank, bucket):
     model = _sometimes()
     model.use = rank == 1
     optimizer = hift(model)
-    synchronise(optimizer, model)
+    synchronise(optimizer, model, bucket=bucket)
     train(model, optimizer, batches(16)[rank::2])
     return weights(model)
 
 
-def test_a_gradient_that_one_rank_lacks_counts_as_zero_and_one_that_all_lack_stays_away(ranks):
+@pytest.mark.parametrize("bucket", [1, 1 << 20])
+def test_a_gradient_that_one_rank_lacks_counts_as_zero_and_one_that_all_lack_stays_away(
+    ranks, bucket
+):
     model = _sometimes()
     optimizer = hift(model)
     data = batches(16)
@@ -133,7 +184,7 @@ def test_a_gradient_that_one_rank_lacks_counts_as_zero_and_one_that_all_lack_sta
             (loss_of(model, ids) / 2).backward()
         optimizer.step()
         optimizer.zero_grad()
-    answers = ranks(_train_with_missing_gradients)
+    answers = ranks(_train_with_missing_gradients, bucket)
     assert apart(answers, model) == 0
     assert torch.equal(answers[0]["never.weight"], torch.ones(8))  # weight decay would move it
 
@@ -177,7 +228,7 @@ def test_recomputed_blocks_change_nothing(ranks):
 def _train_past_a_failed_backward(rank):
     model = tiny()
     optimizer = hift(model, group_size=2, order="top2down")
-    synchronise(optimizer, model)
+    synchronise(optimizer, model, bucket=1)
 
     def fail(gradient):  # of the last block's output: the head above it has its gradients already
         raise ArithmeticError
@@ -198,6 +249,29 @@ def test_a_backward_that_failed_leaves_the_next_one_synchronised(ranks):
     model = tiny()
     train(model, hift(model, group_size=2, order="top2down"), batches(6), accumulate=2)
     assert apart(ranks(_train_past_a_failed_backward), model) == 0
+
+
+class Shared(Tiny):
+    """The same block twice, each time recomputed by a backward pass inside the other."""
+
+    def forward(self, ids):
+        x = self.tokens(ids)
+        for _ in range(2):
+            x = checkpoint(self.blocks[0], x, use_reentrant=True)
+        return self.out(self.norm(x))
+
+
+def _recompute_a_shared_block(rank):
+    torch.manual_seed(0)
+    model = Shared(depth=1)
+    optimizer = hift(model, group_size="all")
+    synchronise(optimizer, model, bucket=1)
+    loss_of(model, batches(1)[0]).backward()
+
+
+def test_a_gradient_that_grows_after_its_sum_began_is_refused(ranks):
+    for answer in ranks.attempt(_recompute_a_shared_block):
+        assert isinstance(answer, Failure) and "use_reentrant=False" in answer.message
 
 
 MIXED_HI = {"master": "all", "low_dtype": torch.bfloat16}
