@@ -6,7 +6,7 @@ torch.optim, bitsandbytes and lion-pytorch.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,10 @@ Shape = Sequence[int]
 State = Callable[[Shape, int, Mapping[str, Any]], int]
 SCALAR = 4
 """Bytes of the step count of one tensor, which torch stores as one fp32 number."""
+EIGHT_BIT_FROM = 4096
+"""Numbers of the smallest tensor whose state bitsandbytes keeps in 8 bits; that of smaller ones is fp32."""
+SCALED = 256
+"""Numbers of a state of 8 bits that share one fp32 scale, and fp32 numbers of a table that decodes them."""
 SHARED = ("lr", "weight_decay", "fused")
 """Arguments of every optimizer class that are settings of the training, not options of the optimizer."""
 
@@ -50,6 +54,17 @@ def _lion(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
     return math.prod(shape) * size
 
 
+def _eight_bit(moments: int) -> State:
+    """Of bitsandbytes, where each block of a moment has its scale."""
+
+    def state(shape: Shape, size: int, options: Mapping[str, Any]) -> int:
+        numel = math.prod(shape)
+        each = numel + 4 * -(-numel // SCALED) if numel >= EIGHT_BIT_FROM else 4 * numel
+        return moments * each
+
+    return state
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """An optimizer class: `class_name` in the first of `modules` that is installed and has it.
@@ -57,7 +72,8 @@ class Optimizer:
     implied: options that the name implies, such as the momentum of sgdm. options: the options a user may set,
     by their names in the signature of the class. fused: torch has a fused kernel for it. elementwise: it
     updates each number of a tensor by itself. state: the bytes of the state of one tensor, a function of its
-    shape, its bytes per element and the options; None if there is no closed form.
+    shape, its bytes per element and the options; None if there is no closed form. tables: the keys of the
+    state under which all tensors of 8-bit state have the same table; `state` leaves it out.
     """
 
     class_name: str
@@ -67,6 +83,12 @@ class Optimizer:
     fused: bool = False
     elementwise: bool = False
     state: State | None = None
+    tables: tuple[str, ...] = ()
+
+    def table_bytes(self, shapes: Iterable[Shape]) -> int:
+        """The bytes of the tables that the states of tensors of these shapes share."""
+        used = self.tables and any(math.prod(shape) >= EIGHT_BIT_FROM for shape in shapes)
+        return len(self.tables) * 4 * SCALED if used else 0
 
 
 ADAM = ("betas", "eps", "amsgrad")
@@ -74,6 +96,20 @@ SGD = ("momentum", "dampening", "nesterov")
 RMSPROP = ("alpha", "eps", "momentum", "centered")
 MOMENTUM = {"momentum": 0.9}
 BITSANDBYTES = ("bitsandbytes.optim",)
+
+
+def _bitsandbytes(class_name: str, moments: int, **fields: Any) -> Optimizer:
+    """A class whose state is `moments` numbers of 8 bits each."""
+    tables = ("qmap1", "qmap2")[:moments]
+    return Optimizer(
+        class_name=class_name,
+        modules=BITSANDBYTES,
+        state=_eight_bit(moments),
+        tables=tables,
+        **fields,
+    )
+
+
 OPTIMIZERS = {
     "adamw": Optimizer(class_name="AdamW", options=ADAM, fused=True, elementwise=True, state=_adam),
     "adam": Optimizer(class_name="Adam", options=ADAM, fused=True, elementwise=True, state=_adam),
@@ -114,18 +150,13 @@ OPTIMIZERS = {
         options=("betas",),
         state=_lion,
     ),
-    "adam8bit": Optimizer(class_name="Adam8bit", modules=BITSANDBYTES, options=("betas", "eps")),
-    "adamw8bit": Optimizer(class_name="AdamW8bit", modules=BITSANDBYTES, options=("betas", "eps")),
-    "adagrad8bit": Optimizer(class_name="Adagrad8bit", modules=BITSANDBYTES, options=("eps",)),
-    "rmsprop8bit": Optimizer(
-        class_name="RMSprop8bit", modules=BITSANDBYTES, options=("alpha", "eps", "momentum")
-    ),
-    "lion8bit": Optimizer(class_name="Lion8bit", modules=BITSANDBYTES, options=("betas",)),
-    "sgdm8bit": Optimizer(
-        class_name="SGD8bit",
-        modules=BITSANDBYTES,
-        implied=MOMENTUM,
-        options=("momentum", "dampening", "nesterov"),
+    "adam8bit": _bitsandbytes("Adam8bit", 2, options=("betas", "eps")),
+    "adamw8bit": _bitsandbytes("AdamW8bit", 2, options=("betas", "eps")),
+    "adagrad8bit": _bitsandbytes("Adagrad8bit", 1, options=("eps",)),
+    "rmsprop8bit": _bitsandbytes("RMSprop8bit", 1, options=("alpha", "eps", "momentum")),
+    "lion8bit": _bitsandbytes("Lion8bit", 1, options=("betas",)),
+    "sgdm8bit": _bitsandbytes(
+        "SGD8bit", 1, implied=MOMENTUM, options=("momentum", "dampening", "nesterov")
     ),
 }
 FUSED = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.fused)

@@ -90,6 +90,9 @@ class Ledger:
             "optimizer_state": self._state(has_state),
             "master": self._numel(active) * 4 if masters else 0,
         }
+        # idle or not, all states have the same tables, which are on the device
+        entry = OPTIMIZERS[self.optimizer]
+        device["optimizer_state"] += entry.table_bytes(self.shapes[n] for n in has_state | idle)
         state, master = self._state(idle), self._numel(parked) * 4
         if self.idle == "keep":
             device["optimizer_state"] += state

@@ -8,7 +8,7 @@ than the larger of the two states.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,12 +41,22 @@ class IdleStore:
 
     host: store state in host memory; otherwise it stays where it is. host_masters: the same of masters.
     device_scalars: put 0-d tensors (Adam's step) on the device too, as fused and capturable optimizers need;
-    otherwise they stay on the CPU.
+    otherwise they stay on the CPU. tables: keys under which all entries have the same tensor, which stays on
+    the device.
     """
 
-    def __init__(self, *, host: bool, host_masters: bool, device_scalars: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        host: bool,
+        host_masters: bool,
+        device_scalars: bool = False,
+        tables: Collection[str] = (),
+    ) -> None:
         self._host, self._host_masters = host, host_masters
         self._device_scalars = device_scalars
+        self._table_keys = frozenset(tables)
+        self._tables: dict[str, torch.Tensor] = {}
         self._held: dict[str, Entry] = {}
         self._pinned: dict[tuple[str, str], torch.Tensor] = {}
         self._stream: torch.cuda.Stream | None = None
@@ -54,6 +64,8 @@ class IdleStore:
 
     def on_host(self, key: str) -> bool:
         """Whether idle values of that key, of the state or "master", are in host memory."""
+        if key in self._table_keys:
+            return False
         return self._host_masters if key == "master" else self._host
 
     @contextmanager
@@ -83,7 +95,12 @@ class IdleStore:
     def take(self, name: str, device: torch.device) -> Entry:
         """The entry of a parameter that becomes active, on its device; {} if there is none."""
         entry = self._held.pop(name, {})
-        return {key: self._arrive(value, device) for key, value in entry.items()}
+        return {
+            key: self._table(key, value, device)
+            if key in self._table_keys
+            else self._arrive(value, device)
+            for key, value in entry.items()
+        }
 
     def ready(self) -> None:
         """Make the current stream wait for the last fetch, without synchronising the host."""
@@ -101,9 +118,12 @@ class IdleStore:
         """Store `entries` in place of all others, as when a checkpoint is loaded."""
         self.entries()
         self._held = dict(entries)
+        self._tables = {}
         for name, entry in entries.items():
             for key, value in entry.items():
-                if isinstance(value, torch.Tensor) and value.is_cpu and value.is_pinned():
+                if key in self._table_keys:
+                    entry[key] = self._tables.setdefault(key, value)
+                elif isinstance(value, torch.Tensor) and value.is_cpu and value.is_pinned():
                     self._pinned[name, key] = value
 
     def entry(self, name: str) -> Entry:
@@ -136,6 +156,11 @@ class IdleStore:
                 if isinstance(value, torch.Tensor) and (name, key) not in self._pinned:
                     yield key, value
 
+    def _table(self, key: str, value: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """The one tensor of that key, on the device also after a checkpoint was loaded on the host."""
+        table = self._tables[key] = self._tables.get(key, value).to(device)
+        return table
+
     def _leave(self, name: str, key: str, value: Any) -> Any:
         """`value` in the memory for idle state."""
         if not (self.on_host(key) and isinstance(value, torch.Tensor) and value.is_cuda):
@@ -154,3 +179,12 @@ class IdleStore:
         if value.ndim == 0 and not self._device_scalars:
             return value
         return value.to(device, non_blocking=True)
+
+
+def make_store(
+    idle: str, idle_master: str | None, *, device_scalars: bool, tables: Collection[str]
+) -> IdleStore:
+    """The store for these settings. With idle="drop" and "reset" only masters are stored, and on the host."""
+    host = idle != "keep"
+    masters = host if idle_master is None else idle_master == "cpu"
+    return IdleStore(host=host, host_masters=masters, device_scalars=device_scalars, tables=tables)

@@ -22,7 +22,7 @@ from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.draws import Draw
 from benchmark.engine.groups import Group, check_unit_names
 from benchmark.engine.in_backward import InBackward, check_update
-from benchmark.engine.offload import IdleStore, check_idle
+from benchmark.engine.offload import check_idle, make_store
 from benchmark.engine.plan import make_plan
 from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
@@ -39,6 +39,7 @@ from benchmark.engine.wrapped import (
     elementwise,
     find_optimizer,
     hyper_groups,
+    tables,
 )
 from benchmark.errors import UserError, nearest
 
@@ -149,19 +150,15 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         if weights == "stream":
             checkpointing = None  # streamed blocks recompute by themselves
         self._path = ActivePath(model, checkpointing) if checkpointing else None
-        # with idle="drop" and "reset" only masters are stored, and on the host
-        host, on_device = idle != "keep", bool(options.get("fused") or options.get("capturable"))
-        host_masters = host if idle_master is None else idle_master == "cpu"
-        device_of = self.weights.device_of
-        waiting = make_masters(
-            model, self.parameters, master, low_dtype, host=host_masters, device_of=device_of
-        )
+        on_device = bool(options.get("fused") or options.get("capturable"))
+        store = make_store(idle, idle_master, device_scalars=on_device, tables=tables(cls))
+        where: Any = {"host": store.on_host("master"), "device_of": self.weights.device_of}
+        waiting = make_masters(model, self.parameters, master, low_dtype, **where)
         self.weights.hold()
         ownership.claim(self, trainable.values())
         for parameter in trainable.values():
             parameter.requires_grad_(False)
             parameter.grad = None
-        store = IdleStore(host=host, host_masters=host_masters, device_scalars=on_device)
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         drop = idle in ("drop", "reset")

@@ -109,16 +109,15 @@ class Residents:
         "weights" too, those that are streamed."""
         here = [(key, value) for _, entry in self.here() for key, value in entry.items()]
         masters = [value for key, value in here if key == "master"]
-        device = {
-            "gradients": _nbytes(p.grad for p in (*self.parameters.values(), *masters)),
-            "optimizer_state": _nbytes(value for key, value in here if key != "master"),
-            "master": _nbytes(masters),
+        gradients = _nbytes(p.grad for p in (*self.parameters.values(), *masters))
+        idle = list(self.store.tensors())
+        device = [*here, *(item for item in idle if not self.store.on_host(item[0]))]
+        host = [item for item in idle if self.store.on_host(item[0])]
+        weights = _nbytes(self.weights.on_host())
+        return {
+            "device": {"gradients": gradients, **_by_kind(device)},
+            "host": {"gradients": 0, **_by_kind(host), "weights": weights},
         }
-        host = dict.fromkeys(device, 0)
-        for key, tensor in self.store.tensors():
-            place = host if self.store.on_host(key) else device
-            place["master" if key == "master" else "optimizer_state"] += local(tensor).nbytes
-        return {"device": device, "host": {**host, "weights": _nbytes(self.weights.on_host())}}
 
     def _close(self, name: str) -> Entry:
         """Freeze a parameter; returns its state and master."""
@@ -144,5 +143,16 @@ class Residents:
         return bool(entry)
 
 
+def _by_kind(items: Iterable[tuple[str, Any]]) -> dict[str, int]:
+    """The bytes of entries' values, given with their keys."""
+    kinds: dict[str, list[Any]] = {"optimizer_state": [], "master": []}
+    for key, value in items:
+        kinds["master" if key == "master" else "optimizer_state"].append(value)
+    return {kind: _nbytes(values) for kind, values in kinds.items()}
+
+
 def _nbytes(values: Iterable[Any]) -> int:
-    return sum(local(v).nbytes for v in values if isinstance(v, torch.Tensor))
+    """The bytes of the tensors among `values`. One that several parameters share, as a table, counts once."""
+    parts = [local(value) for value in values if isinstance(value, torch.Tensor)]
+    places = {(p.untyped_storage()._cdata, p.storage_offset()): p.nbytes for p in parts}
+    return sum(places.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmark.errors import UserError
-from benchmark.optimizers import OPTIMIZERS, find
+from benchmark.optimizers import OPTIMIZERS, Optimizer, find
 
 
 def find_optimizer(
@@ -193,12 +193,20 @@ def check_values(optimizer: str | type[torch.optim.Optimizer], options: Mapping[
 
 def elementwise(cls: type[torch.optim.Optimizer]) -> bool:
     """Whether the class updates each number of a tensor by itself, so that a part may be updated alone."""
-    return any(
-        cls is getattr(sys.modules.get(module), entry.class_name, None)
-        for entry in OPTIMIZERS.values()
-        if entry.elementwise
-        for module in entry.modules
-    )
+    return any(entry.elementwise for entry in _entries(cls))
+
+
+def tables(cls: type[torch.optim.Optimizer]) -> frozenset[str]:
+    """The keys of the class's state under which all tensors have the same table."""
+    return frozenset(key for entry in _entries(cls) for key in entry.tables)
+
+
+def _entries(cls: type[torch.optim.Optimizer]) -> Iterator[Optimizer]:
+    """The entries of OPTIMIZERS for the class."""
+    for entry in OPTIMIZERS.values():
+        found = (getattr(sys.modules.get(m), entry.class_name, None) for m in entry.modules)
+        if cls in found:
+            yield entry
 
 
 def state_size(

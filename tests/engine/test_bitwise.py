@@ -169,3 +169,12 @@ def test_eight_bit_state_of_bitsandbytes(name, idle):
     if idle == "cpu":
         state = optimizer.state_dict()["state"]["blocks.0.up.weight"]
         assert state["state1"].dtype == torch.uint8
+
+        resumed = HiFT(expected.requires_grad_(True), name, lr=1e-3)
+        resumed.load_state_dict(optimizer.state_dict())
+        assert resumed.state_bytes() == optimizer.state_bytes(), (
+            "one table of 8-bit numbers for all"
+        )
+        for each, one in ((model, optimizer), (expected, resumed)):
+            train(each, one, batches(5))
+        assert same_weights(model, expected)

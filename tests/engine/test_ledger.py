@@ -1,6 +1,7 @@
 """The ledger's closed form equals live tensor bytes, at every step, for each optimizer and precision."""
 
 import importlib.util
+import itertools
 
 import pytest
 import torch
@@ -87,6 +88,27 @@ def test_ledger_knows_where_idle_masters_wait(idle, idle_master):
     masters = {"idle": idle, "idle_master": idle_master, "master": "all"}
     optimizer = HiFT(model, "adamw", lr=1e-3, low_dtype=torch.bfloat16, **masters)
     _follow(model, optimizer, Ledger.of(model, optimizer.plan, weight_size=2, **masters), steps=9)
+
+
+EIGHT_BIT = ("adamw8bit", "adam8bit", "adagrad8bit", "rmsprop8bit", "lion8bit", "sgdm8bit")
+
+
+@pytest.mark.parametrize("idle", ["keep", "cpu", "drop"])
+def test_ledger_counts_state_of_eight_bits_its_scales_and_its_tables_once(idle):
+    """The matrices have 8,192 numbers; the state of the smaller tensors is fp32 whatever the weights are."""
+    pytest.importorskip("bitsandbytes")
+    names = EIGHT_BIT if idle == "cpu" else EIGHT_BIT[:1]
+    for name, precision in itertools.product(names, ("bf16", "mixed_hi")):
+        model = tiny(depth=2, width=64)
+        settings = PRECISIONS[precision]
+        if precision == "bf16":
+            model.to(torch.bfloat16)
+        optimizer = HiFT(model, name, lr=1e-3, idle=idle, group_size=2, **settings)
+        master = settings.get("master", "none")
+        ledger = Ledger.of(
+            model, optimizer.plan, optimizer=name, weight_size=2, idle=idle, master=master
+        )
+        _follow(model, optimizer, ledger, steps=5)
 
 
 @pytest.mark.parametrize("order", ["random", "reshuffle", "sample", Uniform(2)], ids=str)

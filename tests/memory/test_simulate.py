@@ -90,6 +90,8 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
                 {"options": {"idle": "keep"}},
                 {"optimizer": "lion"},
                 {"optimizer": "adagrad"},
+                {"optimizer": "adamw8bit"},
+                {"optimizer": "adamw8bit", "precision": "mixed_hi"},
                 {"optimizer": "adamw8bit", "strategy": "full"},
             )
         ),
