@@ -34,7 +34,14 @@ def test_all_the_tables_are_there():
     models = ("roberta-base", "roberta-large", "gpt2-large", "gpt-neo-2.7b", "llama-7b", "opt-13b")
     wanted = {"trainable-parameters", *(f"memory-{model}" for model in models)}
     wanted |= {"opt13b-superglue", "roberta-fewshot", "glue-roberta", "e2e-gpt2"}
-    wanted |= {"speed", "minilm-sst2", "minilm-optimizers", "smollm2-e2e"}
+    wanted |= {
+        "speed",
+        "minilm-sst2",
+        "minilm-optimizers",
+        "minilm-peers",
+        "smollm2-e2e",
+        "smollm2-gsm8k",
+    }
     assert wanted <= set(definition.names())
 
 
