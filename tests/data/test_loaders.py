@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 from datasets import Dataset
 from factories import make_spec
+from pairs import each_pair
 
 from benchmark.data import loaders
 from benchmark.data.examples import Rows
@@ -21,10 +22,11 @@ def tokens_of(features):
     return sum(len(f["input_ids"]) for f in features)
 
 
-@pytest.mark.parametrize("grouped", [False, True], ids=["shuffled", "grouped by length"])
-@pytest.mark.parametrize("groups", [2, 4, 5, 8, 14, 34])
-@pytest.mark.parametrize("order", ["as drawn", "sorted", "periodic"])
-def test_no_group_of_a_cycle_sees_batches_of_its_own_kind_alias(order, groups, grouped):
+@pytest.mark.parametrize(
+    ("groups", "order", "grouped"),
+    each_pair([2, 4, 5, 8, 14, 34], ["as drawn", "sorted", "periodic"], [False, True]),
+)
+def test_no_group_of_a_cycle_sees_batches_of_its_own_kind_alias(groups, order, grouped):
     """One-way analysis of variance of the steps' tokens by group, over 50 sweeps of several epochs.
 
     transformers sorts within `groups` batches here, so its own order would give each group one length.

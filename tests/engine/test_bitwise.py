@@ -6,6 +6,7 @@ import random
 
 import pytest
 import torch
+from pairs import each_pair
 from reference import batches, same_weights, tiny, train, written_out
 
 from benchmark.engine import HiFT, decay_groups
@@ -58,9 +59,10 @@ def test_every_optimizer_keeps_each_groups_state(name, idle):
     assert same_weights(model, expected)
 
 
-@pytest.mark.parametrize("accumulate", [1, 3, 8])
-@pytest.mark.parametrize("order", ["bottom2up", "top2down", "random"])
-@pytest.mark.parametrize("m", range(1, 7))
+@pytest.mark.parametrize(
+    ("m", "order", "accumulate"),
+    each_pair(range(1, 7), ["bottom2up", "top2down", "random"], [1, 3, 8]),
+)
 def test_hift_is_the_written_out_loop(m, order, accumulate):
     """Three sweeps with weight decay and clipping, every m of six units."""
     model = tiny()

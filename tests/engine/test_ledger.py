@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from pairs import each_pair
 from reference import batches, loss_of, tiny
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -57,9 +58,9 @@ def _follow(model, optimizer, ledger, steps: int) -> None:
         hook.remove()
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("idle", ["keep", "cpu", "drop"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "precision", "idle"), each_pair(OPTIMIZERS, PRECISIONS, ["keep", "cpu", "drop"])
+)
 def test_ledger_equals_live_bytes(name, idle, precision):
     if name == "lion" and importlib.util.find_spec("lion_pytorch") is None:
         pytest.skip("lion-pytorch is not installed")
