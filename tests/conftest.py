@@ -134,6 +134,16 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """An MLflow store whose tables are created once for all tests, because creating them takes seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
 def go(tmp_path):
     """Run a matrix given as text; returns the outcome and what was told."""
@@ -183,6 +193,21 @@ def cli(monkeypatch, capsys):
         return ended.value.code, *capsys.readouterr()
 
     return cli
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Write empty picture files, for tests that read only text; returns the figures."""
+    from benchmark.report import plots
+
+    figures = []
+
+    def write(figure, axes, path, **legend):
+        figures.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(plots, "_write", write)
+    return figures
 
 
 @pytest.fixture

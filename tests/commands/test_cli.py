@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def untracked(monkeypatch):
+def untracked(monkeypatch, undrawn):
+    """Nothing goes to MLflow; the report's pictures are empty files."""
     watch = Watch()
 
     class Untracked:
@@ -266,9 +268,10 @@ def test_ctrl_c_is_exit_130_without_a_traceback(cli, here, in_process, untracked
     assert code == 130 and "Traceback" not in err and "the same command continues" in err
 
 
-def test_record_mlflow_and_report_of_a_real_run_agree(cli, here, in_process):
+def test_record_mlflow_and_report_of_a_real_run_agree(cli, here, in_process, empty_store):
     """One cell trained for two steps, tracked in a local sqlite store."""
     in_process()
+    shutil.copy(empty_store, "m.db")
     Path("m.yaml").write_text(TWO_CELLS.replace("full: {lr: 1.0e-3, batch_size: 4}, ", ""))
     code, out, err = cli("run", "m.yaml", "--format", "json", "--tracking-uri", "sqlite:///m.db")
     assert code == 0, err

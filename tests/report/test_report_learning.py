@@ -12,7 +12,7 @@ from runs import Watch
 
 from benchmark.records import record as records
 from benchmark.records.record import Evaluation, curve_text
-from benchmark.report import learning, plots
+from benchmark.report import learning
 from benchmark.report.page import write_report
 from benchmark.tracking import tracker
 
@@ -45,19 +45,6 @@ def looked(label, seed, *, scored=True, group_tokens=()):
 
 def everyone(**fields):
     return [looked(label, seed, **fields) for label in SCORES for seed in range(2)]
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Writes empty picture files, for tests that read only text; returns the figures."""
-    figures = []
-
-    def write(figure, axes, path, **legend):
-        figures.append(figure)
-        path.touch()
-
-    monkeypatch.setattr(plots, "_write", write)
-    return figures
 
 
 def write(tmp_path, runs):

@@ -3,15 +3,6 @@
 import shutil
 
 import pytest
-from mlflow import MlflowClient
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory):
-    """A store whose tables are created once for all tests, because creating them takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture
