@@ -36,7 +36,18 @@ def loaded_by(code: str, *, cwd: Path) -> set[str]:
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_help_plan_status_and_report_stay_light(tmp_path):
+def loaded_by_commands(*commands: list[str], cwd: Path) -> set[str]:
+    """As `loaded_by`, after calls of hift-bench that succeed."""
+    code = "import sys\nfrom benchmark.cli import main\n"
+    for arguments in commands:
+        code += (
+            f"sys.argv = {['hift-bench', *arguments]!r}\n"
+            "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+        )
+    return loaded_by(code, cwd=cwd)
+
+
+def test_what_trains_and_computes_nothing_stays_light(tmp_path):
     """With a record for the report to read and draw, whose curve it has to test."""
     (spec, *_) = matrix.load(DEMO).cells[0].runs(None)
     made = make_record(spec)
@@ -46,13 +57,12 @@ def test_help_plan_status_and_report_stay_light(tmp_path):
     write_run(
         tmp_path / "results" / "demo", dataclasses.replace(made, train=train, evaluations=looks)
     )
-    code = "import sys\nfrom benchmark.cli import main\n"
-    for arguments in (["--help"], ["plan", DEMO], ["status", DEMO], ["report", DEMO]):
-        code += (
-            f"sys.argv = {['hift-bench', *map(str, arguments)]!r}\n"
-            "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
-        )
-    assert loaded_by(code, cwd=tmp_path) & HEAVY == set()
+    loaded = loaded_by_commands(
+        *(["--help"], *([name, str(DEMO)] for name in ("plan", "status", "report"))),
+        *(["tables", "--list"], ["tables", "opt13b-superglue", "--format", "html"]),
+        cwd=tmp_path,
+    )
+    assert loaded & HEAVY == set()
     assert (tmp_path / "reports" / "demo" / "index.html").is_file()
 
 

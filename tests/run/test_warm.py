@@ -89,6 +89,7 @@ def test_imports_start_no_thread_ask_for_no_gpu_and_draw_no_number(told):
     assert [told[fact] for fact in facts] == [None, 1, 1, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no warm server")
 def test_a_fork_imports_next_to_nothing(told):
     assert told["code"] == 0
@@ -96,6 +97,7 @@ def test_a_fork_imports_next_to_nothing(told):
     assert len(new) < 20, new
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no warm server")
 def test_the_host_peak_of_a_fork_is_its_own(told):
     """Not what the server once held."""

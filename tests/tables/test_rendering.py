@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from factories import make_failure
-from test_packaging import HEAVY, loaded_by
+from test_packaging import loaded_by_commands
 
 import tasks.base
 from benchmark.errors import UserError
@@ -256,18 +256,11 @@ def test_what_is_committed_is_what_the_command_makes(name):
         assert made is None or text == made.text(format)
 
 
-def test_no_lightning_or_mlflow_and_torch_for_closed_forms_alone(tmp_path):
-    def loaded(*arguments):
-        call = ["hift-bench", "tables", *arguments]
-        code = (
-            f"import sys; sys.argv = {call!r}\nfrom benchmark.cli import main\n"
-            "try: main()\nexcept SystemExit as end: assert not end.code, end.code"
-        )
-        return loaded_by(code, cwd=tmp_path) & HEAVY
-
-    assert loaded("--list") == set()
-    assert loaded("opt13b-superglue", "--format", "html") == set()
-    assert {"lightning", "mlflow"} & loaded("trainable-parameters") == set()
+@pytest.mark.slow
+def test_closed_forms_need_no_lightning_or_mlflow(tmp_path):
+    assert not {"lightning", "mlflow"} & loaded_by_commands(
+        ["tables", "trainable-parameters"], cwd=tmp_path
+    )
 
 
 @pytest.mark.slow
