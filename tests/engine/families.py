@@ -127,6 +127,11 @@ def pairs() -> Iterator[tuple[str, str]]:
                 yield family, prefix + head
 
 
+def heads() -> list[tuple[str, str]]:
+    """As `pairs`, with the head instead of the whole name of the class."""
+    return [(family, name.removeprefix(CONFIGS[family][0])) for family, name in pairs()]
+
+
 def build(family: str, class_name: str) -> nn.Module:
     """The model with random weights from seed 0, and dropout off so that it is a function."""
     torch.manual_seed(0)
