@@ -2,6 +2,7 @@
 equal to the row alone, for every head of every family."""
 
 import copy
+import functools
 import warnings
 
 import peft
@@ -36,7 +37,9 @@ METHODS = {
 }
 
 
+@functools.cache
 def loaded(family, head):
+    """A tiny model and rows of tokens. Tests prepare copies of the model."""
     torch.manual_seed(0)
     model = registry.load_model(registry.source(family), head, 1).eval()
     ids = torch.randint(10, 900, (3, LENGTH), generator=torch.Generator().manual_seed(1))
