@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmark.engine.sharded import is_sharded, layout, local, shard
 from benchmark.errors import UserError, nearest
 
 Entry = dict[str, Any]  # one parameter's optimizer state (and "master"), as in Optimizer.state
@@ -37,7 +38,7 @@ def check_idle(idle: str, idle_master: str | None, masters: str) -> None:
 
 
 class IdleStore:
-    """The entries of idle parameters, by name.
+    """The entries of idle parameters, by name. Of DTensors it holds the parts that are in this process.
 
     host: store state in host memory; otherwise it stays where it is. host_masters: the same of masters.
     device_scalars: put 0-d tensors (Adam's step) on the device too, as fused and capturable optimizers need;
@@ -58,6 +59,7 @@ class IdleStore:
         self._table_keys = frozenset(tables)
         self._tables: dict[str, torch.Tensor] = {}
         self._held: dict[str, Entry] = {}
+        self._layouts: dict[tuple[str, str], Any] = {}  # of what is part of a DTensor
         self._pinned: dict[tuple[str, str], torch.Tensor] = {}
         self._stream: torch.cuda.Stream | None = None
         self._in_flight = False
@@ -90,17 +92,19 @@ class IdleStore:
     def put(self, name: str, entry: Entry) -> None:
         """Store the entry of a parameter that becomes idle. Nobody else may keep its tensors."""
         if entry:
-            self._held[name] = {key: self._leave(name, key, v) for key, v in entry.items()}
+            parts = self._parts(name, entry)
+            self._held[name] = {key: self._leave(name, key, v) for key, v in parts.items()}
 
     def take(self, name: str, device: torch.device) -> Entry:
         """The entry of a parameter that becomes active, on its device; {} if there is none."""
         entry = self._held.pop(name, {})
-        return {
+        came = {
             key: self._table(key, value, device)
             if key in self._table_keys
             else self._arrive(value, device)
             for key, value in entry.items()
         }
+        return self._wholes(name, came)
 
     def ready(self) -> None:
         """Make the current stream wait for the last fetch, without synchronising the host."""
@@ -112,14 +116,15 @@ class IdleStore:
         """All stored entries. Waits until copies to the host are complete."""
         if self._stream is not None:
             self._stream.synchronize()
-        return self._held
+        return {name: self._wholes(name, entry) for name, entry in self._held.items()}
 
     def replace(self, entries: Mapping[str, Entry]) -> None:
         """Store `entries` in place of all others, as when a checkpoint is loaded."""
-        self.entries()
-        self._held = dict(entries)
+        if self._stream is not None:
+            self._stream.synchronize()
+        self._held = {name: self._parts(name, entry) for name, entry in entries.items()}
         self._tables = {}
-        for name, entry in entries.items():
+        for name, entry in self._held.items():
             for key, value in entry.items():
                 if key in self._table_keys:
                     entry[key] = self._tables.setdefault(key, value)
@@ -155,6 +160,19 @@ class IdleStore:
             for key, value in entry.items():
                 if isinstance(value, torch.Tensor) and (name, key) not in self._pinned:
                     yield key, value
+
+    def _parts(self, name: str, entry: Entry) -> Entry:
+        """The entry with the parts of DTensors that are in this process in place of these."""
+        parts = dict(entry)
+        for key, value in entry.items():
+            if isinstance(value, torch.Tensor) and is_sharded(value):
+                self._layouts[name, key], parts[key] = layout(value), local(value)
+        return parts
+
+    def _wholes(self, name: str, entry: Entry) -> Entry:
+        """The entry of which `_parts` made this one."""
+        layouts = {key: self._layouts.get((name, key)) for key in entry}
+        return {k: v if layouts[k] is None else shard(v, layouts[k]) for k, v in entry.items()}
 
     def _table(self, key: str, value: torch.Tensor, device: torch.device) -> torch.Tensor:
         """The one tensor of that key, on the device also after a checkpoint was loaded on the host."""

@@ -135,17 +135,17 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         }
         hyper = hyper_groups(param_groups, self.parameters)
         check_options(cls, hyper, self.parameters, options)
-        check_master(master, low_dtype, self.parameters)
         distributed.check_model(model, groups=len(self.groups))
-        sharded.prepare(
-            model,
+        sharded.check(
             self.parameters,
             master=kind,
-            idle=idle,
+            low_dtype=low_dtype,
             update=update,
             follows_gradients=self.plan.schedule.follows_gradients,
         )
+        check_master(master, low_dtype, self.parameters)
 
+        sharded.settle(model)
         self.weights = make_weights(model, weights)
         if weights == "stream":
             checkpointing = None  # streamed blocks recompute by themselves

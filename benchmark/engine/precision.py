@@ -10,10 +10,12 @@ active: masters are created from the low-precision weights when a group becomes 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
 
+from benchmark.engine.sharded import is_sharded, local, of_part, shard_like
 from benchmark.errors import UserError
 
 MASTERS = ("none", "active", "all")
@@ -58,8 +60,9 @@ class Masters:
             if parameter.grad is None:
                 continue
             gradient = parameter.grad.to(master.device, torch.float32)
-            master.grad = gradient if inverse is None else gradient.mul_(inverse)
-            parameter.grad = None
+            if inverse is not None:
+                local(gradient).mul_(inverse)
+            master.grad, parameter.grad = gradient, None
 
     def publish(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Copy the updated masters into the weights, rounded, and free the masters' gradients."""
@@ -68,7 +71,7 @@ class Masters:
             return
         with torch.no_grad():
             torch._foreach_copy_(
-                [parameters[n] for n in updated], [self.active[n] for n in updated]
+                [local(parameters[n]) for n in updated], [local(self.active[n]) for n in updated]
             )
         for name in updated:
             self.active[name].grad = None
@@ -84,9 +87,11 @@ def lower(model: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
     The masters are keyed by parameter name and hold the weights before rounding, in host memory; if the
     model is there, they are its former fp32 weights. Raises UserError for a dtype other than
-    bfloat16 and float16.
+    bfloat16 and float16, and for a model that is sharded already.
     """
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if any(map(is_sharded, parameters.values())):
+        raise UserError("lower: the weights are shards already: lower the model before fully_shard")
     check_master("all", dtype, parameters)
     return make_masters(model, parameters, "all", dtype, host=True)
 
@@ -111,7 +116,11 @@ def make_masters(
     for name, parameter in model.named_parameters():
         if name in parameters and (isinstance(master, dict) or master == "all"):
             weight = master.pop(name) if isinstance(master, dict) else parameter.detach()
-            masters[name] = _waiting(weight, device_of(parameter), host)
+            if is_sharded(parameter):
+                whole = not is_sharded(weight)
+                weight = (shard_like(weight, parameter) if whole else weight).to(torch.float32)
+            place = partial(_waiting, device=device_of(parameter), host=host)
+            masters[name] = of_part(place, weight)
         if dtype is not None and parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(dtype)
     return masters

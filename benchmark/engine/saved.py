@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmark.engine.offload import Entry
 from benchmark.engine.plan import Plan
-from benchmark.engine.sharded import is_sharded, shard_like
+from benchmark.engine.sharded import is_sharded, of_part, shard_like
 from benchmark.errors import UserError
 
 VERSION = 1
@@ -115,17 +116,14 @@ def _copy(
 ) -> Entry:
     """A copy of an entry, in host memory if idle state is there: a checkpoint may have been loaded to the
     device."""
-    copied = {
-        k: v.detach().to("cpu" if on_host(k) else v.device, copy=True) if torch.is_tensor(v) else v
-        for k, v in entry.items()
-    }
-    if is_sharded(parameter):  # the full tensors of sharded.full_state_dict
-        copied = {
-            k: shard_like(v, parameter)
-            if torch.is_tensor(v) and v.ndim and not is_sharded(v)
-            else v
-            for k, v in copied.items()
-        }
+    copied: Entry = {}
+    for key, value in entry.items():
+        if isinstance(value, torch.Tensor):
+            if is_sharded(parameter) and value.ndim and not is_sharded(value):
+                value = shard_like(value, parameter)  # of sharded.full_state_dict
+            device = torch.device("cpu") if on_host(key) else value.device
+            value = of_part(partial(torch.Tensor.to, device=device, copy=True), value.detach())
+        copied[key] = value
     master = copied.get("master")
     if master is not None and master.shape != parameter.shape:
         raise UserError(

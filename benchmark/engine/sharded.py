@@ -1,12 +1,19 @@
 """FSDP2: a block-wise optimizer over the shards (DTensors) that `fully_shard` makes of a model.
 
-Shard first, then build the optimizer. fully_shard reduces only gradients that exist, so only the
-active group's are communicated, and its MixedPrecisionPolicy takes the place of master weights.
+Shard first, then build the optimizer. fully_shard reduces only gradients that exist, so only the active
+group's are communicated. Each rank has its part of state and masters, and with idle="cpu" its host memory has
+those of idle groups. Masters are for a model that was lowered before it was sharded:
+
+    master = lower(model, torch.bfloat16)
+    fully_shard(model)
+    optimizer = HiFT(model, master=master)
+
+With fully_shard's MixedPrecisionPolicy instead, the shards themselves are in fp32, and all on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,26 +35,44 @@ def local(tensor: Any) -> torch.Tensor:
     return part
 
 
-def prepare(
-    model: nn.Module,
+def layout(tensor: Any) -> Any:
+    """How a DTensor is cut, for `shard`."""
+    return tensor._spec
+
+
+def shard(part: torch.Tensor, layout: Any) -> torch.Tensor:
+    """The DTensor that is cut in that way and has `part` in this process, on whatever device `part` is."""
+    from torch.distributed.tensor import DTensor
+
+    make: Any = DTensor
+    whole: torch.Tensor = make(part, layout, requires_grad=False)
+    return whole
+
+
+def of_part(change: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor) -> torch.Tensor:
+    """`change(tensor)`, of a DTensor with the part that is in this process changed. The dtype must stay."""
+    if not is_sharded(tensor):
+        return change(tensor)
+    return shard(change(local(tensor.detach())), layout(tensor))
+
+
+def check(
     parameters: Mapping[str, nn.Parameter],
     *,
     master: str,
-    idle: str,
+    low_dtype: torch.dtype | None,
     update: str,
     follows_gradients: bool,
 ) -> None:
-    """Prepare a sharded model for freezing. Raises UserError for settings that do not work with shards."""
+    """Raise UserError for settings that do not work with shards."""
     shards: list[Any] = [p for p in parameters.values() if is_sharded(p)]
     if not shards:
         return
-    if master != "none":
+    if master != "none" and (low_dtype or any(each.dtype == torch.float32 for each in shards)):
         raise UserError(
-            f'master="{master}" with fully_shard: the shards are the masters already; give '
-            "fully_shard a MixedPrecisionPolicy instead"
+            f'master="{master}" with fully_shard, which has sharded weights in fp32: lower the model before '
+            "(master = lower(model, torch.bfloat16)), or give fully_shard a MixedPrecisionPolicy instead"
         )
-    if idle == "cpu" and any(not local(shard).is_cpu for shard in shards):
-        raise UserError('idle="cpu" cannot park shards of fully_shard yet: pass idle="keep"')
     if update == "in_backward":
         raise UserError(
             'update="in_backward" with fully_shard, which reduces gradients after their hooks: pass '
@@ -57,6 +82,10 @@ def prepare(
         raise UserError(
             "an order that gradients decide needs whole gradients, and fully_shard leaves each rank a part"
         )
+
+
+def settle(model: nn.Module) -> None:
+    """Prepare a model for freezing, if it is sharded."""
     modules: list[Any] = list(model.modules())  # parents first: the outermost is FSDP's root
     for module in modules:
         if hasattr(module, "_get_fsdp_state"):
@@ -81,7 +110,8 @@ def full_state_dict(optimizer: Blockwise) -> dict[str, Any]:
 
 
 def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a full tensor, sharded like `parameter`. No communication.
+    """This rank's part of a full tensor, sharded like `parameter`. No communication. The full tensor is not
+    kept.
 
     Raises UserError if the shapes differ.
     """
@@ -92,10 +122,14 @@ def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
             f"state of shape {list(value.shape)} cannot be sharded like its parameter of shape "
             f"{list(parameter.shape)}"
         )
-    layout: Any = parameter
-    return distribute_tensor(value, layout.device_mesh, layout.placements, src_data_rank=None)
+    like: Any = parameter
+    whole = distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
+    return of_part(torch.clone, whole)
 
 
 def _gather(value: Any, keep: bool) -> torch.Tensor | None:
-    full = value.full_tensor() if is_sharded(value) else value
-    return full.cpu() if keep else None
+    if is_sharded(value):  # ranks communicate on the device of the mesh
+        there = value.device_mesh.device_type
+        moved: Any = of_part(lambda part: part.to(there), value)
+        value = moved.full_tensor()
+    return value.cpu() if keep else None

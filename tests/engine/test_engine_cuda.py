@@ -3,9 +3,12 @@
 import pytest
 import torch
 from reference import batches, loss_of, same_weights, tiny
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from benchmark.engine import HiFT, Ledger, keep_on_host, lower
 from benchmark.engine.checkpoint import load, save
+from benchmark.engine.sharded import full_state_dict
 
 pytestmark = [
     pytest.mark.gpu,
@@ -188,3 +191,27 @@ def test_streamed_weights_resume_within_a_step(tmp_path):
         optimizer.release()
         ends.append(model)
     assert same_weights(*ends)
+
+
+def test_shards_wait_in_pinned_host_memory(tmp_path):
+    """FSDP2 on one rank: masters and state of idle groups are parts of DTensors, copied as any tensor."""
+    dist = torch.distributed
+    meeting = f"file://{tmp_path / 'meeting'}"
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=meeting, rank=0, world_size=1)
+    try:
+        mesh, ends = init_device_mesh("cuda", (1,)), []
+        for idle in ("keep", "cpu"):
+            model = tiny(depth=6, width=256, words=1000)
+            master = lower(model, torch.bfloat16)
+            fully_shard(model.cuda(), mesh=mesh)
+            optimizer = HiFT(model, "adamw", lr=1e-3, idle=idle, master=master)
+            for ids in batches(24, words=1000):
+                _step(model, optimizer, ids.cuda())
+            waiting = [tensor for _, tensor in optimizer._residents.store.tensors()]
+            assert all(tensor.is_pinned() == (idle == "cpu") for tensor in waiting if tensor.ndim)
+            gathered = full_state_dict(optimizer)["state"]
+            assert all(entry["master"].is_cpu for entry in gathered.values())
+            ends.append({name: p.full_tensor() for name, p in model.named_parameters()})
+    finally:
+        dist.destroy_process_group()
+    assert all(torch.equal(end, ends[1][name]) for name, end in ends[0].items())

@@ -12,7 +12,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from benchmark.engine import HiFT
+from benchmark.engine import HiFT, lower
+from benchmark.engine.offload import IdleStore
 from benchmark.engine.sharded import full_state_dict
 
 FULL = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -25,10 +26,20 @@ def adamw(parameters):
 
 def sharded(seed=0, **policy):
     """As a user shards: each block, then the rest. 18 words, so that shards are even."""
-    model = tiny(seed=seed, words=18)
+    return _cut(tiny(seed=seed, words=18), **policy)
+
+
+def _cut(model, **policy):
     for block in model.blocks:
         fully_shard(block, **policy)
     return fully_shard(model, **policy)
+
+
+def with_masters(seed=0):
+    """The model with bf16 shards, and the masters that go with it."""
+    model = tiny(seed=seed, words=18)
+    master = lower(model, torch.bfloat16)
+    return _cut(model), {"master": master}
 
 
 def _train(rank, optimizer, accumulate, clip):
@@ -120,9 +131,77 @@ def test_a_mixed_precision_policy_keeps_fp32_shards(ranks):
     assert 0 < apart(answers, model) < 0.05 * apart(answers, tiny(words=18))
 
 
-def _save_or_resume(rank, path, part):
-    model = sharded(seed=0 if part != "rest" else 7)
-    optimizer = HiFT(model, "adamw", order="random", seed=2, **SETTINGS)
+def _train_with_masters(rank, settings, moves):
+    """moves: idle values are copied to the host and back, as if this CPU had memory apart from it."""
+    model, masters = with_masters()
+    optimizer = HiFT(model, "adamw", **{**masters, **settings, **SETTINGS})
+    gone, leave, arrive = [], IdleStore._leave, IdleStore._arrive
+    if moves:
+        IdleStore._leave = lambda store, name, key, value: gone.append((key, value)) or value + 0
+        IdleStore._arrive = lambda store, value, device: value + 0
+    try:
+        train(model, optimizer, batches(24)[rank::2])
+    finally:
+        IdleStore._leave, IdleStore._arrive = leave, arrive
+    left = sum(value.nbytes for key, value in gone if key == "master")
+    return weights(model), optimizer.state_bytes(), left
+
+
+def test_masters_and_state_of_shards_wait_on_the_host_and_change_no_weight(ranks):
+    """Mixed^Hi, against masters that stay, and against one process. Each rank moves its half of a group's
+    masters."""
+    total = sum(p.numel() for p in tiny(words=18).parameters())
+    moved = ranks(_train_with_masters, {"idle": "cpu"}, True)
+    kept = ranks(_train_with_masters, {"idle": "keep"}, False)
+    for (a, held, left), (b, *_) in zip(moved, kept, strict=True):
+        assert all(torch.equal(a[n], b[n]) and a[n].dtype == torch.bfloat16 for n in a)
+        assert held["device"]["master"] + held["host"]["master"] == 4 * total // 2
+        assert held["host"]["optimizer_state"] > 0 < held["host"]["master"]
+        assert left == 2 * 4 * total // 2, "in two sweeps"
+
+    model = tiny(words=18)
+    settings = {"master": lower(model, torch.bfloat16), **SETTINGS}
+    train(model, HiFT(model, "adamw", **settings), batches(24), accumulate=2)
+    assert apart([a for a, *_ in moved], model) == 0
+
+
+def test_masters_of_the_active_shards_alone(ranks):
+    model = tiny(words=18).bfloat16()
+    optimizer = HiFT(model, "adamw", master="active", **SETTINGS)
+    train(model, optimizer, batches(24), accumulate=2)
+    answers = ranks(_train_with_masters, {"master": "active"}, False)
+    assert apart([end for end, *_ in answers], model) == 0
+    assert all(not held["host"]["master"] and not left for _, held, left in answers)
+
+
+def _overflow_in_one_shard(rank):
+    """In the third step, one number of one rank's part of the gradients."""
+    model = tiny(words=18)
+    master = lower(model, torch.float16)
+    optimizer = HiFT(_cut(model), "adamw", master=master, **SETTINGS)
+    scaler, positions = torch.amp.GradScaler("cpu", init_scale=64.0), []
+    for i, ids in enumerate(batches(6)):
+        scaler.scale(loss_of(model, ids)).backward()
+        if (i, rank) == (2, 0):
+            gradient = next(p.grad for p in model.parameters() if p.grad is not None)
+            gradient.to_local().view(-1)[0] = torch.inf
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        positions.append(optimizer.position.step)
+    return positions, weights(model)
+
+
+def test_an_overflow_in_one_shard_skips_the_step_on_both_ranks(ranks):
+    (first, a), (second, b) = ranks(_overflow_in_one_shard)
+    assert first == second == [1, 2, 2, 3, 4, 5]
+    assert all(torch.equal(a[n], b[n]) and torch.isfinite(a[n]).all() for n in a)
+
+
+def _save_or_resume(rank, path, part, masters):
+    seed = 0 if part != "rest" else 7
+    model, settings = with_masters(seed) if masters else (sharded(seed), {})
+    optimizer = HiFT(model, "adamw", order="random", seed=2, **settings, **SETTINGS)
     data = batches(24)[rank::2]
     if part == "rest":
         saved = torch.load(path, weights_only=True)
@@ -139,17 +218,19 @@ def _save_or_resume(rank, path, part):
     return weights(model)
 
 
-def test_resuming_mid_sweep_from_gathered_state_ends_with_the_same_bytes(ranks, tmp_path):
+@pytest.mark.parametrize("masters", [False, True])
+def test_resuming_mid_sweep_from_gathered_state_ends_with_the_same_bytes(ranks, tmp_path, masters):
     path = str(tmp_path / "full.pt")
-    whole = ranks(_save_or_resume, path, "all")
-    ranks(_save_or_resume, path, "first")
-    resumed = ranks(_save_or_resume, path, "rest")
+    whole = ranks(_save_or_resume, path, "all", masters)
+    ranks(_save_or_resume, path, "first", masters)
+    resumed = ranks(_save_or_resume, path, "rest", masters)
     for a, b in zip(whole, resumed, strict=True):
         assert all(torch.equal(a[n], b[n]) for n in a)
 
     # and in one process, which then does both ranks' work
     model = tiny(seed=5, words=18)
-    optimizer = HiFT(model, "adamw", order="random", seed=2, **SETTINGS)
+    settings = {"master": lower(model, torch.bfloat16)} if masters else {}
+    optimizer = HiFT(model, "adamw", order="random", seed=2, **settings, **SETTINGS)
     saved = torch.load(path, weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
@@ -161,12 +242,21 @@ def _masters(rank):
     HiFT(sharded(), "adamw", master="all", low_dtype=torch.bfloat16, **SETTINGS)
 
 
+def _lowered_too_late(rank):
+    lower(sharded(), torch.bfloat16)
+
+
 def _importance(rank):
     HiFT(sharded(), "adamw", order="importance", **SETTINGS)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"), [(_masters, "MixedPrecisionPolicy"), (_importance, "whole gradients")]
+    ("settings", "said"),
+    [
+        (_masters, "MixedPrecisionPolicy"),
+        (_lowered_too_late, "before fully_shard"),
+        (_importance, "whole gradients"),
+    ],
 )
 def test_what_shards_cannot_do_is_refused(ranks, settings, said):
     for answer in ranks.attempt(settings):
