@@ -1,5 +1,6 @@
-"""Groups that differ only in depth, of which a simulation counts one."""
+"""What a simulation need not repeat: groups that differ only in depth, and pieces of one parameter."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -30,3 +31,26 @@ def _settings(module: nn.Module) -> Any:
         )
         for name, part in module.named_modules()
     )
+
+
+def visit_few(optimizer: Any, most: int) -> None:
+    """Let an update inside the backward pass bring a parameter's state in at most so many pieces from now on.
+
+    1: all of it at once, which makes the same state. 3: the first two pieces and the last, since all between
+    are as the second.
+    """
+    residents: Any = getattr(optimizer, "_residents", None)
+    kind: Any = type(residents)
+    if not hasattr(kind, "_spans"):
+        return
+
+    def few(parameter: Any) -> Iterator[slice | None]:
+        every = list(kind._spans(residents, parameter))
+        if len(every) <= most:
+            yield from every
+        elif most == 1:
+            yield slice(0, parameter.numel())
+        else:
+            yield from (*every[: most - 1], every[-1])
+
+    vars(residents)["_spans"] = few

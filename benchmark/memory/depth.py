@@ -17,8 +17,8 @@ from benchmark.memory.setting import Setting
 from benchmark.memory.simulate import GRADIENTS, KINDS, Peak
 from benchmark.memory.training import build
 
-SHALLOW = (4, 6)
-"""The depths that are simulated: deeper than any window of blocks that is on the device."""
+LEAST = 2
+"""Blocks of the shallower one at least: a window of blocks that is on the device."""
 Place = tuple[int, str]
 
 
@@ -30,34 +30,52 @@ def peak(setting: Setting, *, device: str = "cuda") -> Peak:
 
 def _peak(setting: Setting, device: str) -> Peak:
     with torch.device("meta"):
-        blocks = sum(unit.kind == "block" for unit in find_units(build(setting)))
-    if blocks <= SHALLOW[-1]:
+        units = find_units(build(setting))
+    blocks = sum(unit.kind == "block" for unit in units)
+    depths = shallow(blocks, len(units) - blocks, setting.group_size or 1)
+    if blocks <= depths[-1]:
         return simulate.peak(setting, device=device)
-    low, high = (_moments(simulate.sweep(setting.but(blocks=n), device=device)) for n in SHALLOW)
-    if low.keys() != high.keys():  # the blocks are not alike
-        return simulate.peak(setting, device=device)
-    found = [_at(low[place], high[place], blocks) for place in high]
+    low, high = (_moments(simulate.sweep(setting.but(blocks=n), device=device)) for n in depths)
+    found = []
+    for (group, moment), each in high.items():
+        from_the_top = 2 * group >= each.groups
+        below = each.groups - next(iter(low.values())).groups
+        pair = low.get((group - below * from_the_top, moment))
+        if pair is None:  # the blocks are not alike
+            return simulate.peak(setting, device=device)
+        found.append(_at(pair, each, depths, blocks))
     worst = max(found, key=lambda each: each.total)
     return replace(worst, moment="backward") if worst.moment == GRADIENTS else worst
 
 
+def shallow(blocks: int, others: int, m: int) -> tuple[int, int]:
+    """The two depths that stand for `blocks` blocks beside `others` units.
+
+    Their highest groups hold as many units as that of the whole, and a group of m blocks is between the
+    lowest and the highest.
+    """
+    step = m if m % 2 == 0 else 2 * m
+    low = max(LEAST, 2 * m + 1 - others)
+    low += (blocks - low) % step
+    return low, low + step
+
+
 def _moments(peaks: list[Peak]) -> Mapping[Place, Peak]:
-    """The worst peak of each group and moment. A group in the upper half is named from the top."""
+    """The worst peak of each group and moment."""
     worst: dict[Place, Peak] = {}
     for each in peaks:
-        group = each.group if 2 * each.group < each.groups else each.group - each.groups
         for moment, kinds in each.moments.items():
             sizes: dict[str, Any] = {kind: kinds.get(kind, 0) for kind in KINDS}
             there = replace(each, moment=moment, **sizes)
-            place = group, moment
+            place = each.group, moment
             if place not in worst or there.total > worst[place].total:
                 worst[place] = there
     return worst
 
 
-def _at(low: Peak, high: Peak, blocks: int) -> Peak:
+def _at(low: Peak, high: Peak, depths: tuple[int, int], blocks: int) -> Peak:
     """The peak at the depth `blocks`, on the line through the two."""
-    first, second = SHALLOW
+    first, second = depths
     grown: dict[str, Any] = {
         name: round(a + (b - a) * (blocks - first) / (second - first))
         for name in (*KINDS, "standing", "host", "groups")

@@ -7,8 +7,8 @@ longest, so the time is a lower bound, good for comparing settings. All amounts 
   to the active group; 2 for each active weight. Recomputing repeats the forward pass of that way, and the
   loss in chunks the output layer's. Causal attention is seq_len * hidden weights a block.
 - Device memory: the weights are read once by each pass; state and masters are read and written by the update.
-- Transfers: state and masters of a group come and go once a step. Streamed blocks come for each pass, and
-  the active group's weights go back.
+- Transfers: state and masters of a group come and go once a step, unless they stay on the device. Streamed
+  blocks come for each pass, and the active group's weights go back.
 """
 
 from dataclasses import dataclass
@@ -19,51 +19,71 @@ import torch
 import yaml
 
 from benchmark.engine import find_units
+from benchmark.engine.partitions import partition
 from benchmark.errors import UserError, nearest
 from benchmark.memory.setting import Setting
-from benchmark.memory.simulate import Peak
-from benchmark.memory.training import build
+from benchmark.memory.training import build, longest
 
 GPUS = Path(__file__).with_name("gpus.yaml")
-RATES = ("bf16_tflops", "hbm_gb_s", "pcie_gb_s")
-SHARES = ("compute", "hbm", "pcie")
+RATES = ("bf16_tflops", "fp32_tflops", "hbm_gb_s", "pcie_gb_s")
+SHARES = {"compute": 2, "hbm": 1, "pcie": 1}
+"""The keys of `utilisation`, and how many of RATES each is for."""
 TERA, GIGA = 10**12, 10**9
-LOW = 2
-"""Bytes of a weight in bf16."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a GPU reaches: operations a second, bytes a second of its memory and of PCIe one way."""
+    """What a GPU reaches: operations a second in bf16 and in fp32, bytes a second of its memory, and of PCIe
+    one way."""
 
-    flops: float
+    bf16: float
+    fp32: float
     hbm: float
     pcie: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One optimizer step: predicted seconds, operations, and bytes moved between host and device."""
+    """One optimizer step: predicted seconds, operations, bytes moved between host and device, and the mean
+    share of the weights that it trains."""
 
     seconds: float
     flops: float
     moved: float
+    share: float
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Weights of the units, bottom to top; of the blocks among them; of the output layer. The number of
-    blocks, and their width."""
+    """Weights of the units of a partition, bottom to top. Of the whole model: weights that a token is
+    multiplied with, those of the blocks, those of the output layer; the number of blocks, and their width;
+    the most tokens of a sequence (None: any), and the shapes of all parameters."""
 
     units: tuple[int, ...]
+    multiplied: int
     streamed: int
     output: int
     blocks: int
     hidden: int
+    positions: int | None
+    shapes: tuple[tuple[int, ...], ...]
 
     @property
     def total(self) -> int:
         return sum(self.units)
+
+    def groups(self, m: int) -> int:
+        """The number of groups of m units."""
+        return -(-len(self.units) // m)
+
+    def largest(self, m: int) -> int:
+        """The weights of the largest group."""
+        return max(sum(self.units[start : start + m]) for start in range(0, len(self.units), m))
+
+    def way(self, m: int) -> float:
+        """The mean weights from the lowest unit of a group upwards."""
+        starts = range(0, len(self.units), m)
+        return sum(sum(self.units[start:]) for start in starts) / len(starts)
 
 
 def gpu(name: str) -> Gpu:
@@ -75,59 +95,66 @@ def gpu(name: str) -> Gpu:
     try:
         entry = entry or yaml.safe_load(Path(name).read_text(encoding="utf-8"))
         rates = [float(entry[key]) for key in RATES]
-        shares = [float(entry["utilisation"][key]) for key in SHARES]
+        shares = [float(entry["utilisation"][key]) for key, n in SHARES.items() for _ in range(n)]
         if min(*rates, *shares) <= 0 or max(shares) > 1:
             raise ValueError("rates are above 0, and utilisation at most 1")
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
         raise UserError(f"--gpu {name}: {str(error).splitlines()[0]}") from None
     except KeyError as error:
         raise UserError(f"--gpu {name}: {error.args[0]} is missing") from None
-    units = (TERA, GIGA, GIGA)
+    units = (TERA, TERA, GIGA, GIGA)
     return Gpu(*(r * unit * s for r, unit, s in zip(rates, units, shares, strict=True)))
 
 
+def sizes(setting: Setting) -> Sizes:
+    """Read from the setting's model on the meta device."""
+    return _sizes(setting.model, setting.options.get("partition", "units"))
+
+
 @cache
-def sizes(model: str) -> Sizes:
-    """Read from the model on the meta device."""
+def _sizes(model: str, kind: str) -> Sizes:
     with torch.device("meta"):
         built = build(Setting(model=model))
     units = find_units(built)
     layer = built.get_output_embeddings()
+    output = 0 if layer is None else layer.weight.numel()
+    tied = units[-1].numel < output  # the output layer is the embeddings
+    total = sum(unit.numel for unit in units)
     return Sizes(
-        units=tuple(unit.numel for unit in units),
+        units=tuple(unit.numel for unit in partition(built, units, kind)),
+        multiplied=total - units[0].numel + (output if tied else 0),
         streamed=sum(unit.numel for unit in units if unit.kind == "block"),
-        output=0 if layer is None else layer.weight.numel(),
+        output=output,
         blocks=sum(unit.kind == "block" for unit in units),
         hidden=built.config.hidden_size,
+        positions=longest(built),
+        shapes=tuple(tuple(p.shape) for p in built.parameters()),
     )
 
 
-def cost(setting: Setting, peak: Peak, micro_batches: int, on: Gpu) -> Cost:
-    """The mean step of `micro_batches` batches of the setting. `peak` says what is on the host, for any m."""
-    model, streams = sizes(setting.model), streamed(setting)
+def cost(setting: Setting, state: float, micro_batches: int, on: Gpu) -> Cost:
+    """The mean step of `micro_batches` batches of the setting. state: bytes of the state and masters of all
+    groups."""
+    model, streams, m = sizes(setting), streamed(setting), setting.group_size or 1
     tokens = setting.batch_size * setting.seq_len
-    forward = model.total - model.units[0] + model.blocks * setting.seq_len * model.hidden
-    if model.units[-1] < model.output:  # tied: the output layer is the embeddings
-        forward += model.output
-    groups = -(-len(model.units) // (setting.group_size or 1))
-    active = model.total / groups
-    share = _mean_way(model, setting.group_size or 1) / model.total
+    forward = model.multiplied + model.blocks * setting.seq_len * model.hidden
+    share, trained = model.way(m) / model.total, 1 / model.groups(m)
     way = share * forward
     recomputed = way if setting.checkpointing or streams else 0
-    flops = 2 * tokens * (forward + way + recomputed + active)
+    flops = 2 * tokens * (forward + way + recomputed + trained * model.total)
     flops += 2 * tokens * model.output if setting.loss == "chunked" else 0
-    idle = peak.host - LOW * model.streamed * streams
-    state = idle * peak.groups / max(1, peak.groups - 1) / groups
-    weights = LOW * (forward + way)
-    moved = 2 * state
+    updated = 2 * trained * state  # read and written
+    moved = 0 if setting.options.get("idle") == "keep" else updated
     if streams:
-        moved += LOW * (micro_batches * (1 + share) * model.streamed + active)
+        blocks = micro_batches * (1 + share) * model.streamed
+        moved += weight_bytes(setting) * (blocks + trained * model.total)
+    read = micro_batches * weight_bytes(setting) * (forward + way)
     seconds = max(
-        micro_batches * flops / on.flops,
-        (micro_batches * weights + 2 * state) / on.hbm,
+        micro_batches * flops / (on.fp32 if setting.precision == "fp32" else on.bf16),
+        (read + updated) / on.hbm,
         moved / on.pcie,
     )
-    return Cost(seconds=seconds, flops=micro_batches * flops, moved=moved)
+    return Cost(seconds=seconds, flops=micro_batches * flops, moved=moved, share=trained)
 
 
 def streamed(setting: Setting) -> bool:
@@ -135,7 +162,6 @@ def streamed(setting: Setting) -> bool:
     return setting.options.get("weights") == "stream"
 
 
-def _mean_way(model: Sizes, m: int) -> float:
-    """The mean weights from the lowest unit of a group upwards."""
-    starts = range(0, len(model.units), m)
-    return sum(sum(model.units[start:]) for start in starts) / len(starts)
+def weight_bytes(setting: Setting) -> int:
+    """Bytes of a weight on the device."""
+    return 4 if setting.precision == "fp32" else 2

@@ -27,7 +27,7 @@ from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.measure.weights import device_weights, host_weights
 from benchmark.memory import kernels, known
-from benchmark.memory.alike import signature
+from benchmark.memory.alike import signature, visit_few
 from benchmark.memory.draws import counted_turns
 from benchmark.memory.setting import Setting
 from benchmark.memory.timeline import Timeline
@@ -161,22 +161,28 @@ class _Sweep:
         return [replace(worst, standing=later.standing)]
 
     def _in_turns(self) -> list[Peak]:
-        """1. The groups to count step once, which makes their state. 2. All other groups get theirs: for
-        that, gradients without a forward and backward pass are enough. 3. The groups to count step again,
-        counted."""
+        """1. The groups to count step once, which makes their state. 2. All other groups get theirs, in the
+        same sweep if they can: for that, gradients without a forward and backward pass are enough. 3. The
+        groups to count step again, counted."""
+        visit_few(self.optimizer, 1)
         with_gradient: dict[int, set[int]] = {}
+        made: set[int] = set()
         for index in self._until(self.counted):
-            if index in self.counted and index not in with_gradient:
+            if index in self.counted and index not in made:
                 with_gradient[index] = self._real_step(index)
             else:
+                if self.like[index] in with_gradient and index not in made:
+                    self._gradients_alone(index, with_gradient[self.like[index]])
+                    made.add(index)
                 self.training.update()
+            made |= with_gradient.keys()
         dwell = self._plan.schedule.dwell
-        made: set[int] = set()
-        for index in self._until({group.index for group in self.groups}):
+        for index in self._until({group.index for group in self.groups} - made):
             if index not in made or self.optimizer.position.step % dwell == 0:
                 self._gradients_alone(index, with_gradient[self.like[index]])
             made.add(index)
             self.training.update()
+        visit_few(self.optimizer, 3)
         peaks: dict[int, list[Peak]] = {index: [] for index in self.counted}
         times = min(dwell, 2)  # with idle="drop" a turn begins without state
         for index in self._until(self.counted, times):
