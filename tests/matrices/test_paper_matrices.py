@@ -1,6 +1,7 @@
 """The matrices behind the score tables: they hold the published settings, and give every method as much."""
 
 import csv
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -20,6 +21,7 @@ PACE = (
 OURS = ("minilm_sst2", "minilm_optimizers", "minilm_peers", "smollm2_e2e", "smollm2_gsm8k")
 
 
+@functools.cache
 def load(name):
     return matrix.load(listing.MATRICES / f"{name}.yaml")
 
