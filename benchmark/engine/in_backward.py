@@ -3,11 +3,13 @@
 The gradient is then freed, so one gradient exists at a time, and the state and masters of one piece
 (`visitors.py`). The weights are the same to the last bit as those of the update after the backward pass.
 Nothing that needs all gradients together works: accumulation over several backward passes, clipping by their
-norm, a GradScaler's check for overflows, and averaging over ranks.
+norm, a GradScaler's check for overflows, and averaging over ranks. All are refused but clipping, which finds
+no gradients and changes nothing: where transformers' or Lightning's Trainer clips, a warning says so.
 """
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +19,7 @@ import torch
 
 from benchmark import rows
 from benchmark.engine import distributed
+from benchmark.engine.clipping import clips
 from benchmark.engine.hooks import on_gradient
 from benchmark.engine.turns import Turns
 from benchmark.engine.update import Update, plain_rate
@@ -58,6 +61,7 @@ class InBackward:
         self._roster, self._turns = roster, turns
         self._norms: dict[str, torch.Tensor] = {}  # of the gradients since the last step
         self._largest = 0  # bytes of one of them
+        self._has_stepped = False
         this = weakref.ref(self)  # the hooks, which the model owns, do not keep the optimizer alive
 
         def hook(name: str, parameter: torch.Tensor) -> None:
@@ -77,6 +81,9 @@ class InBackward:
                 f"{USED_UP}, before a GradScaler unscales it, so the weights are wrong now: train in "
                 'bfloat16, or with update="step"'
             )
+        if not self._has_stepped:
+            self._warn_of_clipping()
+        self._has_stepped = True
         self._turns.observe(self._known_norms)
         self._visitors.turn()
         self._norms, self._largest = {}, 0
@@ -127,6 +134,16 @@ class InBackward:
             self._roster.show(self._wrapped.param_groups, [name], self._visitors.target)
             self._wrapped.step()
             target.grad = None
+
+    def _warn_of_clipping(self) -> None:
+        """Say so if the loop that steps clips gradients: it finds none."""
+        found = clips()
+        if found is not None:
+            setting, off = found
+            warnings.warn(
+                f'{USED_UP}, so {setting} clips nothing: set {off}, or clip with update="step"',
+                stacklevel=2,
+            )
 
     def _known_norms(self, names: Sequence[str]) -> Sequence[torch.Tensor]:
         return [self._norms[name] for name in names if name in self._norms]
