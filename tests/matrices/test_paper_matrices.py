@@ -93,8 +93,8 @@ def test_our_own_grids_are_a_factor_of_two_apart_and_grow(name):
             [2] * (len(rates) - 1)
         )
         assert cell.search.extend >= 3 and cell.search.choose == "lowest_within_error"
-        assert len(cell.search.seeds) == (1 if name == "minilm_peers" else 2)
-        assert cell.search.examples >= (1000 if cell.model == "minilm" else 200)
+        assert len(cell.search.seeds) == (1 if name in ONE_SEARCH_SEED else 2)
+        assert cell.search.examples >= (1000 if cell.model == "minilm" else 100)
         can_clip = "clip" not in strategy_class(cell.strategy).refuses
         assert cell.settings["warmup"] == 0.06
         assert cell.settings["clip"] == (1.0 if can_clip else None)
