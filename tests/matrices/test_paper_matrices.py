@@ -19,6 +19,7 @@ PACE = (
     *("epochs", "max_steps", "batch_size", "accumulate", "schedule", "warmup", "weight_decay"),
 )
 OURS = ("minilm_sst2", "minilm_optimizers", "minilm_peers", "smollm2_e2e", "smollm2_gsm8k")
+ONE_SEARCH_SEED = ("minilm_peers", "smollm2_gsm8k")  # the most methods, and the longest runs
 
 
 @functools.cache
