@@ -29,8 +29,8 @@ MODELS = (
 """The HiFT paper's six models, then larger ones by size."""
 BUDGETS = (8, 12, 16, 24, 48, 80)
 """GiB of device memory."""
-HOSTS = (None, 64)
-"""GiB of host memory; None for any amount."""
+HOSTS: tuple[int | None, ...] = (None,)
+"""GiB of host memory, a table each; None for any amount."""
 TOKENS = 4096
 """Of a step: four sequences of 1,024, or more and shorter ones where the model's positions end before."""
 Row = dict[str, Any]

@@ -28,6 +28,7 @@ def needs(monkeypatch):
 
     monkeypatch.setattr(depth, "peak", peak)
     monkeypatch.setattr(fitting, "MODELS", ("gpt2-12x512",))
+    monkeypatch.setattr(fitting, "HOSTS", (None, 64))
     monkeypatch.setattr(bounds, "on_host", lambda setting, state: 0)
 
 
