@@ -159,6 +159,7 @@ OPTIMIZERS = {
         "SGD8bit", 1, implied=MOMENTUM, options=("momentum", "dampening", "nesterov")
     ),
 }
+ELEMENTWISE = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.elementwise)
 FUSED = tuple(name for name, optimizer in OPTIMIZERS.items() if optimizer.fused)
 
 

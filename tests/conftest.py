@@ -20,6 +20,16 @@ for name in ("HIFT_DATA_ROOT", "MLFLOW_TRACKING_URI"):
     os.environ.pop(name, None)
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection():
+    """No garbage is looked for while tests are collected: imports make much that stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is slow
 def pytest_collection_modifyitems(items):
     """Of a test marked `sparse`, a combination is slow if each of its values stands in one before it."""

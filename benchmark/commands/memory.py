@@ -55,7 +55,8 @@ def memory(
         str | None, typer.Option(help="HiFT's: step, or in_backward. Default: step.")
     ] = None,
     partition: Annotated[
-        str | None, typer.Option(help="HiFT's: units, modules, ... Default: units.")
+        str | None,
+        typer.Option(help="HiFT's: units, modules, or rows:N, as rows:32M. Default: units."),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="HiFT's: resident, or stream. Default: resident.")

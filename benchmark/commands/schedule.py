@@ -14,6 +14,9 @@ def schedule(
     order: Annotated[
         str, typer.Option(help="bottom2up, top2down, random, reshuffle, sample or importance.")
     ] = "bottom2up",
+    partition: Annotated[
+        str, typer.Option(help="What a unit is: units (layers), modules, or rows:N, as rows:32M.")
+    ] = "units",
     seed: Annotated[int, typer.Option(help="The seed of the random order.")] = 0,
     dwell: Annotated[int, typer.Option(min=1, help="Steps per group.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of the run.")] = 40,
@@ -34,6 +37,7 @@ def schedule(
         dwell=dwell,
         steps=steps,
         mode=mode,
+        partition=partition,
         lr=lr,
         shape=shape,
         warmup_steps=warmup_steps,

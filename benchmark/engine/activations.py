@@ -18,12 +18,20 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmark import rows
 from benchmark.engine.blocks import Wrapper, unwrap, wrap
 from benchmark.engine.groups import Group
 from benchmark.engine.units import find_units
+from benchmark.errors import UserError, nearest
 
 KINDS = ("active_path", "boundaries")
 MARK = "active_path"
+
+
+def check_checkpointing(kind: str | None) -> None:
+    """Raise UserError for a kind that is neither None nor one of KINDS."""
+    if kind not in (None, *KINDS):
+        raise UserError(f'unknown checkpointing "{kind}"{nearest(kind, KINDS)}')
 
 
 class ActivePath:
@@ -45,7 +53,7 @@ class ActivePath:
 
     def follow(self, group: Group) -> None:
         """Recompute from the block of the group's lowest parameter upwards from now on."""
-        self.lowest = min(self._rank[name] for name in group.parameters) + self._spared
+        self.lowest = min(self._rank[rows.whole(n)] for n in group.parameters) + self._spared
 
     def remove(self) -> None:
         """Restore the original classes of the blocks."""

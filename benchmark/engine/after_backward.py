@@ -1,6 +1,7 @@
 """The ordinary update: all of the active group at once in `step`, after the backward pass.
 
-With master weights the wrapped optimizer updates these, and the weights are rounded from them.
+With master weights the wrapped optimizer updates these, and the weights are rounded from them. Of a matrix
+whose rows train apart it updates a view of the active ones.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 
-from benchmark.engine.precision import Masters
+from benchmark import rows
 from benchmark.engine.residents import Residents
+from benchmark.engine.trainables import Cut
 from benchmark.engine.turns import Turns
-from benchmark.engine.update import Update, of_gradients
+from benchmark.engine.update import Update, plain_rate
 from benchmark.engine.wrapped import Roster
 
 
@@ -29,6 +31,7 @@ class AfterBackward:
     ) -> None:
         self._wrapped, self._residents = wrapped, residents
         self._roster, self._turns = roster, turns
+        self._cut = Cut(residents.trained)
         # GradScaler then leaves unscaling to this class, which unscales the fp32 gradients
         self.takes_scaled = residents.masters is not None
 
@@ -37,40 +40,35 @@ class AfterBackward:
 
         scaler: has `grad_scale` and `found_inf` if a GradScaler left unscaling to the optimizer.
         """
-        residents, names = self._residents, self._turns.active.parameters
-        residents.store.ready()
-        residents.weights.stage(names)
-        if residents.masters is None:
-            self._update()
-        elif not self._step_masters(residents.masters, scaler):
+        found_inf = getattr(scaler, "found_inf", None) if self.takes_scaled else None
+        if found_inf is not None and found_inf.item() > 0:
             return False
-        residents.weights.updated(names)
+        residents, names = self._residents, self._turns.active.parameters
+        residents.ready(names)
+        residents.take_gradients(getattr(scaler, "grad_scale", None))
+        self._roster.show(self._wrapped.param_groups, names, residents.target)
+        self._turns.observe(self._norms)
+        self._wrapped.step()
+        residents.publish(names)
+        self._roster.show(self._wrapped.param_groups, names, residents.trained.parameter)
         return True
 
     def coming_update(self) -> Update:
         """What the next step changes, asked after the backward pass."""
-        return of_gradients(self._residents.parameters.values(), self._wrapped)
+        trained = self._residents.trained
+        found = {name: trained.gradient(name) for name in trained.active}
+        gradients = {name: each for name, each in found.items() if each is not None}
+        return Update(
+            [trained.parameter(name) for name in gradients],
+            sum(each.numel() for each in gradients.values()),
+            sum(each.nbytes for each in gradients.values()),
+            rate=plain_rate(self._wrapped),
+            rows=[rows.bounds(name) for name in gradients],
+        )
 
     def remove(self) -> None:
-        """Nothing is left behind on the model."""
-
-    def _update(self) -> None:
-        """The step of the wrapped optimizer."""
-        self._turns.observe(self._norms)
-        self._wrapped.step()
-
-    def _step_masters(self, masters: Masters, scaler: Any) -> bool:
-        """Update the masters, then the weights from them."""
-        found_inf = getattr(scaler, "found_inf", None)
-        if found_inf is not None and found_inf.item() > 0:
-            return False
-        parameters, names = self._residents.parameters, self._turns.active.parameters
-        masters.take_gradients(parameters, getattr(scaler, "grad_scale", None))
-        self._roster.show(self._wrapped.param_groups, names, masters.active.__getitem__)
-        self._update()
-        masters.publish(parameters)
-        self._roster.show(self._wrapped.param_groups, names, parameters.__getitem__)
-        return True
+        """Leave nothing behind on the model."""
+        self._cut.remove()
 
     def _norms(self, names: Sequence[str]) -> Sequence[torch.Tensor]:
         found = [self._residents.target(name).grad for name in names]

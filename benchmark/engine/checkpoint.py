@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from benchmark.engine.optimizer import BlockwiseOptimizer
+from benchmark.engine.trainables import set_gradient
 from benchmark.errors import UserError
 from benchmark.files import replacing
 
@@ -70,7 +71,9 @@ def load(
     optimizer.weights.stage(content["gradients"])  # torch wants a gradient where its parameter is
     for name, parameter in model.named_parameters():
         gradient = content["gradients"].get(name)
-        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        parameter.grad = None
+        if gradient is not None:
+            set_gradient(parameter, gradient.to(parameter.device))
     for part, saved in ((scheduler, content["scheduler"]), (scaler, content["scaler"])):
         if part is not None and saved is not None:
             part.load_state_dict(saved)

@@ -33,6 +33,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from benchmark import rows
 from benchmark.engine.contract import Blockwise
 from benchmark.engine.hooks import on_gradient
 from benchmark.engine.sharded import is_sharded
@@ -85,6 +86,8 @@ def synchronise(
         raise UserError(
             'synchronise: weights="stream" works in one process; use weights="resident"'
         )
+    if any(rows.is_part(name) for group in optimizer.groups for name in group.parameters):
+        raise UserError('synchronise: partition="rows:N" works in one process; use "modules"')
     if optimizer.synchroniser is not None:
         optimizer.synchroniser.remove()
     _check_alike(optimizer, inner, process_group)

@@ -2,7 +2,8 @@
 
 The bytes are exact, and tests compare them with live tensors. With AdamW in fp32, full fine-tuning takes 4·P
 and HiFT P + 3·P_max elements on the device, where P_max is the size of the largest group. Activations are not
-part of the ledger.
+part of the ledger. Of a matrix whose rows train apart, gradients, state and masters are those of the active
+rows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from benchmark import rows
 from benchmark.engine.plan import Plan
 from benchmark.errors import UserError, nearest
 from benchmark.optimizers import OPTIMIZERS, Shape
@@ -102,6 +104,13 @@ class Ledger:
             master = 0
         return Bytes(**device, host_optimizer_state=state, host_master=master)
 
+    def whole_gradient(self, step: int) -> int:
+        """Bytes of the largest gradient from which `step` cuts its rows. The backward pass holds it, beside
+        what `at` says, until they are cut; 0 without rows."""
+        names = self.plan.group_at(step).parameters
+        whole = {rows.whole(name) for name in names if rows.is_part(name)}
+        return max((self._numel([name]) for name in whole), default=0) * self.weight_size
+
     def peak(self) -> Bytes:
         """The largest value of each field over the second sweep, when every group has its state."""
         sweep = self.plan.schedule.sweep_steps
@@ -131,10 +140,10 @@ class Ledger:
         return eager.union(*(self.plan.group_at(s).parameters for s in turns))
 
     def _numel(self, names: Any) -> int:
-        return sum(math.prod(self.shapes[name]) for name in names)
+        return sum(math.prod(rows.shape(name, self.shapes)) for name in names)
 
     def _state(self, names: set[str]) -> int:
         size = 4 if self.master != "none" else self.weight_size
         state = CLOSED[self.optimizer]
         options = {**OPTIMIZERS[self.optimizer].implied, **(self.options or {})}
-        return sum(state(self.shapes[name], size, options) for name in names)
+        return sum(state(rows.shape(name, self.shapes), size, options) for name in names)

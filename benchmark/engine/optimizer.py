@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark import rows
 from benchmark.engine import distributed, ownership, partitions, saved, sharded
-from benchmark.engine.activations import KINDS, ActivePath
+from benchmark.engine.activations import ActivePath, check_checkpointing
 from benchmark.engine.after_backward import AfterBackward
 from benchmark.engine.contract import Averaging, Updates
 from benchmark.engine.delayed_lr import DelayedLR
 from benchmark.engine.draws import Draw
-from benchmark.engine.groups import Group, check_unit_names
+from benchmark.engine.groups import Group
 from benchmark.engine.in_backward import InBackward, check_update
 from benchmark.engine.offload import check_idle, make_store
 from benchmark.engine.plan import make_plan
@@ -28,6 +29,7 @@ from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
 from benchmark.engine.schedule import Position
 from benchmark.engine.stream import make_weights
+from benchmark.engine.trainables import Trainables
 from benchmark.engine.turns import Turns
 from benchmark.engine.units import Unit, check_units, find_units
 from benchmark.engine.update import Update
@@ -35,22 +37,23 @@ from benchmark.engine.visitors import Pieces, Visitors
 from benchmark.engine.wrapped import (
     Roster,
     build,
+    check_names,
     check_options,
     elementwise,
     find_optimizer,
     hyper_groups,
     tables,
 )
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError
 
 
 class BlockwiseOptimizer(torch.optim.Optimizer):
     """Wrap any torch optimizer so that each step updates one group of layer units.
 
-    Six settings: partition (units, which partition="modules" cuts into their modules; group_size,
-    always_active, frozen), order (order, seed, queue, smoothing), dwell, idle state (idle), master weights
-    (master: none | active | all, or the dict from `lower`: all, created before the model moved to its
-    device), where the weights of the blocks are (weights: resident on the device, or stream, from host
+    Six settings: partition (units are layers, or with modules or rows:N parts of them, see `partitions.py`;
+    group_size, always_active, frozen), order (order, seed, queue, smoothing), dwell, idle state (idle),
+    master weights (master: none | active | all, or the dict from `lower`: all, created before the model moved
+    to its device), where the weights of the blocks are (weights: resident on the device, or stream, from host
     memory; see `stream.py`), and update.
     HiFT, BAdam, LISA and full fine-tuning are combinations of them (`presets.py`).
 
@@ -66,10 +69,15 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     Adafactor. A loop must then call backward once a step, without a GradScaler, on one rank; clipping by norm
     finds no gradients.
 
+    With rows:N a matrix may train some of its rows at a time. Then its gradient is as large as the matrix
+    while the backward pass makes it, which is numel · itemsize bytes for the largest such matrix; afterwards
+    `.grad` has the rows of the active ranges alone, so it has fewer than the parameter. The optimizer must be
+    elementwise, and there must be one rank.
+
     Parameters with requires_grad False never train (such as the base of a PEFT-wrapped model), nor do those
-    of units named in `frozen`. `optimizer` is a class or a name; `options` (lr, weight_decay, ...) go to that
-    class. `param_groups` is as in torch, with tensors or parameter names; its options hold for every group.
-    Raises UserError before any weight changes.
+    of layers or units named in `frozen`. `optimizer` is a class or a name; `options` (lr, weight_decay, ...)
+    go to that class. `param_groups` is as in torch, with tensors or parameter names; its options hold for
+    every group. Raises UserError before any weight changes.
     """
 
     def __init__(
@@ -101,22 +109,14 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         kind = master if isinstance(master, str) else "all"
         check_idle(idle, idle_master, kind)
         check_update(update, piece)
-        if checkpointing not in (None, *KINDS):
-            raise UserError(
-                f'unknown checkpointing "{checkpointing}"{nearest(checkpointing, KINDS)}'
-            )
+        check_checkpointing(checkpointing)
         cls, implied = find_optimizer(optimizer)
         options = implied | options
         ownership.check_free(model)
         units = find_units(model, trainable_only=True) if units is None else tuple(units)
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
         check_units(units, trainable)
-        units = partitions.partition(model, units, partition)
-        out = check_unit_names(frozen, units, "frozen")
-        units = tuple(unit for unit in units if unit.name not in out)
-        if not units:
-            raise UserError("every unit is frozen; nothing to train")
-        always = check_unit_names(always_active, units, "always_active")
+        units, always = partitions.chosen(model, units, partition, frozen, always_active)
         self.units = units
         self.plan = make_plan(
             units,
@@ -129,15 +129,18 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             smoothing=smoothing,
         )
         self._turns = Turns(self.plan)
-        used = {name for unit in units for name in unit.parameters}
+        names = [name for unit in units for name in unit.parameters]
+        used = set(map(rows.whole, names))
         self.parameters: Mapping[str, nn.Parameter] = {
             name: parameter for name, parameter in trainable.items() if name in used
         }
         hyper = hyper_groups(param_groups, self.parameters)
         check_options(cls, hyper, self.parameters, options)
+        check_names(cls, names)
         distributed.check_model(model, groups=len(self.groups))
         sharded.check(
             self.parameters,
+            names,
             master=kind,
             low_dtype=low_dtype,
             update=update,
@@ -153,7 +156,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         on_device = bool(options.get("fused") or options.get("capturable"))
         store = make_store(idle, idle_master, device_scalars=on_device, tables=tables(cls))
         where: Any = {"host": store.on_host("master"), "device_of": self.weights.device_of}
-        waiting = make_masters(model, self.parameters, master, low_dtype, **where)
+        waiting = make_masters(model, self.parameters, master, low_dtype, names=names, **where)
         self.weights.hold()
         ownership.claim(self, trainable.values())
         for parameter in trainable.values():
@@ -162,7 +165,8 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         store.replace({name: {"master": tensor} for name, tensor in waiting.items()})
         masters = Masters(kind) if kind != "none" else None
         drop = idle in ("drop", "reset")
-        residents = (self.parameters, store, masters, drop, self.weights)
+        trained = Trainables(self.parameters, names)
+        residents = (trained, store, masters, drop, self.weights)
         if update == "step":
             self._residents = Residents(*residents)
         else:
@@ -281,7 +285,8 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
     def _show(self, group: Group) -> None:
         """Put the group's weights into the public param_groups."""
-        self._roster.show(self.param_groups, group.parameters, self.parameters.__getitem__)
+        parameter = self._residents.trained.parameter
+        self._roster.show(self.param_groups, group.parameters, parameter)
         if self._path is not None:
             self._path.follow(group)
 
@@ -317,8 +322,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a `state_dict()` of any device or idle mode.
 
-        Raises UserError, with nothing changed, for another model, shape, dtype, grouping, order or
-        optimizer.
+        Raises UserError, with nothing changed, for another model, shape, dtype, plan or optimizer.
         """
         on_host = self._residents.store.on_host
         step, entries = saved.unpack(

@@ -9,12 +9,13 @@ active: masters are created from the low-precision weights when a group becomes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import torch
 from torch import nn
 
+from benchmark import rows
 from benchmark.engine.sharded import is_sharded, local, of_part, shard_like
 from benchmark.errors import UserError
 
@@ -22,7 +23,7 @@ MASTERS = ("none", "active", "all")
 
 
 class Masters:
-    """fp32 masters of the active group, by parameter name."""
+    """fp32 masters of the active group, by the name of their weights."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -31,47 +32,45 @@ class Masters:
     def open(
         self,
         name: str,
-        parameter: nn.Parameter,
+        weight: torch.Tensor,
         saved: torch.Tensor | None,
         device: torch.device,
     ) -> torch.Tensor:
-        """The master of a parameter that becomes active: the saved one, or a copy of the
-        weights on `device`."""
+        """The master of weights that become active: the saved one, or a copy of them on `device`."""
         if saved is None:
-            saved = parameter.detach().to(device, torch.float32, copy=True)
+            saved = weight.detach().to(device, torch.float32, copy=True)
         self.active[name] = saved
         return saved
 
     def close(self, name: str) -> torch.Tensor | None:
-        """The master to store when the parameter becomes idle; None if it is dropped."""
+        """The master to store when its weights become idle; None if it is dropped."""
         master = self.active.pop(name)
         return master if self.kind == "all" else None
 
     def take_gradients(
-        self, parameters: Mapping[str, nn.Parameter], scale: torch.Tensor | None
+        self, gradients: Iterable[tuple[str, torch.Tensor]], scale: torch.Tensor | None
     ) -> None:
         """Move each gradient to its master, in fp32 and divided by the loss scale.
 
-        The low-precision gradient is freed at once, so both exist for only one tensor at a time.
+        Who gives the low-precision gradient keeps it no longer than it is asked for, so both exist for only
+        one tensor at a time.
         """
         inverse = None if scale is None else scale.double().reciprocal().float()
-        for name, master in self.active.items():
-            parameter = parameters[name]
-            if parameter.grad is None:
-                continue
-            gradient = parameter.grad.to(master.device, torch.float32)
+        for name, low in gradients:
+            master = self.active[name]
+            gradient = low.to(master.device, torch.float32)
             if inverse is not None:
                 local(gradient).mul_(inverse)
-            master.grad, parameter.grad = gradient, None
+            master.grad = gradient
 
-    def publish(self, parameters: Mapping[str, nn.Parameter]) -> None:
+    def publish(self, weight: Callable[[str], torch.Tensor]) -> None:
         """Copy the updated masters into the weights, rounded, and free the masters' gradients."""
         updated = [n for n, master in self.active.items() if master.grad is not None]
         if not updated:
             return
         with torch.no_grad():
             torch._foreach_copy_(
-                [local(parameters[n]) for n in updated], [local(self.active[n]) for n in updated]
+                [local(weight(n)) for n in updated], [local(self.active[n]) for n in updated]
             )
         for name in updated:
             self.active[name].grad = None
@@ -103,6 +102,7 @@ def make_masters(
     dtype: torch.dtype | None,
     *,
     host: bool,
+    names: Iterable[str] = (),
     device_of: Callable[[torch.Tensor], torch.device] = lambda parameter: parameter.device,
 ) -> dict[str, torch.Tensor]:
     """Cast the model's fp32 weights to `dtype` in place (None: they are in low precision already).
@@ -110,17 +110,22 @@ def make_masters(
 
     master: "all" makes one for each of `parameters`; a dict is from `lower`. It is emptied one master at a
     time, so that the host never has two copies of all. host: put masters in host memory, pinned for CUDA;
-    otherwise on the device of their parameter, which `device_of` says.
+    otherwise on the device of their parameter, which `device_of` says. names: of the weights that train, if
+    these are rows of `parameters`.
     """
+    parts: dict[str, list[str]] = {}
+    for part in names or parameters:
+        parts.setdefault(rows.whole(part), []).append(part)
     masters = {}
     for name, parameter in model.named_parameters():
-        if name in parameters and (isinstance(master, dict) or master == "all"):
+        if name in parts and (isinstance(master, dict) or master == "all"):
             weight = master.pop(name) if isinstance(master, dict) else parameter.detach()
             if is_sharded(parameter):
                 whole = not is_sharded(weight)
                 weight = (shard_like(weight, parameter) if whole else weight).to(torch.float32)
             place = partial(_waiting, device=device_of(parameter), host=host)
-            masters[name] = of_part(place, weight)
+            for part in parts[name]:
+                masters[part] = of_part(place, rows.of(weight, part))
         if dtype is not None and parameter.dtype == torch.float32:
             parameter.data = parameter.data.to(dtype)
     return masters

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from benchmark import rows
 from benchmark.engine.offload import Entry
 from benchmark.engine.plan import Plan
 from benchmark.engine.sharded import is_sharded, of_part, shard_like
@@ -60,7 +61,8 @@ def unpack(
     *,
     on_host: Callable[[str], bool],
 ) -> tuple[int, dict[str, Entry]]:
-    """(step, copies of the entries by name), checked against this `definition` and these `parameters`.
+    """(step, copies of the entries by name), checked against this `definition` and these `parameters`, by
+    name.
 
     on_host: whether idle values of a key are in host memory. Raises UserError for the state of another
     definition.
@@ -68,15 +70,19 @@ def unpack(
     if state_dict.get("version") != VERSION or "groups" not in state_dict:
         raise UserError("not the state of a block-wise optimizer (no groups, or another version)")
     mine, layout = pack(definition, 0, {}), definition.layout
-    ours, theirs = parameters, {n for g in state_dict["groups"] for n in g}
-    if unmatched := sorted((theirs | set(state_dict["state"])) ^ set(ours)):
+    ours = set(parameters)
+    theirs = {
+        rows.whole(n) for names in (*state_dict["groups"], state_dict["state"]) for n in names
+    }
+    if unmatched := sorted(theirs ^ ours):
         where = "is not saved" if unmatched[0] in ours else "is not in this model"
         raise UserError(f'state of another model: parameter "{unmatched[0]}" {where}')
     if list(map(list, state_dict["groups"])) != mine["groups"]:
         raise UserError(
             f"saved with {len(state_dict['groups'])} groups, the largest of "
             f"{max(map(len, state_dict['groups']))} tensors; this one has {len(mine['groups'])}, the "
-            f"largest of {max(map(len, mine['groups']))}: build it with the same group_size and units"
+            f"largest of {max(map(len, mine['groups']))}: build it with the same group_size, partition "
+            "and units"
         )
     for key, value in mine["schedule"].items():
         if (was := state_dict["schedule"].get(key)) != value:
@@ -88,9 +94,12 @@ def unpack(
     ]:
         raise UserError("saved with other param_groups: their members must be the same")
     _check_layout(state_dict.get("parameters", layout), layout)
-    entries = {name: _copy(name, e, ours[name], on_host) for name, e in state_dict["state"].items()}
+    entries = {
+        name: _copy(name, entry, parameters[rows.whole(name)], layout[name]["shape"], on_host)
+        for name, entry in state_dict["state"].items()
+    }
     if definition.masters == "all":
-        if lost := next((n for n in ours if "master" not in entries.get(n, {})), None):
+        if lost := next((n for n in layout if "master" not in entries.get(n, {})), None):
             raise UserError(f'saved without the master weight of "{lost}"')
     elif definition.masters == "none" and any("master" in e for e in entries.values()):
         raise UserError('saved with master weights; build this optimizer with the same "master"')
@@ -112,7 +121,11 @@ def _check_layout(saved: Layout, mine: Layout) -> None:
 
 
 def _copy(
-    name: str, entry: Mapping[str, Any], parameter: torch.Tensor, on_host: Callable[[str], bool]
+    name: str,
+    entry: Mapping[str, Any],
+    parameter: torch.Tensor,
+    shape: Sequence[int],
+    on_host: Callable[[str], bool],
 ) -> Entry:
     """A copy of an entry, in host memory if idle state is there: a checkpoint may have been loaded to the
     device."""
@@ -125,8 +138,8 @@ def _copy(
             value = of_part(partial(torch.Tensor.to, device=device, copy=True), value.detach())
         copied[key] = value
     master = copied.get("master")
-    if master is not None and master.shape != parameter.shape:
+    if master is not None and list(master.shape) != list(shape):
         raise UserError(
-            f'"{name}" was saved with shape {list(master.shape)}; it has {list(parameter.shape)} here'
+            f'"{name}" was saved with shape {list(master.shape)}; it has {list(shape)} here'
         )
     return copied

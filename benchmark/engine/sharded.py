@@ -13,13 +13,14 @@ With fully_shard's MixedPrecisionPolicy instead, the shards themselves are in fp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from benchmark import rows
 from benchmark.engine.contract import Blockwise
 from benchmark.errors import UserError
 
@@ -58,13 +59,14 @@ def of_part(change: Callable[[torch.Tensor], torch.Tensor], tensor: torch.Tensor
 
 def check(
     parameters: Mapping[str, nn.Parameter],
+    names: Iterable[str],
     *,
     master: str,
     low_dtype: torch.dtype | None,
     update: str,
     follows_gradients: bool,
 ) -> None:
-    """Raise UserError for settings that do not work with shards."""
+    """Raise UserError for settings that do not work with shards. names: of the weights that train."""
     shards: list[Any] = [p for p in parameters.values() if is_sharded(p)]
     if not shards:
         return
@@ -77,6 +79,10 @@ def check(
         raise UserError(
             'update="in_backward" with fully_shard, which reduces gradients after their hooks: pass '
             'update="step"'
+        )
+    if any(map(rows.is_part, names)):
+        raise UserError(
+            'partition="rows:N" with fully_shard, whose ranks hold other rows: pass partition="modules"'
         )
     if follows_gradients:
         raise UserError(

@@ -38,7 +38,7 @@ class Sums:
         self._ranks = dist.get_world_size(process_group)
         self._buckets = _buckets(reversed(parameters), most)
         self._place = {id(p): i for i, bucket in enumerate(self._buckets) for p in bucket}
-        self._missing = [len(bucket) for bucket in self._buckets]
+        self._missing = [set(map(id, bucket)) for bucket in self._buckets]
         self._running: list[tuple[Any, torch.Tensor, list[torch.Tensor]]] = []
         self.nbytes = 0
 
@@ -52,7 +52,7 @@ class Sums:
                 "synchronise: a backward pass added to a gradient whose sum over ranks had begun, as "
                 "reentrant checkpointing does if blocks share a weight; pass use_reentrant=False to it"
             )
-        self._missing[place] -= 1
+        self._missing[place].discard(id(parameter))
         while len(self._running) < len(self._buckets) and not self._missing[len(self._running)]:
             self._begin()
 

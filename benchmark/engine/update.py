@@ -17,7 +17,8 @@ class Update:
     parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
     `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
     the same time. norms: of the gradients of `parameters`, if these are already freed. rate: the learning
-    rate where the step is that times the gradient, as SGD's; None where gradients are scaled otherwise.
+    rate where the step is that times the gradient, as SGD's; None where gradients are scaled otherwise. rows:
+    of each of `parameters` the first row that trains and the one after the last, where not all do.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -25,6 +26,7 @@ class Update:
     gradient_bytes: int
     norms: Sequence[torch.Tensor] = ()
     rate: float | None = None
+    rows: Sequence[tuple[int, int] | None] = ()
 
 
 @runtime_checkable

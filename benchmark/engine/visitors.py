@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmark import rows
 from benchmark.engine.host import host_memory
 from benchmark.engine.lanes import Lanes
 from benchmark.engine.offload import Entry
@@ -64,26 +65,21 @@ class Visitors(Residents):
         state.clear()
 
     def target(self, name: str) -> torch.Tensor:
-        """The piece of the parameter or of its master that visits; the parameter itself if none does."""
-        return self.parameters[name] if self._target is None else self._target
+        """The piece of the weights or of their master that visits; the weights themselves if none does."""
+        return self.trained.weight(name) if self._target is None else self._target
 
     def swap(self, leaving: Iterable[str], arriving: Iterable[str]) -> None:
         """Freeze `leaving`; unfreeze `arriving`. No entry moves, but those of `leaving` may be dropped."""
-        old, new = set(leaving), list(arriving)
+        old = list(leaving)
         for name in old:
-            self._freeze(name)
             dropped = self.masters is not None and self.masters.kind == "active"
             self.store.drop(name, state=self.drop, master=dropped)
-        for name in new:
-            self.parameters[name].requires_grad_(True)
-        self.names = [n for n in self.names if n not in old] + new
+        self.trained.switch(old, arriving)
 
     def replace(self, entries: Mapping[str, Entry], names: Iterable[str]) -> None:
         """Make `names` active, with `entries` in place of all state and masters."""
         self._lanes.wait()
-        for name in self.names:
-            self._freeze(name)
-        self.names = []
+        self.trained.switch(list(self.trained.active), ())
         self.store.replace(entries)
         self.swap((), names)
 
@@ -98,7 +94,7 @@ class Visitors(Residents):
 
     def tensors(self) -> list[torch.Tensor]:
         """The active group's optimizer state and masters, as far as the idle store has them on the device."""
-        held = (item for name in self.names for item in self.store.entry(name).items())
+        held = (item for name in self.trained.active for item in self.store.entry(name).items())
         values = (value for key, value in held if not self.store.on_host(key))
         return [value for value in values if isinstance(value, torch.Tensor)]
 
@@ -107,14 +103,14 @@ class Visitors(Residents):
         self._lanes.turn()
 
     def visit(self, name: str) -> Iterator[slice | None]:
-        """Bring the entry of a parameter to the device piece by piece, and back after each.
+        """Bring the entry of active weights to the device piece by piece, and back after each.
 
-        Yields the numbers of the flat parameter whose state and master are there as `target(name)` is to be
-        updated; None for the whole parameter in its own shape. A master that has been updated is rounded into
-        the weights.
+        Yields the numbers of the flat weights whose state and master are there as `target(name)` is to be
+        updated; None for all weights in their own shape. A master that has been updated is rounded into the
+        weights.
         """
-        self.weights.stage([name])
-        parameter, held = self.parameters[name], self.store.entry(name)
+        self.weights.stage([rows.whole(name)])
+        parameter, held = self.trained.weight(name), self.store.entry(name)
         before = dict(held)
         for span in self._spans(parameter):
             came = self._lanes.bring(parameter, partial(self._fetch, before, parameter, span))
@@ -134,11 +130,7 @@ class Visitors(Residents):
                 parameter, went, partial(self._store, held, went, parameter, span)
             )
             self._target = None
-        self.weights.updated([name])
-
-    def _freeze(self, name: str) -> None:
-        self.parameters[name].requires_grad_(False)
-        self.parameters[name].grad = None
+        self.weights.updated([rows.whole(name)])
 
     def _spans(self, parameter: torch.Tensor) -> Iterator[slice | None]:
         if self.pieces is None or not parameter.ndim or not parameter.is_contiguous():

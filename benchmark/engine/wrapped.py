@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark import rows
 from benchmark.errors import UserError
-from benchmark.optimizers import OPTIMIZERS, Optimizer, find
+from benchmark.optimizers import ELEMENTWISE, OPTIMIZERS, Optimizer, find
 
 
 def find_optimizer(
@@ -83,7 +84,8 @@ def hyper_groups(
 
 
 class Roster:
-    """Which tensors are in the wrapped optimizer's param_groups, by the names of their parameters."""
+    """Which tensors are in the wrapped optimizer's param_groups, by the names of their weights. Rows have the
+    options of their parameter."""
 
     def __init__(self, hyper: Sequence[HyperGroup]) -> None:
         self._hyper = hyper
@@ -92,11 +94,11 @@ class Roster:
     def split(
         self, names: Iterable[str], value: Callable[[str], torch.Tensor]
     ) -> list[list[torch.Tensor]]:
-        """`value(name)` of the names, one list per entry of param_groups."""
-        parts: list[list[torch.Tensor]] = [[] for _ in self._hyper]
+        """`value(name)` of the names, each tensor once, one list per entry of param_groups."""
+        parts: list[dict[torch.Tensor, None]] = [{} for _ in self._hyper]
         for name in names:
-            parts[self._group_of[name]].append(value(name))
-        return parts
+            parts[self._group_of[rows.whole(name)]][value(name)] = None
+        return [list(part) for part in parts]
 
     def show(
         self,
@@ -207,6 +209,15 @@ def _entries(cls: type[torch.optim.Optimizer]) -> Iterator[Optimizer]:
         found = (getattr(sys.modules.get(m), entry.class_name, None) for m in entry.modules)
         if cls in found:
             yield entry
+
+
+def check_names(cls: type[torch.optim.Optimizer], names: Iterable[str]) -> None:
+    """Raise UserError if rows are among the names of the weights, and the class needs whole matrices."""
+    if any(map(rows.is_part, names)) and not elementwise(cls):
+        raise UserError(
+            f'partition="rows:N" updates some rows of a matrix at a time, and {cls.__name__} may need all of '
+            f'them: use {", ".join(ELEMENTWISE)}, or partition="modules"'
+        )
 
 
 def state_size(

@@ -30,7 +30,9 @@ class TrainedParameters:
         self._model = model
         self._canary: Canary | None = None
         self._ratios: list[float] = []
-        self._ever: set[int] = set()
+        self._ever: dict[
+            tuple[int, tuple[int, int] | None], int
+        ] = {}  # what trained -> its numbers
         self._part = 0
         self._unmoved: list[str] = []
 
@@ -42,8 +44,13 @@ class TrainedParameters:
         """Count the coming update. Returns the ratio of the parameters that it trains."""
         assert self._canary is not None
         self._canary.claim(update.parameters, update.norms, update.rate)
-        self._ever.update(map(id, update.parameters))
-        if update.numel < sum(p.numel() for p in update.parameters):  # a mask or a projection
+        apart = update.rows or [None] * len(update.parameters)
+        sizes = {
+            (id(p), rows): p.numel() if rows is None else p.numel() // len(p) * (rows[1] - rows[0])
+            for p, rows in zip(update.parameters, apart, strict=True)
+        }
+        self._ever |= sizes
+        if update.numel < sum(sizes.values()):  # a mask or a projection
             self._part = max(self._part, update.numel)
         self._ratios.append(update.numel / self.total)
         return self._ratios[-1]
@@ -58,10 +65,9 @@ class TrainedParameters:
     def params(self, groups: int) -> Params:
         """The counts for the record of a run whose optimizer has `groups` groups."""
         ratios = self._ratios or [0.0]
-        ever = sum(p.numel() for p in self._model.parameters() if id(p) in self._ever)
         return Params(
             total=self.total,
-            trainable_ever=self._part or ever,
+            trainable_ever=self._part or sum(self._ever.values()),
             trainable_peak_per_step=round(max(ratios) * self.total),
             ratio_peak=max(ratios),
             ratio_mean=statistics.fmean(ratios),

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from benchmark import rows
 from benchmark.engine import Group
 
 
@@ -12,8 +13,12 @@ def signature(model: nn.Module, group: Group) -> Any:
     """Equal for groups that differ only in depth: shapes of the parameters and settings of the modules."""
     modules = dict(model.named_modules())
     named = dict(model.named_parameters())
-    shapes = tuple((tuple(named[n].shape), named[n].dtype) for n in group.parameters)
-    units = tuple(_settings(modules[unit]) if unit in modules else unit for unit in group.units)
+    sizes = {name: parameter.shape for name, parameter in named.items()}
+    shapes = tuple((rows.shape(n, sizes), named[rows.whole(n)].dtype) for n in group.parameters)
+    owners = [
+        rows.whole(u).rpartition(".")[0] if rows.whole(u) in named else u for u in group.units
+    ]
+    units = tuple(_settings(modules[name]) if name in modules else name for name in owners)
     return shapes, units
 
 

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from benchmark import rows
 from benchmark.engine import Group
 from benchmark.memory.training import Training
 
@@ -24,12 +25,13 @@ def counted_turns(training: Training, count: Callable[[Group], P]) -> list[P]:
     schedule = optimizer.plan.schedule
     training.backward(training.forward())
     active = optimizer.active.parameters
-    unreached = {name for name in active if optimizer.parameters[name].grad is None}
+    unreached = {n for n in active if optimizer.parameters[rows.whole(n)].grad is None}
     optimizer.zero_grad()
 
     def update(group: Group | None = None) -> None:
-        for name in set(group.parameters) - unreached if group else ():
-            optimizer.parameters[name].grad = torch.empty_like(optimizer.parameters[name])
+        names = set(group.parameters) - unreached if group else ()
+        for parameter in {optimizer.parameters[rows.whole(name)] for name in names}:
+            parameter.grad = torch.empty_like(parameter)
         training.update()
 
     def finish(steps_left: int) -> None:
@@ -37,9 +39,8 @@ def counted_turns(training: Training, count: Callable[[Group], P]) -> list[P]:
             update()
 
     drawn: set[str] = set()
-    while (optimizer.keeps_idle_state and len(drawn) < len(optimizer.parameters)) or (
-        schedule.dwell == 1 and not drawn
-    ):
+    trained = {name for group in optimizer.groups for name in group.parameters}
+    while (optimizer.keeps_idle_state and drawn < trained) or (schedule.dwell == 1 and not drawn):
         drawn |= set(optimizer.active.parameters)
         update(optimizer.active)
         finish(schedule.dwell - 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.engine import find_units
+from benchmark.engine.partitions import partition
 from benchmark.memory import simulate
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import build, longest
@@ -91,9 +92,10 @@ def smallest(setting: Setting, *, device: str = "cuda") -> simulate.Peak:
 
 
 def _bounds(setting: Setting) -> tuple[int | None, int]:
-    """The number of positions of the model (None: no limit) and the number of its layer units."""
+    """The number of positions of the model (None: no limit) and the number of its units."""
     import torch
 
     with torch.device("meta"):
         model = build(setting)
-    return longest(model), len(find_units(model))
+    kind = setting.options.get("partition", "units")
+    return longest(model), len(partition(model, find_units(model), kind))

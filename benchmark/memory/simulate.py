@@ -21,6 +21,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from benchmark import rows
 from benchmark.engine import Group
 from benchmark.engine.update import coming_update
 from benchmark.errors import UserError
@@ -206,17 +207,17 @@ class _Sweep:
         self.training.backward(self.training.forward())
         names = self.groups[index].parameters
         updated = {id(p) for p in coming_update(self.training.model, self.optimizer).parameters}
-        places = {i for i, name in enumerate(names) if id(self.named[name]) in updated}
+        places = {i for i, n in enumerate(names) if id(self.named[rows.whole(n)]) in updated}
         self.training.update()
         return places
 
     def _gradients_alone(self, index: int, places: set[int]) -> None:
-        for place, name in enumerate(self.groups[index].parameters):
-            if place in places:
-                parameter = self.named[name]
-                parameter.grad = torch.empty_like(parameter)
-                for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
-                    hook(parameter)  # of an optimizer that updates inside the backward pass
+        names = self.groups[index].parameters
+        for name in dict.fromkeys(rows.whole(names[place]) for place in sorted(places)):
+            parameter = self.named[name]
+            parameter.grad = torch.empty_like(parameter)
+            for hook in list((parameter._post_accumulate_grad_hooks or {}).values()):
+                hook(parameter)  # of an optimizer that updates inside the backward pass
 
     def _count(self, group: Group) -> Peak:
         training, model = self.training, self.training.model

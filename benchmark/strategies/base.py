@@ -63,7 +63,8 @@ class TuningStrategy:
 
     @classmethod
     def refused(cls, options: Any) -> Mapping[str, str]:
-        """What the method cannot do with these options, as `refuses`; a precision may be among it."""
+        """What the method cannot do with these options, as `refuses`; precisions and optimizers may be among
+        it."""
         return cls.refuses
 
     @property

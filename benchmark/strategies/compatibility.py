@@ -42,6 +42,7 @@ def refusal(
         "clip": settings.clip is not None,
         "checkpointing": settings.checkpointing,
         settings.precision: True,
+        settings.optimizer: True,
     }
     for feature, reason in kind.refused(options).items():
         if asked.get(feature):

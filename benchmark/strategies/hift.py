@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from benchmark import rows
+from benchmark.optimizers import ELEMENTWISE, OPTIMIZERS
 from benchmark.strategies.base import Card, TuningStrategy
 from benchmark.strategies.shared.adapted import Adapted, AdaptedOptions
 from benchmark.strategies.shared.blockwise import Blockwise
@@ -27,13 +29,25 @@ IN_BACKWARD = {
     "it; use bf16, mixed_hi or update: step",
 }
 """What the update inside the backward pass cannot do."""
+ROWS = {
+    "data_parallel": "with partition: rows:N the ranks do not average the gradients of rows; use partition: "
+    "modules",
+    **{
+        name: "with partition: rows:N some rows of a matrix are updated at a time, and it may need all of "
+        f"them; use {', '.join(ELEMENTWISE)}, or partition: modules"
+        for name in OPTIMIZERS
+        if name not in ELEMENTWISE
+    },
+}
+"""What training rows apart cannot do."""
 
 
 class HiftOptions(AdaptedOptions):
     """Options of the engine.
 
-    group_size: m, units per group. partition: a unit is a layer (units), or one of its modules, such as the
-    queries' projection (modules). order: the order of the groups in a sweep; importance begins each sweep
+    group_size: m, units per group. partition: a unit is a layer (units), one of its modules, such as the
+    queries' projection (modules), or about N parameters, for which matrices are cut into ranges of rows
+    (rows:N, as rows:32M). order: the order of the groups in a sweep; importance begins each sweep
     with the group whose gradients have been the largest. dwell: consecutive steps per group. idle: the
     optimizer state of the idle groups stays on the device (keep), moves to host memory (cpu) or is dropped.
     rate: the delayed learning rate of the paper, or that of the authors' code (reference). weights: those of
@@ -49,9 +63,15 @@ class HiftOptions(AdaptedOptions):
     idle: Literal["keep", "cpu", "drop"] = "cpu"
     rate: Literal["paper", "reference"] = "paper"
     weights: Literal["resident", "stream"] = "resident"
-    partition: Literal["units", "modules"] = "units"
+    partition: str = "units"
     update: Literal["step", "in_backward"] = "step"
     piece: Annotated[int, Field(ge=1)] = 64 << 20
+
+    @field_validator("partition")
+    @classmethod
+    def _the_partition_is_known(cls, partition: str) -> str:
+        rows.most(partition)
+        return partition
 
 
 class Hift(Adapted, Blockwise):
@@ -70,7 +90,8 @@ class Hift(Adapted, Blockwise):
 
     @classmethod
     def refused(cls, options: HiftOptions) -> Mapping[str, str]:
-        return cls.refuses if options.update == "step" else IN_BACKWARD
+        refused = cls.refuses if options.update == "step" else IN_BACKWARD
+        return {**ROWS, **refused} if rows.most(options.partition) else refused
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from benchmark.engine import keep_on_host

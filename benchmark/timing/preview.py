@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmark.engine import find_units, make_plan
+from benchmark.engine.partitions import partition as cut
 from benchmark.models import shapes
 
 UNKNOWN = "decided by the gradients"
@@ -18,6 +19,7 @@ def schedule(
     seed: int = 0,
     dwell: int = 1,
     mode: str = "paper",
+    partition: str = "units",
     lr: float = 1.0,
     shape: str = "linear",
     warmup_steps: int = 0,
@@ -29,7 +31,8 @@ def schedule(
     learning rate. mode: "paper", or "reference" for the authors' code, which has a rotating queue, one unit
     per module of the head, and its own learning rate. Raises UserError for settings that the engine refuses.
     """
-    units = find_units(shapes.build(model), split_head=mode == "reference")
+    built = shapes.build(model)
+    units = cut(built, find_units(built, split_head=mode == "reference"), partition)
     total = sum(unit.numel for unit in units)
     plan = make_plan(units, group_size=group_size, order=order, seed=seed, dwell=dwell, queue=mode)
     rate = plan.rate(shape, total_steps=steps, warmup_steps=warmup_steps, mode=mode)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from pairs import each_pair
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.power import TTestPower
@@ -210,10 +211,12 @@ def test_equal_strategies_are_called_different_in_about_one_table_of_twenty():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wide", [1.0, 5.0])
-@pytest.mark.parametrize("spread", [0.0, 0.1, 0.3])
-@pytest.mark.parametrize(("strategies", "seeds"), [(2, 3), (2, 5), (5, 2), (5, 3), (5, 5), (10, 5)])
-def test_equal_strategies_of_any_table(strategies, seeds, spread, wide):
+@pytest.mark.parametrize(
+    ("size", "spread", "wide"),
+    each_pair([(2, 3), (2, 5), (5, 2), (5, 3), (5, 5), (10, 5)], [0.0, 0.1, 0.3], [1.0, 5.0]),
+)
+def test_equal_strategies_of_any_table(size, spread, wide):
+    strategies, seeds = size
     shape = {"strategies": strategies, "seeds": seeds, "examples": 400}
     share, holding = alarms(1000, **shape, spread=spread, wide=wide)
     rate = 0.05 if wide == 1 else 0.08 if seeds > 2 else 0.1

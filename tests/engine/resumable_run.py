@@ -17,22 +17,26 @@ from benchmark.engine.checkpoint import load, save
 ACCUMULATE = 3
 
 
-def main(folder: Path, steps: int, saved: Connection) -> None:
+def main(folder: Path, steps: int, saved: Connection, update: str = "step") -> None:
+    """update: in_backward takes one micro-batch a step."""
+    accumulate = ACCUMULATE if update == "step" else 1
     torch.set_num_threads(1)
     model = tiny(tied=True)
     torch.nn.Module.train(model)
-    optimizer = HiFT(model, "adamw", lr=1e-2, group_size=2, order="random", seed=3, dwell=2)
+    optimizer = HiFT(
+        model, "adamw", lr=1e-2, group_size=2, order="random", seed=3, dwell=2, update=update
+    )
     scheduler = optimizer.delayed_lr("cosine", total_steps=steps)
     path = folder / "checkpoint.pt"
     done = 0
     torch.manual_seed(11)
     if path.exists():
         done = load(path, model, optimizer, scheduler=scheduler)["micro"]
-    data = batches(steps * ACCUMULATE)
+    data = batches(steps * accumulate)
     for micro in range(done, len(data)):
         # noise from torch's generator: a resumed run must draw the same numbers
-        (loss_of(model, data[micro]) * (1 + 0.1 * torch.rand(())) / ACCUMULATE).backward()
-        if (micro + 1) % ACCUMULATE == 0:
+        (loss_of(model, data[micro]) * (1 + 0.1 * torch.rand(())) / accumulate).backward()
+        if (micro + 1) % accumulate == 0:
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

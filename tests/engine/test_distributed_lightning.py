@@ -112,17 +112,17 @@ def _fit(rank, name, data, accumulate=1, steps=TOTAL, folder=None, ckpt=None, **
         return weights(module.model)
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("ddp", 0), ("unwrapped", 0), ("fsdp2", 1e-6)])
-def test_lightning_is_one_process(ranks, name, tolerance):
-    """DDP bit for bit; fully_shard sums before it halves."""
+@pytest.mark.parametrize("name", ["ddp", "unwrapped"])
+def test_lightning_is_one_process(ranks, name):
+    """Bit for bit."""
     data = batches(2 * TOTAL)
     expected, _ = by_hand(data, accumulate=2, clip=0.05)
-    assert apart(ranks(_fit, name, data), expected) <= tolerance
+    assert apart(ranks(_fit, name, data), expected) == 0
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_lightning_accumulates(ranks, name):
-    """To 1e-6: each rank adds up its own three micro-batches first."""
+    """To 1e-6: each rank adds up its own three micro-batches first, and fully_shard sums before it halves."""
     data = batches(6 * TOTAL)
     expected, _ = by_hand(data, accumulate=6, clip=0.05)
     assert apart(ranks(_fit, name, data, 3), expected) < 1e-6

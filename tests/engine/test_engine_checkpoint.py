@@ -18,18 +18,18 @@ from benchmark.engine.checkpoint import load, save
 from benchmark.errors import UserError
 
 
-def _start(folder: Path, steps: int) -> tuple[BaseProcess, Connection]:
+def _start(folder: Path, steps: int, update: str) -> tuple[BaseProcess, Connection]:
     """The run, and what says how far its checkpoint is; that ends (EOFError) when the run does."""
     received, sent = FORKS.Pipe(duplex=False)
-    run = FORKS.Process(target=resumable_run.main, args=(folder, steps, sent))
+    run = FORKS.Process(target=resumable_run.main, args=(folder, steps, sent, update))
     run.start()
     sent.close()
     return run, received
 
 
-def _finish(folder: Path, steps: int) -> dict:
+def _finish(folder: Path, steps: int, update: str) -> dict:
     """What the run has at its end."""
-    run, _ = _start(folder, steps)
+    run, _ = _start(folder, steps, update)
     run.join(timeout=120)
     assert run.exitcode == 0
     return torch.load(folder / "final.pt", weights_only=True)
@@ -46,14 +46,15 @@ def _equal(a, b) -> bool:
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_with_the_same_bytes(tmp_path):
-    kills, steps = 20, 100
+@pytest.mark.parametrize(("update", "kills"), [("step", 20), ("in_backward", 8)])
+def test_a_run_killed_many_times_ends_with_the_same_bytes(tmp_path, update, kills):
+    steps = 5 * kills
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
     dice = random.Random(1)
     for kill in range(kills):
-        run, saved = _start(broken, steps)
+        run, saved = _start(broken, steps, update)
         # a few saves further than the last time, then within a save's own duration
         for _ in range(1 + dice.randrange(steps // kills)):
             saved.recv()
@@ -62,7 +63,7 @@ def test_a_run_killed_twenty_times_ends_with_the_same_bytes(tmp_path):
         run.join()
         assert run.exitcode == -signal.SIGKILL
         assert not (broken / "final.pt").exists(), f"kill {kill} came too late"
-    assert _equal(_finish(whole, steps), _finish(broken, steps))
+    assert _equal(_finish(whole, steps, update), _finish(broken, steps, update))
 
 
 def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -224,8 +224,26 @@ def test_lightning_is_the_loop_by_hand():
 
 def test_the_trainer_of_transformers_is_the_loop_by_hand(tmp_path):
     model = language()
-    trainer_of(model, tmp_path, TOTAL, optimizers=hift(model, **INSIDE)).train()
+    with warnings.catch_warnings(record=True) as told:
+        trainer_of(model, tmp_path, TOTAL, optimizers=hift(model, **INSIDE)).train()
     assert same_weights(model, by_hand(batches(TOTAL))[0])
+    assert not [each for each in told if "clips" in str(each.message)]
+
+
+def test_a_trainer_that_clips_is_told_once_that_it_clips_nothing(tmp_path):
+    """Its default, max_grad_norm=1.0, is above these gradients' norm; 0.05 is below."""
+    model, module = language(), Module(**INSIDE)
+    with pytest.warns(UserWarning, match="clips nothing") as told:
+        optimizers = hift(model, **INSIDE)
+        trainer_of(model, tmp_path, TOTAL, optimizers=optimizers, max_grad_norm=0.05).train()
+        fit(module, batches(TOTAL), gradient_clip_val=0.05)
+    said = [str(each.message) for each in told if "clips nothing" in str(each.message)]
+    assert [s.partition(", so ")[2] for s in said] == [
+        'max_grad_norm=0.05 clips nothing: set max_grad_norm=0, or clip with update="step"',
+        'gradient_clip_val=0.05 clips nothing: set gradient_clip_val=None, or clip with update="step"',
+    ]
+    expected, _ = by_hand(batches(TOTAL))
+    assert same_weights(model, expected) and same_weights(module.model, expected)
 
 
 def test_host_memory_is_counted_apart():

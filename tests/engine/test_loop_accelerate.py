@@ -23,9 +23,9 @@ def _fresh_accelerator():
     GradientState._reset_state()
 
 
-def prepared(model, data, *, weights="resident", **settings):
+def prepared(model, data, *, engine=None, **settings):
     accelerator = Accelerator(cpu=True, **settings)
-    optimizer, scheduler = hift(model, weights=weights)
+    optimizer, scheduler = hift(model, **(engine or {}))
     loader = DataLoader(data, batch_size=None)
     return accelerator, *accelerator.prepare(model, optimizer, loader, scheduler)
 
@@ -47,14 +47,21 @@ def train(accelerator, model, optimizer, loader, scheduler, *, clip=None):
 
 
 @pytest.mark.parametrize(
-    ("accumulate", "clip", "weights"),
-    [(1, None, "resident"), (1, 0.05, "resident"), (3, 0.05, "resident"), (3, 0.05, "stream")],
+    ("accumulate", "clip", "engine"),
+    [
+        (1, None, {}),
+        (1, 0.05, {}),
+        (3, 0.05, {}),
+        (3, 0.05, {"weights": "stream"}),
+        (1, None, {"update": "in_backward"}),
+    ],
+    ids=str,
 )
-def test_accelerate_is_the_loop_by_hand(accumulate, clip, weights):
+def test_accelerate_is_the_loop_by_hand(accumulate, clip, engine):
     data = batches(TOTAL * accumulate)
     expected, losses = by_hand(data, accumulate=accumulate, clip=clip)
     model = tiny()
-    parts = prepared(model, data, weights=weights, gradient_accumulation_steps=accumulate)
+    parts = prepared(model, data, engine=engine, gradient_accumulation_steps=accumulate)
     micro = train(*parts, clip=clip)
     assert same_weights(model, expected)
     steps = [micro[i : i + accumulate] for i in range(0, len(micro), accumulate)]
@@ -66,6 +73,19 @@ def test_accelerate_in_bf16_is_the_loop_by_hand():
     model = tiny()
     assert train(*prepared(model, batches(TOTAL), mixed_precision="bf16")) == losses
     assert same_weights(model, expected)
+
+
+def test_save_state_resumes_mid_sweep_with_the_update_inside_the_backward_pass(tmp_path):
+    data, engine = batches(TOTAL), {"update": "in_backward", "piece": 300}
+    first, second = (
+        prepared(tiny(seed=seed), data[at:end], engine=engine)
+        for seed, at, end in ((0, 0, 10), (7, 10, TOTAL))
+    )
+    train(*first)
+    first[0].save_state(tmp_path)
+    second[0].load_state(tmp_path)
+    train(*second)
+    assert same_weights(second[1], by_hand(data)[0])
 
 
 def test_save_state_resumes_mid_sweep(tmp_path):

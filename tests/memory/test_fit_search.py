@@ -35,10 +35,18 @@ def deep(family: str, blocks: int) -> str:
 @pytest.mark.parametrize(
     ("family", "more"),
     [
-        ("llama", {"precision": "mixed_hi", "checkpointing": True, "loss": "chunked"}),
         ("gpt2", {"options": {"group_size": 2}, "optimizer": "adafactor"}),
-        ("llama", {"precision": "bf16_weights", "options": {"weights": "stream"}}),
-        ("gpt2", {"options": {"partition": "modules", "update": "in_backward", "piece": 4096}}),
+        *(
+            pytest.param(family, more, marks=pytest.mark.slow)
+            for family, more in (
+                ("llama", {"precision": "mixed_hi", "checkpointing": True, "loss": "chunked"}),
+                ("llama", {"precision": "bf16_weights", "options": {"weights": "stream"}}),
+                (
+                    "gpt2",
+                    {"options": {"partition": "modules", "update": "in_backward", "piece": 4096}},
+                ),
+            )
+        ),
     ],
     ids=str,
 )

@@ -104,7 +104,7 @@ def test_the_host_peak_of_a_fork_is_its_own(told):
     assert told["peak of the fork"] < told["peak"] - (500 << 20)
 
 
-SPECS = [spec_of("full"), spec_of("hift"), spec_of("hift", "bf16"), spec_of("lora")]
+SPECS = [spec_of("hift", "bf16"), spec_of("lora")]
 
 
 def run(starter, spec, folder):

@@ -150,6 +150,15 @@ def test_what_options_rule_out_is_refused_with_them_alone(fields):
     make_strategy(spec_of("hift", **inside))
 
 
+def test_rows_need_an_optimizer_that_updates_each_number_by_itself():
+    options = {"options": {"partition": "rows:500K"}}
+    with pytest.raises(Unsupported, match=r"adafactor: .*use adamw, .*or partition: modules"):
+        make_strategy(spec_of("hift", optimizer="adafactor", **options))
+    make_strategy(spec_of("hift", optimizer="sgdm", **options))
+    with pytest.raises(UserError, match=r'partition: unknown partition "row:5K".*"rows:5K"'):
+        make_strategy(spec_of("hift", options={"partition": "row:5K"}))
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_line_of_the_table_says_what_the_strategy_says(name):
     kind, line = strategy_class(name), row(name, strategy_class(name))

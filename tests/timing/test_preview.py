@@ -34,6 +34,13 @@ def test_units_and_ratio():
     assert first["trainable_ratio"] == first["trainable"] / 355_361_794
 
 
+def test_units_of_rows():
+    rows = _rows(order="bottom2up", group_size=1, partition="rows:16M", steps=28)
+    assert rows[0]["units"] == "roberta.embeddings.word_embeddings.weight[0:12566]"
+    assert sum(row["trainable"] for row in rows) == 355_361_794, "a sweep of 28 steps"
+    assert max(row["trainable"] for row in rows) < 0.04 * 355_361_794
+
+
 def test_reference_mode_hardly_decays():
     rows = list(
         preview.schedule("llama-7b", group_size=1, order="bottom2up", steps=750, mode="reference")

@@ -13,7 +13,7 @@ import sklearn.metrics
 
 from tasks import metrics
 
-ROUNDS = 200  # random inputs per metric
+ROUNDS = 50  # random inputs per metric
 
 
 def scorer(name):
