@@ -3,6 +3,7 @@
 A command that COMMANDS does not know fails, so that none is added without a way to try it.
 """
 
+import csv
 import json
 import re
 import shlex
@@ -20,9 +21,9 @@ from benchmark.strategies import STRATEGIES
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 
 # how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
-# `call`, `schedule`, `csv` and `pages` in this process, in an empty folder, `speed` so on a tiny model and
-# `memory` without its budget; `make` by make -n; `mirror` up to the data root that is not there; `plan` in
-# the checkout; `dashboard` in tests/tracking/test_dashboard.py; `shell` sets up the reader's own shell
+# `call`, `schedule`, `fit`, `csv` and `pages` in this process, in an empty folder, `speed` so on a tiny model
+# and `memory` without its budget; `make` by make -n; `mirror` up to the data root that is not there; `plan`
+# in the checkout; `dashboard` in tests/tracking/test_dashboard.py; `shell` sets up the reader's own shell
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
@@ -44,6 +45,7 @@ COMMANDS = {
     "hift-bench speed --strategies full,hift,lora": "speed",
     "hift-bench memory llama-7b --strategy hift:mixed_hi,lora:bf16_weights --batch-size 1 --seq-len 512 "
     "--budget 24GiB": "memory",
+    "hift-bench fit llama-7b --budget 16GiB": "fit",
     "hift-bench tables --list": "call",
     "hift-bench tables trainable-parameters": "call",
     "hift-bench tables memory-llama-7b --format csv": "csv",
@@ -161,6 +163,33 @@ def test_memory_says_what_the_readme_says(call):
         f"takes {gib[0]:.1f} GiB. HiFT keeps {gib[1]:.1f} GiB of fp32 weights and optimizer state on the "
         f"host; on the device the answer is {gib[2]:.1f} GiB."
     ) in text
+
+
+@pytest.mark.slow
+def test_fit_finds_what_the_page_has(call):
+    (command,) = tried("fit")
+    row = json.loads(call(command, "--most", "1", "--format", "json"))[0]
+    assert [f"{row[key]}" for key in SIZES] == [llama_7b("16")[key] for key in SIZES]
+
+
+SIZES = ("device_bytes", "host_bytes")
+
+
+def llama_7b(budget):
+    """Its cell of reports/fit, as text."""
+    with (ROOT / "reports/fit/cells.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == "llama-7b"]
+    return next(row for row in rows if row["budget_gib"] == budget and not row["host_gib"])
+
+
+def test_what_fit_says_of_llama_7b_stands_on_the_page():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    resident, streamed = (
+        [f"{int(llama_7b(budget)[key]) / 2**30:.2f} GiB" for key in SIZES] for budget in ("16", "8")
+    )
+    assert f"takes {resident[0]} of a 16 GiB card and {resident[1]} of host memory" in text
+    assert f"is enough: {streamed[0]}, and {streamed[1]} on the host" in text
+    assert (llama_7b("16")["weights"], llama_7b("8")["weights"]) == ("resident", "stream")
 
 
 def test_the_readme_counts_tasks_and_strategies_right():
