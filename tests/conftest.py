@@ -260,10 +260,11 @@ def refused(cli):
 def refused_by_run(cli, in_process, monkeypatch):
     """Run a matrix whose input only the run itself can find bad; returns the one line that says so.
 
-    Progress and the summary stand beside it. No record, curve or prediction is left.
+    Progress and the summary stand beside it. Nothing is left but a record that says the same.
     """
     from runs import Watch
 
+    from benchmark.records import record
     from benchmark.tracking import tracker
 
     in_process()
@@ -277,9 +278,13 @@ def refused_by_run(cli, in_process, monkeypatch):
         code, _, err = cli("run", "m.yaml", *arguments)
         assert code == 2 and "Traceback" not in err
         left = [p for p in Path("results").rglob("*") if p.is_file() and "_scratch" not in p.parts]
-        assert left == []
         (said,) = (line for line in err.splitlines() if line.startswith("hift-bench: "))
-        return said.removeprefix("hift-bench: ")
+        reason = said.removeprefix("hift-bench: ")
+        for path in left:
+            kept = record.load(path)
+            assert (kept.status, kept.error, kept.scores) == ("refused", reason, None)
+            path.unlink()
+        return reason
 
     return refused_by_run
 

@@ -40,8 +40,8 @@ class Watch:
         self.told.append(("stepped", row["step"]))
         self.on_step(row)
 
-    def finished(self, spec, done, error):
-        self.told.append(("finished", spec.run_id, done.status if done else error))
+    def finished(self, spec, done):
+        self.told.append(("finished", spec.run_id, done.status))
 
     def start(self, spec):
         self.told.append(("start", spec.run_id))

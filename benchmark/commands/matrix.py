@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +56,8 @@ def plan(
     show(pricing.rows(planned, missing, peaks, limit), format)
     for line in pricing.summary(planned, missing, peaks, limit):
         say(line)
+    for line in planning.damaged(planned, results):
+        say(line)
 
 
 def run(
@@ -86,6 +88,8 @@ def run(
     loaded = matrices.load(matrix)
     runner.check(loaded)
     planned = planning.plan(loaded, results)
+    for line in planning.damaged(planned, results):
+        say(line)
     before = [p.state for p in planned]
     todo = [p for p in planned if p.state not in planning.SETTLED]
     with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
@@ -96,6 +100,11 @@ def run(
         tracker.report(written.parent)
     _show_summary(loaded, results, format)
     say(closing_line(outcome.ended, before, total=len(planning.plan(loaded, results))))
+    if outcome.removed:
+        left = ", ".join(folder.name for folder in outcome.removed)
+        say(
+            f"removed the weights of unfinished runs that no run of the matrix goes on from: {left}"
+        )
     if outcome.fixed_s:
         fixed = sorted(outcome.fixed_s)[len(outcome.fixed_s) // 2]
         say(f"fixed cost per run (start, model, data, records, MLflow): {fixed:.1f} s (median)")
@@ -122,7 +131,7 @@ def status(
     """Print the summary table of a matrix from its records."""
     from benchmark.matrices import matrix as matrices
 
-    _show_summary(matrices.load(matrix), results, format)
+    _show_summary(matrices.load(matrix), results, format, note=say)
 
 
 def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
@@ -141,7 +150,7 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
     loaded = matrices.load(matrix)
     with Tracker(tracking_uri, loaded.name) as tracker:
         for folder in (results / loaded.name / "search", results / loaded.name):
-            tracker.sync(record.load_all(folder), folder)
+            tracker.sync(record.load_all(folder, note=say), folder)
     if tracker.broken:  # the tracker has printed the reason
         raise typer.Exit(1)
 
@@ -181,19 +190,22 @@ def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
         name=matrix.name,
         description=matrix.description,
         cells=matrix.cells,
-        records=record.load_all(folder),
-        trials=record.load_all(folder / "search"),
+        records=record.load_all(folder, note=say),
+        trials=record.load_all(folder / "search", note=say),
         folder=folder,
         out=reports / matrix.name,
     )
 
 
-def _show_summary(matrix: Any, results: Path, format: Format) -> None:
+def _show_summary(
+    matrix: Any, results: Path, format: Format, note: Callable[[str], None] = lambda line: None
+) -> None:
+    """Print the summary table; `note` gets a line about each file that is passed over."""
     from benchmark.analysis import summary, verdicts
     from benchmark.records import record
 
     folder = results / matrix.name
-    records = record.load_all(folder)
+    records = record.load_all(folder, note)
     rows = summary.rows(matrix.cells, records)
     judged = verdicts.judge(matrix.cells, rows, records, folder)
     table = summary.printable(rows, verdicts.words(judged), verdicts.majorities(judged))

@@ -20,7 +20,7 @@ def rescore(
     from benchmark.matrices import matrix as matrices
     from benchmark.matrices import rescore as scoring
 
-    rescored = scoring.rescore(matrices.load(matrix), results)
+    rescored = scoring.rescore(matrices.load(matrix), results, note=say)
     show([row for run in rescored for row in run.rows()], format)
     changed = sum(run.changed for run in rescored)
     if write:

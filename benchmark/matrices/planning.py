@@ -4,17 +4,18 @@ This module reads records and writes nothing. A run is done when its record has 
 status success.
 """
 
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import tasks.base
 from benchmark.errors import UserError
-from benchmark.matrices import search
+from benchmark.matrices import foreseen, search
+from benchmark.matrices.foreseen import Fault
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.records import environment, record
 from benchmark.records.spec import RunSpec
-from benchmark.strategies import checked_options, compatibility, strategy_class
-from benchmark.strategies.settings import TrainingSettings
 
 SETTLED = ("done", "unsupported")
 """States that another run on this machine would not change."""
@@ -24,8 +25,8 @@ SETTLED = ("done", "unsupported")
 class Planned:
     """One run of a matrix and its state (see `state_of`; "waiting" and "failed" depend on a search).
 
-    `spec` is None while its learning rate is not known. `refusal`: why the strategy does not work with the
-    settings of the run, which then becomes unsupported without a process.
+    `spec` is None while its learning rate is not known. `fault`: why the run cannot be made, which is then
+    recorded without a process; a run that is done has none.
     """
 
     cell: Cell
@@ -34,14 +35,14 @@ class Planned:
     spec: RunSpec | None
     trial: bool = False
 
-    @property
-    def refusal(self) -> str | None:
-        return refusal(self.spec) if self.spec else None
+    @functools.cached_property
+    def fault(self) -> Fault | None:
+        return foreseen.fault(self.spec) if self.spec and self.state != "done" else None
 
     @property
     def to_do(self) -> bool:
         """Whether `hift-bench run` would start a process for it."""
-        return self.state not in SETTLED and not self.refusal
+        return self.state not in SETTLED and not self.fault
 
 
 def folder_of(spec: RunSpec, results: Path) -> Path:
@@ -49,26 +50,29 @@ def folder_of(spec: RunSpec, results: Path) -> Path:
     return results / spec.matrix / "search" if spec.is_trial else results / spec.matrix
 
 
+def path_of(spec: RunSpec, results: Path) -> Path:
+    """The file of a run's record."""
+    return folder_of(spec, results) / f"{spec.run_id}.json"
+
+
 def state_of(spec: RunSpec, results: Path) -> str:
     """`done`, `missing`, `stale`, or the unsuccessful status of the record.
 
-    A record is stale if its spec has another hash, or if it says `unsupported` and comes from another kind of
-    machine (`environment.same`): the run may be possible here.
+    A damaged record counts as missing (`damaged` names it). A record is stale if its spec has another hash,
+    or if it says `unsupported` and comes from another kind of machine (`environment.same`): the run may be
+    possible here.
     """
-    path = folder_of(spec, results) / f"{spec.run_id}.json"
+    path = path_of(spec, results)
     if not path.exists():
         return "missing"
-    last = record.load(path)
+    try:
+        last = record.load(path)
+    except UserError:
+        return "missing"
     elsewhere = last.status == "unsupported" and not environment.same(last.environment)
     if last.spec_hash != spec.hash or elsewhere:
         return "stale"
     return "done" if last.status == "success" else last.status
-
-
-def refusal(spec: RunSpec) -> str | None:
-    """Why the strategy of the spec does not work with its settings; None if it does. No torch is imported."""
-    settings, options = TrainingSettings.of(spec), checked_options(spec.strategy, spec.options)
-    return compatibility.refusal(spec.strategy, strategy_class(spec.strategy), settings, options)
 
 
 def trials(cell: Cell, results: Path) -> list[RunSpec]:
@@ -106,9 +110,9 @@ def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
     """The mean score of the cell's trials at one rate; None while one of them has not run."""
     scores = []
     for trial in cell.trials([rate]):
-        if state_of(trial, results) in ("missing", "stale", "interrupted"):
+        if state_of(trial, results) in ("missing", "stale", "refused", "interrupted"):
             return None
-        scores.append(record.load(folder_of(trial, results) / f"{trial.run_id}.json").scores)
+        scores.append(record.load(path_of(trial, results)).scores)
     return search.outcome_of(scores)
 
 
@@ -129,6 +133,18 @@ def plan(matrix: Matrix, results: Path) -> list[Planned]:
         for spec in cell.runs(rate):
             planned.append(Planned(cell, spec.run_id, state_of(spec, results), spec))
     return planned
+
+
+def damaged(planned: Iterable[Planned], results: Path) -> Iterator[str]:
+    """A line about each record that cannot be read, of the runs that are planned."""
+    for p in planned:
+        if p.spec is not None and p.state == "missing":
+            path = path_of(p.spec, results)
+            if path.exists():
+                try:
+                    record.load(path)
+                except UserError as error:
+                    yield record.passed_over(path, error)
 
 
 def predicted_steps(spec: RunSpec) -> int:

@@ -6,6 +6,7 @@ different scores of one version show a defect.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,18 @@ class Rescored:
         ]
 
 
-def rescore(matrix: Matrix, results: Path) -> list[Rescored]:
+def rescore(
+    matrix: Matrix, results: Path, note: Callable[[str], None] = lambda line: None
+) -> list[Rescored]:
     """Score every successful run of the matrix again, trials included; trials by loss have no predictions.
+
+    `note` is called with a line about each damaged record.
 
     Raises UserError naming the file if predictions are missing or not those of the record.
     """
     planned = planning.plan(matrix, results)
+    for line in planning.damaged(planned, results):
+        note(line)
     return [
         _again(p.spec, results)
         for p in planned

@@ -5,10 +5,11 @@ resumes when it is run again. A failed run does not stop the ones after it. The 
 the run, so an error of MLflow cannot end a run.
 """
 
+import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -19,10 +20,13 @@ import tasks.base
 from benchmark.data import sources
 from benchmark.errors import UserError
 from benchmark.files import write_text
-from benchmark.matrices import child, planning, processes
+from benchmark.matrices import child, foreseen, planning, processes
+from benchmark.matrices.foreseen import Fault
 from benchmark.matrices.matrix import Cell, Matrix
+from benchmark.matrices.planning import Planned
 from benchmark.models import registry
 from benchmark.records import record
+from benchmark.records.folders import UNFINISHED, Folder
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 
@@ -33,7 +37,7 @@ class Progress(Protocol):
     def started(self, spec: RunSpec, steps: int | None) -> None: ...
     def noted(self, note: str) -> None: ...
     def stepped(self, row: Mapping[str, Any]) -> None: ...
-    def finished(self, spec: RunSpec, done: RunRecord | None, error: str | None) -> None: ...
+    def finished(self, spec: RunSpec, done: RunRecord) -> None: ...
 
 
 class Tracker(Protocol):
@@ -59,12 +63,14 @@ class Outcome:
     ended: how many runs, trials included, ended how: trained, evaluated (a run that trains nothing), failed,
     refused or unsupported. failed: the failed runs, and the cells whose every learning rate failed. refused:
     the reason of each refused run. fixed_s: seconds of each successful run outside training and scoring.
+    removed: the folders of unfinished runs that were removed.
     """
 
     ended: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     refused: list[str] = field(default_factory=list)
     fixed_s: list[float] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
 
     @property
     def ran(self) -> int:
@@ -98,7 +104,7 @@ def run(
     UserError or TaskError if the matrix cannot run (see `check`), and UserError if another process runs it.
     """
     check(matrix)
-    scratch = results / "_scratch" / matrix.name
+    scratch = results / Folder.scratch / matrix.name
     scratch.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
     try:
@@ -106,9 +112,10 @@ def run(
             filelock.FileLock(scratch / "lock", timeout=0),
             processes.starter(warm, scratch / "warm.log", progress.noted) as starter,
         ):
+            outcome.removed += _remove_unowned(scratch, planning.plan(matrix, results))
             for spec in _to_run(matrix, results, limit, outcome):
-                if planning.refusal(spec):
-                    _refuse(spec, results, tracker, progress, outcome)
+                if fault := foreseen.fault(spec):
+                    _refuse(spec, fault, results, tracker, progress, outcome)
                 else:
                     _run_one(spec, results, scratch, starter, tracker, progress, outcome)
     except filelock.Timeout:
@@ -145,6 +152,26 @@ def _to_run(
                 yield spec
 
 
+def _remove_unowned(scratch: Path, planned: Iterable[Planned]) -> list[Path]:
+    """Remove the state of unfinished runs that no run still to do goes on from; returns their folders.
+
+    Such a state has all trained weights. It is left over where the settings of a run that was killed were
+    changed. A run whose learning rate is not chosen yet may go on from any state with its run id.
+    """
+    pending = [p for p in planned if p.state not in planning.SETTLED]
+    kept = {p.spec.stem for p in pending if p.spec}
+    waiting = {p.run_id for p in pending if p.spec is None}
+    unowned = [
+        folder
+        for folder in sorted(scratch.glob(f"*{UNFINISHED}"))
+        if (stem := folder.name.removesuffix(UNFINISHED)) not in kept
+        and stem.rpartition(".")[0] not in waiting
+    ]
+    for folder in unowned:
+        shutil.rmtree(folder, ignore_errors=True)
+    return unowned
+
+
 def _trials_to_run(cell: Cell, results: Path) -> Iterator[RunSpec]:
     """The trials that are not done, each once. The scores of a grid may add rates beyond its edge."""
     begun: set[str] = set()
@@ -160,17 +187,24 @@ def _trials_to_run(cell: Cell, results: Path) -> Iterator[RunSpec]:
 
 
 def _refuse(
-    spec: RunSpec, results: Path, tracker: Tracker, progress: Progress, outcome: Outcome
+    spec: RunSpec,
+    fault: Fault,
+    results: Path,
+    tracker: Tracker,
+    progress: Progress,
+    outcome: Outcome,
 ) -> None:
-    """Record that the strategy does not work with the spec's settings, without a process."""
-    folder = planning.folder_of(spec, results)
-    path, reason = folder / f"{spec.run_id}.json", planning.refusal(spec)
+    """Record why the run cannot be made, without a process."""
+    folder, path = planning.folder_of(spec, results), planning.path_of(spec, results)
     progress.started(spec, planning.predicted_steps(spec))
     tracker.start(spec)
-    done = child.write_unfinished(spec, path, time.time(), "unsupported", str(reason))
-    outcome.ended[_end(spec, done)] += 1
+    done = child.write_unfinished(spec, path, time.time(), fault.status, fault.reason)
+    end = _end(spec, done)
+    outcome.ended[end] += 1
+    if end == "refused":
+        outcome.refused.append(fault.reason)
     tracker.finish(done, folder)
-    progress.finished(spec, done, reason)
+    progress.finished(spec, done)
 
 
 def _run_one(
@@ -186,8 +220,7 @@ def _run_one(
 
     Its events go to `progress` and `tracker`, all else that it prints to a log in `scratch`.
     """
-    folder = planning.folder_of(spec, results)
-    path = folder / f"{spec.run_id}.json"
+    folder, path = planning.folder_of(spec, results), planning.path_of(spec, results)
     spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
     write_text(spec_path, spec.model_dump_json())
     variables = child.environment_of(spec)
@@ -213,34 +246,31 @@ def _run_one(
             else:
                 tracker.finish(record.load(path), folder)
             raise
-    done: RunRecord | None = None
     if child.identity(path) != before:  # a new record counts, whatever the exit status
         done = record.load(path)
-    elif stopped.get("event") == "refused":
-        outcome.refused.append(stopped["error"])
-    elif stopped:
-        done = child.write_unfinished(spec, path, started, "unsupported", stopped["error"])
+    elif stopped:  # its event, refused or unsupported, is the status
+        done = child.write_unfinished(spec, path, started, stopped["event"], stopped["error"])
     else:
         status = "interrupted" if code == -signal.SIGTERM else "failed"
         done = child.write_unfinished(spec, path, started, status, child.why(code, log_path))
-    outcome.ended[_end(spec, done)] += 1
-    if done is not None:
-        tracker.finish(done, folder)
-        if done.status not in ("success", "unsupported"):
-            outcome.failed += 1
-        elif done.times.fixed_s is not None:
-            outside = time.time() - started - done.times.total_s  # process start, MLflow
-            outcome.fixed_s.append(done.times.fixed_s + outside)
-    progress.finished(spec, done, stopped.get("error"))
+    end = _end(spec, done)
+    outcome.ended[end] += 1
+    tracker.finish(done, folder)
+    if end == "refused":
+        outcome.refused.append(str(done.error))
+    elif end == "failed":
+        outcome.failed += 1
+    elif done.times.fixed_s is not None:
+        outside = time.time() - started - done.times.total_s  # process start, MLflow
+        outcome.fixed_s.append(done.times.fixed_s + outside)
+    progress.finished(spec, done)
 
 
-def _end(spec: RunSpec, done: RunRecord | None) -> str:
-    """How the run ended, as `Outcome.ended` counts it. `done`: its record; None if it was refused."""
-    if done is None:
-        return "refused"
+def _end(spec: RunSpec, done: RunRecord) -> str:
+    """How the run ended, as `Outcome.ended` counts it. `done`: its record."""
     if done.status == "success":
         return "evaluated" if spec.lr is None else "trained"
-    return "unsupported" if done.status == "unsupported" else "failed"
+    return done.status if done.status in ("refused", "unsupported") else "failed"
 
 
 def _listen(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from pathlib import Path
@@ -34,8 +35,29 @@ def _refuse_constant(name: str) -> typing.NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-parse = json.JSONDecoder(parse_constant=_refuse_constant).decode
-"""The value of a JSON text. Raises ValueError for text that is not JSON, and for NaN and infinity."""
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return number
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).decode
+
+
+def parse(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises ValueError for text that is not JSON, nested too deeply or no Unicode text, and for numbers that
+    are not finite.
+    """
+    try:
+        value = _decode(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if r"\ud" in text.lower():  # half of a surrogate pair can stand in JSON, but in no file
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def build(kind: Any, data: Any, path: Path, where: str = "") -> Any:

@@ -10,20 +10,23 @@ import dataclasses
 import io
 import json
 import math
+import shutil
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from benchmark.errors import UserError, nearest
-from benchmark.files import free, write_text
+from benchmark.files import free, replacing, write_text
 from benchmark.records import jsonfile
 
 SCHEMA_VERSION = 1
 
-Status = Literal["success", "oom", "diverged", "failed", "unsupported", "interrupted"]
+Status = Literal["success", "oom", "diverged", "failed", "unsupported", "refused", "interrupted"]
 STATUSES: tuple[str, ...] = typing.get_args(Status)
+_NAMES_THE_RUN = {"task": str, "model": str, "strategy": str, "label": str, "seed": int}
+"""The keys of a record's spec by which it is shown, and the type of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +237,11 @@ class RunRecord:
     predictions: str | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
+    def __post_init__(self) -> None:
+        for key, kind in _NAMES_THE_RUN.items():
+            if not isinstance(self.spec.get(key), kind):
+                raise ValueError(f"spec.{key}: {self.spec.get(key)!r} is not {kind.__name__}")
+
     def to_json(self) -> str:
         """JSON with sorted keys and an indent of two spaces. Raises ValueError for NaN and infinity."""
         return (
@@ -262,8 +270,8 @@ def write(record: RunRecord, path: Path) -> RunRecord:
 
 def _move_aside(path: Path) -> None:
     """Copy the record into the folder `superseded/` beside it, under a name that is not yet in use."""
-    aside = free(path.parent / "superseded" / path.name)
-    write_text(aside, path.read_text(encoding="utf-8"))
+    with replacing(free(path.parent / "superseded" / path.name)) as aside:
+        shutil.copyfile(path, aside)  # a damaged record may not even be text
 
 
 def load(path: Path) -> RunRecord:
@@ -271,9 +279,34 @@ def load(path: Path) -> RunRecord:
     return jsonfile.read(RunRecord, path, SCHEMA_VERSION)
 
 
-def load_all(folder: Path) -> list[RunRecord]:
-    """The records directly in `folder`, sorted by file name. Raises UserError for one that is unreadable."""
-    return [load(path) for path in sorted(folder.glob("*.json"))]
+def load_all(folder: Path, note: Callable[[str], None] = lambda line: None) -> list[RunRecord]:
+    """The records directly in `folder`, sorted by file name.
+
+    Every other JSON file is passed over; `note` is called with a line that names it and says why.
+    """
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            records.append(load(path))
+        except UserError as error:
+            note(passed_over(path, error))
+    return records
+
+
+def passed_over(path: Path, error: UserError) -> str:
+    """A line about a JSON file that `load` refused with `error`: it is no record, or a damaged one."""
+    if _is_other(path):
+        return f"{path}: passed over, as it is no record of a run"
+    return f"{error}; its run counts as missing"
+
+
+def _is_other(path: Path) -> bool:
+    """Whether the file is whole JSON without anything that names a run."""
+    try:
+        data = jsonfile.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(data, dict) and {"run_id", "spec_hash"} & data.keys())
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:

@@ -30,6 +30,7 @@ from benchmark.models import registry
 from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.registry import Loaded, Source
 from benchmark.records import environment, predictions
+from benchmark.records.folders import UNFINISHED
 from benchmark.records.record import Inputs, RunRecord, Status, Times, write
 from benchmark.records.spec import RunSpec
 from benchmark.run import compatibility
@@ -84,7 +85,7 @@ def run(
     fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)
 
     # 3. train, unless an earlier start of this run has finished training; then predict and score
-    unfinished = Unfinished(scratch and scratch / f"{_name(spec)}.unfinished", inputs)
+    unfinished = Unfinished(scratch and scratch / f"{spec.stem}{UNFINISHED}", inputs)
     trained = unfinished.restore(model)
     common = _Common(spec, started, source, inputs, resumed=trained is not None)
     try:
@@ -110,14 +111,6 @@ def run(
     write(record, folder / f"{spec.run_id}.json")
     unfinished.remove()
     return record
-
-
-def _name(spec: RunSpec) -> str:
-    """The file name, without suffix, of the run's curve, predictions and unfinished state.
-
-    It includes the hash, because specs that differ in other settings can have the same run id.
-    """
-    return f"{spec.run_id}.{spec.hash}"
 
 
 def _inputs(spec: RunSpec, adapter: Adapter, source: Source, data: Data, loaded: Loaded) -> Inputs:
@@ -189,7 +182,7 @@ def _success(
 
     `evaluation_s`: seconds that the evaluation took.
     """
-    name, trains = _name(common.spec), common.spec.lr is not None
+    name, trains = common.spec.stem, common.spec.lr is not None
     curve_path = predictions_path = None
     if trains:
         curve_path = f"curves/{name}.csv"

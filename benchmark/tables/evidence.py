@@ -110,7 +110,8 @@ class Evidence:
 def gather(name: str, results: Path) -> Evidence:
     """The records of the matrix `name` in `results`/`name`.
 
-    Raises UserError for a matrix that cannot be read, and for a record that breaks the schema.
+    A notice names each file that is no record or a damaged one. Raises UserError for a matrix that cannot be
+    read.
     """
     path = MATRICES / f"{name}.yaml"
     if not path.is_file():
@@ -118,17 +119,20 @@ def gather(name: str, results: Path) -> Evidence:
     loaded = matrices.load(path)
     cells = loaded.cells
     records: dict[str, list[RunRecord]] = {}
-    for one in record.load_all(results / loaded.name):
+    passed_over: list[str] = []
+    for one in record.load_all(results / loaded.name, note=passed_over.append):
         records.setdefault(one.run_id, []).append(one)
+    notices = [f"{line}." for line in passed_over]
     if not records:
-        return Evidence(cells, absent=f"no records of matrix {name}")
+        return Evidence(cells, absent=f"no records of matrix {name}", notices=tuple(notices))
     faults: dict[str, str] = {}
     for cell in cells:
         if any(run_id in records for run_id in cell.run_ids):
             faults |= _faults(cell, records, results)
     known = {run_id for cell in cells for run_id in cell.run_ids}
     unknown = sorted(records.keys() - known)
-    notices = [f"Records of no cell of the matrix, not used: {_some(unknown)}."] if unknown else []
+    if unknown:
+        notices.append(f"Records of no cell of the matrix, not used: {_some(unknown)}.")
     if any(one.code.get("dirty") for same in records.values() for one in same):
         notices.append("Some runs were made from code with uncommitted changes.")
     by_id = {run_id: tuple(same) for run_id, same in records.items()}

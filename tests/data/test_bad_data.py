@@ -1,5 +1,6 @@
 """Bad models, data and records: exit 2, one line that names the place, nothing half-written."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -190,16 +191,40 @@ RECORDS = {
         "scores.n: 'all' is not int",
     ),
     "NaN": (lambda text: text.replace('"n": 872', '"n": NaN'), "unreadable record: NaN"),
+    "infinity": (
+        lambda text: text.replace('"n": 872', '"n": 1e400'),
+        "unreadable record: 1e400 is too large a number",
+    ),
+    "5,000 digits": (
+        lambda text: text.replace('"n": 872', f'"n": {"1" * 5000}'),
+        "unreadable record: Exceeds the limit",
+    ),
+    "nested too deeply": (
+        lambda text: text.replace('"n": 872', '"n": ' + "[" * 100_000),
+        "unreadable record: nested too deeply",
+    ),
+    "half of a surrogate pair": (
+        lambda text: text.replace('"success"', r'"\ud800"'),
+        "unreadable record: 'utf-8' codec can't encode",
+    ),
+    "a spec that names no run": (
+        lambda text: text.replace('"task": "glue/sst2"', '"task": null'),
+        "spec.task: None is not str",
+    ),
 }
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "status", "report", "sync"])
 @pytest.mark.parametrize(("damage", "said"), RECORDS.values(), ids=RECORDS)
-def test_records(write, refused, command, damage, said):
+def test_records(write, cli, damage, said):
+    """A damaged record is named and counts as missing; the command goes on."""
     write(USUAL)
     spec = matrix.load(Path("m.yaml")).cells[0].runs()[0]
     path = Path("results/m") / f"{spec.run_id}.json"
     record.write(make_record(spec), path)
     damaged = damage(path.read_text())
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
-    assert refused(command, "m.yaml").startswith(f"{path}: {said}")
+    before = path.read_bytes()
+    code, out, err = cli("status", "m.yaml", "--format", "json")
+    assert code == 0 and json.loads(out)[0]["problems"] == "1 missing: not run yet"
+    assert err.startswith(f"{path}: {said}") and err.endswith("; its run counts as missing\n")
+    assert err.count("\n") == 1 and path.read_bytes() == before

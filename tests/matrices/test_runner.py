@@ -76,12 +76,17 @@ def test_what_did_not_succeed_is_a_state_and_is_tried_again(go, in_process, plan
     assert (outcome.ran, outcome.failed) == (2, 0) and set(planned().values()) == {"done"}
 
 
-def test_a_refused_run_leaves_no_record_and_the_rest_goes_on(go, in_process, results):
+def test_a_refused_run_is_recorded_with_its_reason_and_tried_again(
+    go, in_process, results, planned
+):
     in_process(say({"event": "refused", "error": "the data is bad"}, 2))
     outcome, watch = go(TWO_CELLS)
     assert outcome.refused == ["the data is bad"] * 2 and outcome.failed == 0
-    assert not list(results.parent.rglob("*_s0.json"))
-    assert [said for _, said in watch.of("finished")] == ["the data is bad"] * 2
+    kept = record.load_all(results)
+    assert [(r.status, r.error) for r in kept] == [("refused", "the data is bad")] * 2
+    assert watch.of("finished") == watch.of("finish") and set(planned().values()) == {"refused"}
+    in_process(pretend())
+    assert go(TWO_CELLS)[0].ran == 2 and set(planned().values()) == {"done"}
 
 
 def test_what_cannot_work_is_recorded_once_and_no_failure(go, in_process, results, planned):
@@ -215,6 +220,27 @@ def test_ctrl_c_keeps_the_record_of_an_earlier_spec(go, in_process, results):
         go(TWO_CELLS.replace("batch_size: 4", "batch_size: 8"))
     assert record.load(results / "glue-sst2_tiny-bert_full_s0.json").status == "interrupted"
     assert record.load_all(results / "superseded") == [old]
+
+
+def test_kept_weights_are_removed_once_no_run_goes_on_from_them(go, in_process, results, tmp_path):
+    """The settings of a killed run were changed; the other run, whose rate is searched, may go on."""
+    scratch = results.parent / "_scratch" / "made_up"
+    text = TWO_CELLS.replace(
+        "full: {lr: 1.0e-3", "full: {search: {lr: [1e-3, 2e-3], examples: 8}"
+    ).replace("head: {lr: 1.0e-3", "head: {lr: 2.0e-3")
+    (tmp_path / "made_up.yaml").write_text(text)
+    full, head = matrix.load(tmp_path / "made_up.yaml").cells
+    owned = {f"{spec.stem}.unfinished" for spec in [*full.trials(), *full.runs(0.7), *head.runs()]}
+    for name in (*owned, f"{head.run_ids[0]}.0123456789ab.unfinished"):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "weights.safetensors").write_text("large")
+    in_process(say({"event": "refused", "error": "made up"}, 2))
+    outcome, _ = go(text)
+    assert [f.name for f in outcome.removed] == [f"{head.run_ids[0]}.0123456789ab.unfinished"]
+    assert {path.name for path in scratch.glob("*.unfinished")} == owned
+    in_process(pretend())
+    assert not go(text)[0].removed
+    assert {f.name for f in go(text)[0].removed} == owned, "all runs are done"
 
 
 def test_a_second_runner_of_the_same_matrix_is_refused(go, in_process, results, tmp_path):

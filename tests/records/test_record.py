@@ -172,19 +172,23 @@ def test_the_same_spec_run_again_replaces_its_record(path):
 
 
 def test_an_unreadable_record_is_moved_aside_too(path):
-    files.write_text(path, "{ half a rec")
+    path.parent.mkdir()
+    path.write_bytes(b"{ half a rec\xff")
     record.write(make_record(), path)
-    assert (path.parent / "superseded" / "run.json").read_text() == "{ half a rec"
+    assert (path.parent / "superseded" / "run.json").read_bytes() == b"{ half a rec\xff"
 
 
-def test_load_all_is_ordered_by_name_and_strict(tmp_path):
+def test_load_all_is_ordered_by_name_and_names_what_it_passes_over(tmp_path):
     for name in ("b", "a"):
         record.write(make_record(make_spec(label=name)), tmp_path / f"{name}.json")
     assert [r.spec["label"] for r in record.load_all(tmp_path)] == ["a", "b"]
     assert record.load_all(tmp_path / "none") == []
     (tmp_path / "c.json").write_text("{}")
-    with pytest.raises(UserError, match=r"c\.json"):
-        record.load_all(tmp_path)
+    (tmp_path / "d.json").write_text((tmp_path / "a.json").read_text()[:-3])
+    said = []
+    assert [r.spec["label"] for r in record.load_all(tmp_path, note=said.append)] == ["a", "b"]
+    assert said[0] == f"{tmp_path}/c.json: passed over, as it is no record of a run"
+    assert said[1].startswith(f"{tmp_path}/d.json: unreadable record: ") and len(said) == 2
 
 
 def test_the_curve_reads_back_as_columns(tmp_path):
