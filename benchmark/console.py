@@ -1,4 +1,4 @@
-"""Tables on stdout.
+"""Tables on stdout, and text made harmless for Markdown and for a terminal.
 
 Every command that prints one takes --format text|json|csv|md.
 """
@@ -7,6 +7,7 @@ import csv
 import enum
 import io
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,18 +51,28 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def as_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a GitHub-flavoured table. Characters that would end a cell or begin markup are escaped."""
+    """The rows as a GitHub-flavoured table, whose cells show their text literally."""
     if not rows:
         return ""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     for row in rows:
-        lines.append("| " + " | ".join(_cell(value) for value in row.values()) + " |")
+        cells = (escape_markdown(_text(value)) for value in row.values())
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Any) -> str:
-    text = _text(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-    return " ".join(text.splitlines())
+def escape_markdown(value: object) -> str:
+    """`value` escaped so that GitHub-flavoured Markdown shows it literally, also inside a table cell."""
+    text = " ".join(str(value).split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
+
+
+def printable(text: str) -> str:
+    """`text` with characters that could control a terminal, other than newlines, as escapes such as \\x1b."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def _text(value: Any) -> str:
@@ -80,7 +91,7 @@ def _show_text(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         numeric = isinstance(sample, int | float) and not isinstance(sample, bool)
         table.add_column(escape(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(_text(value)) for value in row.values()))
+        table.add_row(*(escape(printable(_text(value))) for value in row.values()))
     console = Console()
     # a pipe has no width; 200 characters hold every column
     (console if console.is_terminal else Console(width=200)).print(table)

@@ -1,6 +1,7 @@
 """Writes files and folders whole or not at all, and builds names that every file system accepts."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -12,9 +13,18 @@ from pathlib import Path
 def file_stem(*parts: str) -> str:
     """The parts joined by "_". Characters other than ASCII letters, digits, ".", "+" and "-" become "-".
 
-    No part begins or ends with "-" or ".", so the file is neither hidden nor read as an option.
+    No part begins or ends with "-" or ".", so the file is neither hidden nor read as an option. A part that
+    loses all its characters, or any that are not ASCII, ends with a hash, by which two of them differ.
     """
-    return "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.") for part in parts)
+    return "_".join(map(_plain, parts))
+
+
+def _plain(part: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.")
+    if plain and part.isascii():
+        return plain
+    digest = hashlib.sha256(part.encode()).hexdigest()[:8]
+    return f"{plain}-{digest}".lstrip("-")
 
 
 def free(path: Path) -> Path:
@@ -31,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`. The file that the body writes there then replaces `path`.
 
     Readers see the old file or the new one, even after a crash. If the body raises, the old file stays. A
-    missing folder is created.
+    missing folder is created. An OSError, such as that of a full disk, names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -40,6 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,7 @@
 """Whole or not at all: files and folders written while something goes wrong, and names made of any text."""
 
 import os
+import re
 import string
 import threading
 
@@ -78,12 +79,20 @@ def test_of_two_builders_at_once_one_wins_whole(tmp_path):
         (["glue/sst2", "tiny-bert", "hift m=1", "s0"], "glue-sst2_tiny-bert_hift-m-1_s0"),
         (["../up", "/models/opt-13b/"], "up_models-opt-13b"),
         (["a_b", "1e-05", "--flag"], "a-b_1e-05_flag"),
-        (["naïve 模型", ".hidden."], "na-ve_hidden"),
+        (["naïve 模型", ".hidden."], "na-ve-37700353_hidden"),
     ],
 )
 def test_a_stem_is_made_of_safe_characters_alone(parts, name):
     assert files.file_stem(*parts) == name
     assert set(name) <= SAFE
+
+
+def test_names_without_ascii_letters_stay_different():
+    labels = ["全量", "微调", "größe", "große", "!!!", "???", "groe"]
+    stems = [files.file_stem("glue/sst2", label, "s0") for label in labels]
+    assert len(set(stems)) == len(labels)
+    for stem in stems:
+        assert set(stem) <= SAFE and re.fullmatch(r"glue-sst2_[A-Za-z0-9][^_]*_s0", stem)
 
 
 def test_a_taken_name_is_numbered(tmp_path):

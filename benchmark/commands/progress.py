@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from benchmark.console import printable
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 
@@ -39,17 +40,17 @@ class Bars:
         self._number += 1
         of = f"/{max(self._total, self._number)}" if self._total else ""
         rate = f", trial of lr {spec.lr:g}" if spec.is_trial else ""
-        run = f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}"
+        run = printable(f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}")
         self._name = f"[{self._number}{of}] {run}"
         self._began = self._printed = time.monotonic()
         if self._bars is not None:
             self._task = self._bars.add_task(escape(self._name), total=steps, loss="starting")
         else:
-            self._console.print(f"{self._name}: started", markup=False)
+            self._say("started")
 
     def noted(self, note: str) -> None:
         """Print a note of the run, such as the rows that it leaves out."""
-        self._console.print(f"{self._name}: {note}", markup=False, soft_wrap=True)
+        self._say(note)
 
     def stepped(self, row: Mapping[str, Any]) -> None:
         loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
@@ -57,23 +58,20 @@ class Bars:
             self._bars.update(self._task, completed=row["step"], total=row["total"], loss=loss)
         elif time.monotonic() - self._printed > LINE_SECONDS:
             self._printed = time.monotonic()
-            self._console.print(
-                f"{self._name}: step {row['step']}/{row['total']} {loss}", markup=False
-            )
+            self._say(f"step {row['step']}/{row['total']} {loss}")
 
-    def finished(self, spec: RunSpec, done: RunRecord | None, error: str | None) -> None:
+    def finished(self, spec: RunSpec, done: RunRecord) -> None:
         if self._bars is not None:
             self._bars.remove_task(self._task)
         seconds = time.monotonic() - self._began
-        if done is None:
-            result = f"refused: {error}"
-        elif done.scores is None:
+        if done.scores is None:
             result = f"{done.status}: {done.error}"
         else:
             result = f"{done.scores.metric} {done.scores.main:.4f} on {done.scores.split}"
-        self._console.print(
-            f"{self._name}: {result} ({seconds:.0f} s)", markup=False, soft_wrap=True
-        )
+        self._say(f"{result} ({seconds:.0f} s)")
+
+    def _say(self, what: str) -> None:
+        self._console.print(f"{self._name}: {printable(what)}", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import RESULTS, say
+from benchmark.records.folders import Folder
 
 
 def regress(
     update: Annotated[bool, typer.Option("--update", help="Rewrite the golden values.")] = False,
-    golden: Annotated[Path, typer.Option(help="The golden values.")] = RESULTS / "regression",
+    golden: Annotated[Path, typer.Option(help="The golden values.")] = RESULTS / Folder.regression,
 ) -> None:
     """Run the tiny-model regression and compare it with the golden values; exit 1 if a value drifted."""
     from benchmark.commands.progress import bars

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import RESULTS, Results, say
+from benchmark.commands.options import REPORTS, RESULTS, Results, say
 from benchmark.console import Format, show
 from benchmark.errors import UserError
+from benchmark.records.folders import Folder
 
-OUT = Path("reports/paper")
+OUT = REPORTS / Folder.paper
 
 
 class PaperFormat(enum.StrEnum):

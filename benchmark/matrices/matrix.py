@@ -6,17 +6,19 @@ key is an error that names the file, the key and the nearest valid key.
 
 import copy
 import itertools
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 import tasks.base
 from benchmark.errors import UserError, first_complaint, nearest
+from benchmark.matrices import names
 from benchmark.matrices.search import Search
+from benchmark.records import yamltext
 from benchmark.records.spec import TRAINING, RunSpec
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
@@ -85,39 +87,18 @@ class Matrix:
     cells: tuple[Cell, ...]
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a repeated key, of which YAML would silently use the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a list or table, not a name", key_node.start_mark
-                )
-            key = self.construct_object(key_node)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path) -> Matrix:
     """Read and expand a matrix file. Raises UserError naming the file, the key and the nearest name."""
     data = _read(path)
     for key in data:
         if key not in KEYS:
             raise UserError(f"{path}: {key}: unknown key{nearest(key, KEYS)}")
-    name = data.get("name", path.stem)
-    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
-        raise UserError(f"{path}: name: {name!r} is not a name of letters, digits, - and _")
+    name = names.of_matrix(data.get("name", path.stem), path)
     defaults = _table(data.get("defaults", {}), path, "defaults")
     axes = {axis: _axis(data.get(axis), path, axis) for axis in ("tasks", "strategies")}
     axes["models"] = _models(data, defaults, path)
+    for label in axes["strategies"]:
+        names.check_label(label, path)
     for task in axes["tasks"]:
         if task not in (known := tasks.base.names()):
             raise UserError(f"{path}: tasks.{task}: unknown task{nearest(task, known)}")
@@ -150,11 +131,7 @@ def load(path: Path) -> Matrix:
         cells.append(_cell(path, name, task, model, label, settings, origin))
     if not cells:
         raise UserError(f"{path}: exclude: leaves no cell to run")
-    for run_id, group in itertools.groupby(sorted(i for c in cells for i in c.run_ids)):
-        if len(list(group)) > 1:
-            raise UserError(
-                f"{path}: two cells would share the run id {run_id}; rename one strategy"
-            )
+    names.check_run_ids([run_id for cell in cells for run_id in cell.run_ids], path)
     return Matrix(name, str(data.get("description", "")).strip(), path, tuple(cells))
 
 
@@ -243,17 +220,16 @@ def _cell(
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise UserError(f"{path}: no such matrix file{nearest(path.name, there)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: {line}{problem}") from None
+    try:
+        data = yamltext.parse(text)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     return _table(data, path, "the file")
 
 
@@ -269,6 +245,8 @@ def _table(value: Any, path: Path, where: str) -> dict[str, Any]:
 def _axis(value: Any, path: Path, axis: str) -> dict[str, dict[str, Any]]:
     """A table of name -> overrides, from such a table or from a list of names."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if len(set(value)) < len(value):
+            raise UserError(f"{path}: {axis}: a name is given twice in {reprlib.repr(value)}")
         value = dict.fromkeys(value)
     if not value:
         raise UserError(f"{path}: {axis}: missing: name at least one")
@@ -312,17 +290,19 @@ def _selectors(
     """A list of tables, each of which selects cells by task, model and strategy (label)."""
     if not isinstance(value, list):
         raise UserError(f"{path}: {where}: {value!r} is not a list")
-    names = dict(zip(("task", "model", "strategy"), AXES, strict=True))
+    axis_of = dict(zip(("task", "model", "strategy"), AXES, strict=True))
     for index, entry in enumerate(value):
         _table(entry, path, f"{where}[{index}]")
-        if not names.keys() & entry.keys():
+        if not axis_of.keys() & entry.keys():
             raise UserError(f"{path}: {where}[{index}]: names no task, model or strategy")
         for key, item in entry.items():
-            if key in names and (not isinstance(item, str) or item not in axes[names[key]]):
-                close = nearest(item, axes[names[key]])
+            if key in axis_of and (not isinstance(item, str) or item not in axes[axis_of[key]]):
+                close = nearest(item, axes[axis_of[key]])
                 raise UserError(f"{path}: {where}[{index}].{key}: {item!r} is not here{close}")
-            if key not in names and where == "exclude":
-                raise UserError(f"{path}: {where}[{index}].{key}: unknown key{nearest(key, names)}")
+            if key not in axis_of and where == "exclude":
+                raise UserError(
+                    f"{path}: {where}[{index}].{key}: unknown key{nearest(key, axis_of)}"
+                )
     return value
 
 

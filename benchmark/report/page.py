@@ -7,7 +7,6 @@ Jinja2's autoescape, in Markdown by `escape_markdown`.
 
 import csv
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.analysis import summary
 from benchmark.analysis.summary import Cell, Row
 from benchmark.analysis.verdicts import judge
+from benchmark.console import escape_markdown
 from benchmark.files import file_stem
 from benchmark.records import consistency
 from benchmark.records.record import RunRecord, read_curve
@@ -76,13 +76,6 @@ def write_report(
             (report / template).write_text(text, encoding="utf-8")
         _replace(report, out)
     return out / "index.html"
-
-
-def escape_markdown(value: object) -> str:
-    """`value` escaped so that GitHub-flavoured Markdown shows it literally, also inside a table cell."""
-    text = " ".join(str(value).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*\[\]|~$#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
 
 
 def environment(templates: Path, *, html: bool) -> "Environment":

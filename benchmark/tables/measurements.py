@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmark.memory.measured import SCHEMA_VERSION, Measured
 from benchmark.records import jsonfile
+from benchmark.records.folders import Folder
 
 TOLERANCE = {"counted_cpu_tensors": 2.0, "cuda": 5.0}
 """The allowed error of a prediction, in percent. Counted bytes are exact; an allocator rounds up."""
@@ -19,7 +20,7 @@ def rows(results: Path) -> list[dict[str, Any]]:
     """
     measurements = [
         jsonfile.read(Measured, path, SCHEMA_VERSION)
-        for path in sorted((results / "memory").glob("*.json"))
+        for path in sorted((results / Folder.memory).glob("*.json"))
     ]
     if not measurements:
         return [

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.console import as_csv, as_markdown
+from benchmark.console import as_csv, as_markdown, escape_markdown
 from benchmark.errors import UserError
 from benchmark.files import write_text
-from benchmark.report.page import environment, escape_markdown
+from benchmark.report.page import environment
 from benchmark.tables import cells, compare, definition, evidence, ledger, simulated, speeds
 from benchmark.tables.definition import (
     LedgerTable,

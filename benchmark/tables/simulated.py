@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.files import file_stem, write_text
 from benchmark.records import jsonfile
+from benchmark.records.folders import Folder
 from benchmark.sizes import GIB
 from benchmark.tables import definition
 from benchmark.tables.definition import SimulatedTable
@@ -182,4 +183,4 @@ def read(model: str, results: Path) -> dict[str, Found]:
 
 
 def _path(model: str, results: Path) -> Path:
-    return results / "simulated" / f"{file_stem(model)}.json"
+    return results / Folder.simulated / f"{file_stem(model)}.json"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmark.records.folders import Folder
 from benchmark.timing import speed_record
 from benchmark.timing.speed_record import Row, Timed
 
@@ -20,7 +21,7 @@ def rows(results: Path) -> list[dict[str, Any]]:
 
     Without timings, one row with the verdict "not run". Raises UserError for a file that breaks the schema.
     """
-    timings = speed_record.read_all(results / "speed")
+    timings = speed_record.read_all(results / Folder.speed)
     if not timings:
         return [{"verdict": "not run", "why": "no step times on record: hift-bench speed --save"}]
     return [_row(timed, row) for timed in timings for row in timed.rows]
@@ -32,7 +33,7 @@ def notices(results: Path) -> Sequence[str]:
         f"{one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}: {one.environment['cpu']}, "
         f"{one.environment['device']}, {one.environment['threads']} threads; load {one.load} on "
         f"{one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
-        for one in speed_record.read_all(results / "speed")
+        for one in speed_record.read_all(results / Folder.speed)
     )
     return list(sentences)
 

@@ -172,7 +172,44 @@ MATRIX = {
         "select: best, lr:",
         "m.yaml: defaults.select: best requires dev_examples",
     ),
-    "strange name": ("tasks:", "name: a/b\ntasks:", "m.yaml: name: 'a/b' is not a name of letters"),
+    **{
+        f"name of the suite's own folder {name}": (
+            *("tasks:", f"name: {name}\ntasks:"),
+            f"m.yaml: name: {name} is a folder of the suite itself (taken: memory, speed, ",
+        )
+        for name in ("memory", "regression", "_scratch", "Paper")
+    },
+    "name of 101 letters": (
+        *("tasks:", f"name: {'n' * 101}\ntasks:"),
+        "m.yaml: name: 'nnnnnnnnnnnn...nnnnnnnnnnnnn' is not a name of 1 to 100 letters, digits",
+    ),
+    **{
+        f"label {said}": (
+            *("full: {}", f"{label}: {{strategy: full}}"),
+            f"m.yaml: strategies: {said} is not a name of 1 to 100 printable characters",
+        )
+        for label, said in (
+            ('""', "''"),
+            ('" "', "' '"),
+            (r'"\0"', r"'\x00'"),
+            (r'"\e[2J"', r"'\x1b[2J'"),
+            (r'"a\nb"', r"'a\nb'"),
+            ('"' + "x" * 101 + '"', "'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
+        )
+    },
+    "labels that are one file name": (
+        *("full: {}", "full: {}, Full: {strategy: full}"),
+        "m.yaml: two cells would share the run id glue-sst2_tiny-bert_Full_s0; rename one",
+    ),
+    "a run id of no file name": (
+        *("tiny-bert", "m" * 200),
+        "m.yaml: the run id 'glue-sst2_mm...mmmmm_full_s0' has 218 characters, too many for a file",
+    ),
+    "strange name": (
+        "tasks:",
+        "name: a/b\ntasks:",
+        "m.yaml: name: 'a/b' is not a name of 1 to 100 letters",
+    ),
     "tasks as text": ("[glue/sst2]", "glue/sst2", "m.yaml: tasks: 'glue/sst2' is not a table"),
     "number for a key": ("tasks:", "3: 4\ntasks:", "m.yaml: the file: the key 3 is not a name"),
 }

@@ -6,8 +6,12 @@ import json
 import re
 
 import pytest
+from factories import make_spec
 from markdown_it import MarkdownIt
+from rich.console import Console
 
+from benchmark.commands.options import say
+from benchmark.commands.progress import Bars
 from benchmark.console import Format, show
 
 ROWS = [
@@ -19,6 +23,7 @@ ROWS = [
 @pytest.fixture
 def printed(capsys):
     def printed(rows, format, **options):
+        capsys.readouterr()
         show(rows, format, **options)
         out, err = capsys.readouterr()
         assert err == ""
@@ -59,6 +64,18 @@ def test_text_shows_every_value_and_takes_no_markup(printed):
         assert said in out
     assert printed([], Format.text, title="t") == "t: nothing\n"
     assert printed([], Format.text, empty="no runs") == "no runs\n"
+
+
+def test_no_value_is_markup_or_reaches_the_terminal_as_a_command(printed, capsys):
+    evil = "![x](http://e.example/x.png) **b** \x1b[2J\x9b2J\u202e"
+    html = MarkdownIt("commonmark").enable("table").render(printed([{"a": evil}], Format.md))
+    assert "<img" not in html and "<a " not in html and "<strong" not in html
+    table = printed([{"a": evil}], Format.text)
+    say(evil)
+    Bars(Console(stderr=True), None, 1).started(make_spec(model="\x1b[2J"), 3)
+    for shown in (table, capsys.readouterr().err):
+        assert r"\x1b[2J" in shown
+        assert not {c for c in shown if not c.isprintable()} - {"\n"}
 
 
 def test_a_long_value_is_whole_where_stdout_is_no_terminal(printed):

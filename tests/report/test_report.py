@@ -12,8 +12,9 @@ from factories import make_cells, make_failure, make_record, make_spec, write_an
 from markdown_it import MarkdownIt
 
 from benchmark.analysis import verdicts
+from benchmark.console import escape_markdown
 from benchmark.report import page
-from benchmark.report.page import escape_markdown, write_report
+from benchmark.report.page import write_report
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
