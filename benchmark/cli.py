@@ -5,9 +5,11 @@ Exit codes: 0, success; 1, a run or a check failed; 2, bad input, reported in on
 no torch.
 """
 
+import errno
 import logging
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -52,6 +54,10 @@ for command in (
 app.command(name="list")(list_)
 
 
+LONGEST = 2000
+"""Characters of an error that are printed."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""The errors of a full disk and the like, which do not always name the file."""
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as typer returns it, and after SIGTERM."""
 
@@ -65,27 +71,34 @@ def main() -> None:
     try:
         with stoppable():
             code = typer.main.get_command(app).main(prog_name="hift-bench", standalone_mode=False)
+        sys.stdout.flush()  # here a full disk or a closed pipe is said, and not at the exit
     except (UserError, TaskError) as error:
-        say(f"hift-bench: {' '.join(str(error).split())}")
-        sys.exit(2)
+        _refuse(" ".join(str(error).split()))
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except typer.Abort:
         code = INTERRUPTED
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in NO_ROOM:
             raise
-        say(f"hift-bench: {error.filename}: {(error.strerror or str(error)).lower()}")
-        sys.exit(2)
+        where = "" if error.filename is None else f"{error.filename}: "
+        _refuse(f"{where}{(error.strerror or str(error)).lower()}")
     except Exception as error:
         if not hasattr(error, "format_message"):  # only click's usage errors have it
             raise
-        say(f"hift-bench: {error.format_message()}")
-        sys.exit(2)
+        _refuse(error.format_message())
     if code == INTERRUPTED:
         say("hift-bench: interrupted; the same command continues from here")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    """Say why the input is refused, without the middle of a long message, and exit."""
+    if len(message) > LONGEST:
+        message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
+    say(f"hift-bench: {message}")
+    sys.exit(2)
 
 
 if __name__ == "__main__":

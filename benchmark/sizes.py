@@ -4,7 +4,7 @@ import re
 
 from benchmark.errors import UserError
 
-MIB, GIB = 2**20, 2**30
+MIB, GIB, EIB = 2**20, 2**30, 2**60
 
 _UNITS = {"": 1, "b": 1} | {
     f"{letter}{suffix}": base**power
@@ -16,12 +16,16 @@ _UNITS = {"": 1, "b": 1} | {
 def parse_bytes(text: str) -> int:
     """Bytes of an amount such as "24GiB", "24GB" (10^9), "80G" (2^30) or "24000000000".
 
-    Raises UserError for any other text.
+    Raises UserError for any other text, and for more than 1 EiB.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
-        raise UserError(f"budget {text!r} is not an amount of memory, such as 24GiB, 24GB or 80G")
-    return int(float(match[1]) * _UNITS[match[2]])
+        named = f"budget {text[:40]!r}"
+        raise UserError(f"{named} is not an amount of memory, such as 24GiB, 24GB or 80G")
+    size = float(match[1]) * _UNITS[match[2]]
+    if size > EIB:
+        raise UserError(f"budget {text[:40]!r} is more than 1 EiB, which no machine has")
+    return int(size)
 
 
 def readable(size: int) -> str:

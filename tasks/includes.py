@@ -29,7 +29,7 @@ def layers(folder: Path, name: str, names: Sequence[str]) -> list[Layer]:
     while True:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise ValueError(f"{path}: {content!r} is no mapping of keys to values")

@@ -65,7 +65,7 @@ def _value(field: str, spec: str, row: Row) -> str:
     was_text = isinstance(value, str)  # a filter may empty a short text (`no_last`)
     for name, argument in filters:
         value = _filtered(field, value, name, argument, row)
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float) or value != value:  # NaN stands for a missing value
         raise ValueError(f"column {field}: {value!r} is no text")
     if _blank(value) and not was_text and not optional:
         raise ValueError(f"column {field}: empty text {value!r}")

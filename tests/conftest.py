@@ -240,6 +240,8 @@ def write(tmp_path, monkeypatch):
 @pytest.fixture
 def refused(cli):
     """Call the command line and return the one line it refuses its input with."""
+    from runs import snapshot
+
     from benchmark.models import registry
 
     registry.source("tiny-bert")  # which shows a progress bar where it is built first
@@ -287,8 +289,3 @@ def refused_by_run(cli, in_process, monkeypatch):
         return reason
 
     return refused_by_run
-
-
-def snapshot():
-    """Every file below the current folder; a lock that was held is no content."""
-    return {p: p.read_bytes() for p in Path().rglob("*") if p.is_file() and p.name != "lock"}

@@ -94,3 +94,8 @@ def gone(pid):
             return True
         time.sleep(0.02)
     return False
+
+
+def snapshot():
+    """Every file below the current folder; a lock that was held is no content."""
+    return {p: p.read_bytes() for p in Path().rglob("*") if p.is_file() and p.name != "lock"}

@@ -9,7 +9,9 @@ from benchmark.commands.options import TrackingUri, say
 
 def dashboard(
     tracking_uri: TrackingUri = None,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; a free one if it is taken.")] = 5000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; a free one if it is taken.")
+    ] = 5000,
 ) -> None:
     """Serve MLflow's own UI on 127.0.0.1 and print its address."""
     from benchmark.lifetime import Family

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.commands.options import TableFormat, say
+from benchmark.commands.options import MOST, TableFormat, say
 from benchmark.console import Format, show
 from benchmark.errors import UserError
 from benchmark.sizes import parse_bytes, readable
@@ -23,10 +23,12 @@ def fit(
     host: Annotated[
         str | None, typer.Option(help="Host memory, such as 64GiB. Default: any amount.")
     ] = None,
-    tokens: Annotated[int, typer.Option(min=2, help="Tokens of one optimizer step.")] = 4096,
+    tokens: Annotated[
+        int, typer.Option(min=2, max=MOST, help="Tokens of one optimizer step.")
+    ] = 4096,
     seq_len: Annotated[
         int | None,
-        typer.Option(min=2, help="The length of each sequence. Default: 1,024, or what there is."),
+        typer.Option(min=2, max=MOST, help="The length of each sequence. Default: 1,024, or what there is."),
     ] = None,
     gpu: Annotated[
         str, typer.Option(help="rtx4090, a100, h200, or a YAML file with the keys of one.")

@@ -1,11 +1,11 @@
 """memory: peak memory of a training step, simulated, compared with a budget, or measured."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmark.commands.options import (
+    MOST,
     RESULTS,
     Results,
     StrategyOptions,
@@ -15,6 +15,7 @@ from benchmark.commands.options import (
 )
 from benchmark.console import Format, show
 from benchmark.errors import UserError
+from benchmark.records.folders import Folder
 from benchmark.sizes import GIB, parse_bytes, readable
 
 DETAILS = ("group", "groups", "moment", "master_gib", "inputs_gib", "largest")
@@ -35,10 +36,10 @@ def memory(
             "masters on the device); mixed_hi (those of the active group)."
         ),
     ] = "fp32",
-    batch_size: Annotated[int, typer.Option()] = 8,
-    seq_len: Annotated[int, typer.Option()] = 512,
+    batch_size: Annotated[int, typer.Option(max=MOST)] = 8,
+    seq_len: Annotated[int, typer.Option(max=MOST)] = 512,
     group_size: Annotated[
-        int | None, typer.Option(min=1, help="HiFT's m, units per group. Default: 1.")
+        int | None, typer.Option(min=1, max=MOST, help="HiFT's m, units per group. Default: 1.")
     ] = None,
     order: Annotated[str | None, typer.Option(help="HiFT's order. Default: bottom2up.")] = None,
     option: StrategyOptions = None,
@@ -110,7 +111,7 @@ def memory(
         for name, _, own in rows_asked
     ]
     if measure:
-        rows = [answer.measured(setting, Path(results) / "memory", say) for setting in settings]
+        rows = [answer.measured(setting, results / Folder.memory, say) for setting in settings]
         _show(rows, format)
         return
     with counting("simulating") as report:

@@ -1,16 +1,18 @@
 """Options and helper functions that several commands share."""
 
+import math
 import os
+import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from benchmark.console import Format
+from benchmark.console import Format, printable
 from benchmark.errors import UserError
+from benchmark.records import yamltext
 
 MatrixFile = Annotated[
     Path, typer.Argument(help="A matrix YAML, such as those in benchmark/matrices.")
@@ -33,12 +35,21 @@ StrategyOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="A strategy's own option, as r=8 or targets=[q_proj, v_proj]."),
 ]
+MOST = 2**31 - 1
+"""The largest count that an option may be."""
 RESULTS, REPORTS = Path("results"), Path("reports")
 
 
 def say(line: str) -> None:
     """Print `line` to stderr: stdout holds nothing but the table."""
-    sys.stderr.write(line + "\n")
+    sys.stderr.write(printable(line) + "\n")
+
+
+def positive(value: float) -> float:
+    """The option's value, if it is a positive number; typer calls this."""
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is not a positive number.")
+    return value
 
 
 def use_mirror(folder: Path | None) -> None:
@@ -62,7 +73,9 @@ def strategy_options(texts: Sequence[str] | None, **flags: Any) -> dict[str, Any
         if name in options:
             raise UserError(f"--option {text}: {name} is given twice")
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"--option {text}: {value!r} is not valid YAML") from None
+            options[name] = yamltext.parse(value)
+        except ValueError as error:
+            raise UserError(
+                f"--option {name}: {reprlib.repr(value)} is not valid YAML: {error}"
+            ) from None
     return options

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import (
+    MOST,
     RESULTS,
     Results,
     StrategyOptions,
@@ -16,6 +17,7 @@ from benchmark.commands.options import (
 )
 from benchmark.console import Format, show
 from benchmark.errors import UserError
+from benchmark.records.folders import Folder
 
 
 def speed(
@@ -25,13 +27,15 @@ def speed(
     strategies: Annotated[str, typer.Option(help="Names, with commas.")] = "full,hift,lora",
     group_size: Annotated[
         int | None,
-        typer.Option(min=1, help="m, units per group, of HiFT and the yardsticks. Default: 1."),
+        typer.Option(
+            min=1, max=MOST, help="m, units per group, of HiFT and the yardsticks. Default: 1."
+        ),
     ] = None,
     option: StrategyOptions = None,
     optimizer: Annotated[str, typer.Option(help="The optimizer of every strategy.")] = "adamw",
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    seq_len: Annotated[int, typer.Option(min=1)] = 128,
-    sweeps: Annotated[int, typer.Option(min=1, help="Timed sweeps of HiFT.")] = 3,
+    batch_size: Annotated[int, typer.Option(min=1, max=MOST)] = 8,
+    seq_len: Annotated[int, typer.Option(min=1, max=MOST)] = 128,
+    sweeps: Annotated[int, typer.Option(min=1, max=MOST, help="Timed sweeps of HiFT.")] = 3,
     evaluation: Annotated[
         bool,
         typer.Option(
@@ -96,4 +100,4 @@ def speed(
             environment=environment.environment(),
             code=environment.code(),
         )
-        say(f"record: {speed_record.save(timed, results / 'speed')}")
+        say(f"record: {speed_record.save(timed, results / Folder.speed)}")

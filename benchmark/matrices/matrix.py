@@ -225,7 +225,8 @@ def _read(path: Path) -> dict[str, Any]:
         there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise UserError(f"{path}: no such matrix file{nearest(path.name, there)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        said = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot be read: {said}") from None
     try:
         data = yamltext.parse(text)
     except ValueError as error:

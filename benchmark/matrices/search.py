@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from benchmark.records.record import Scores
-from benchmark.records.spec import Strict
+from benchmark.records.spec import Positive, Strict
 
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -32,10 +32,10 @@ class Search(Strict):
 
     lr: Annotated[tuple[Rate, ...], Field(min_length=2)]
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    examples: Annotated[int, Field(ge=1)]
+    examples: Positive
     sampler: Literal["grid", "tpe"] = "grid"
-    rates: Annotated[int, Field(ge=1)] | None = None
-    extend: Annotated[int, Field(ge=0)] = 0
+    rates: Annotated[int, Field(ge=1, le=1000)] | None = None
+    extend: Annotated[int, Field(ge=0, le=100)] = 0
     by: Literal["score", "loss"] = "score"
     choose: Literal["best", "lowest_within_error"] = "best"
 
@@ -153,9 +153,15 @@ def chosen(search: Search, outcomes: dict[float, Outcome]) -> float | None:
 
 
 def _beyond(best: float, rates: Sequence[float]) -> float | None:
-    """The next rate beyond `rates` (ascending), by the factor there, if `best` is the first or last."""
-    if best == rates[0]:
-        return float(f"{rates[0] ** 2 / rates[1]:.3g}")
-    if best == rates[-1]:
-        return float(f"{rates[-1] ** 2 / rates[-2]:.3g}")
-    return None
+    """The next rate beyond `rates` (ascending), by the factor there, if `best` is the first or last.
+
+    None where it would be no positive number.
+    """
+    if best not in (rates[0], rates[-1]):
+        return None
+    inner = rates[1] if best == rates[0] else rates[-2]
+    try:
+        beyond = float(f"{best**2 / inner:.3g}")
+    except OverflowError:
+        return None
+    return beyond if 0 < beyond < math.inf else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError, nearest
+from benchmark.models.damaged import DAMAGED, reason
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -95,7 +96,6 @@ def config(name: str) -> "tuple[str, PretrainedConfig]":
     architecture of transformers.
     """
     import transformers
-    from huggingface_hub.errors import StrictDataclassError
 
     if name in SHAPES:
         shape = SHAPES[name]
@@ -104,12 +104,8 @@ def config(name: str) -> "tuple[str, PretrainedConfig]":
         raise UserError(f"model {name!r}: no such shape, folder or Hub id{nearest(name, SHAPES)}")
     try:
         loaded = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {name}: {str(error).strip().splitlines()[0]}") from None
-    except StrictDataclassError as error:  # its last line says which value is wrong
-        raise UserError(
-            f"model {name}: config.json: {str(error).split(': ')[-1].strip()}"
-        ) from None
+    except DAMAGED as error:
+        raise UserError(f"model {name}: {reason(error)}") from None
     architectures = getattr(loaded, "architectures", None) or []
     if not architectures or not hasattr(transformers, architectures[0]):
         raise UserError(f"model {name}: config.json names no architecture of transformers")
@@ -117,11 +113,17 @@ def config(name: str) -> "tuple[str, PretrainedConfig]":
 
 
 def build(name: str, device: str = "meta") -> "PreTrainedModel":
-    """The model with random weights on `device`. On "meta" (the default) it has no weights."""
+    """The model with random weights on `device`. On "meta" (the default) it has no weights.
+
+    Raises UserError as `config` does, and for sizes of which no model can be built.
+    """
     import torch
     import transformers
 
     transformers.logging.set_verbosity_error()
     model_class, values = config(name)
-    with torch.device(device):
-        return getattr(transformers, model_class)(values)
+    try:
+        with torch.device(device):
+            return getattr(transformers, model_class)(values)
+    except (*DAMAGED, RuntimeError) as error:  # sizes that do not go together
+        raise UserError(f"model {name}: {reason(error)}") from None

@@ -22,7 +22,10 @@ from benchmark import optimizers
 from benchmark.errors import UserError
 from benchmark.files import file_stem
 
-Positive = Annotated[int, Field(ge=1)]
+LARGEST = 2**31 - 1
+"""The largest count that a setting may be."""
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 OptimizerOption = int | float | bool | tuple[float | None, ...]
 SAMPLING = 2
 """Version of the code that samples, holds out and orders rows (benchmark/data). It is part of every hash, so
@@ -73,11 +76,11 @@ class RunSpec(Strict):
     data: Literal["hub", "mirror", "twin"]
     train_examples: Positive | None = None
     eval_examples: Positive | None = None
-    dev_examples: Annotated[int, Field(ge=0)] = 0
+    dev_examples: Count = 0
     score_on: Literal["eval", "dev", "dev_loss"] = "eval"
-    max_length: Annotated[int, Field(ge=4)] = 128
+    max_length: Annotated[int, Field(ge=4, le=LARGEST)] = 128
     too_long: Literal["drop", "truncate", "error"] = "drop"
-    demonstrations: Annotated[int, Field(ge=0)] = 0
+    demonstrations: Count = 0
 
     optimizer: str = "adamw"
     optimizer_options: dict[str, OptimizerOption] = Field(default_factory=dict)
@@ -87,7 +90,7 @@ class RunSpec(Strict):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None
-    epochs: Annotated[float, Field(gt=0)] | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
     max_steps: Positive | None = None
     batch_size: Positive = 16
     group_by_length: bool = False
@@ -156,6 +159,14 @@ class RunSpec(Strict):
         if self.is_trial:
             parts.append(f"lr{self.lr:g}")
         return file_stem(*parts)
+
+    @property
+    def stem(self) -> str:
+        """The file name, without suffix, of the run's curve, predictions and unfinished state.
+
+        It includes the hash, because specs that differ in other settings can have the same run id.
+        """
+        return f"{self.run_id}.{self.hash}"
 
     def steps(self, train_size: int) -> int:
         """Number of optimizer steps on `train_size` training examples; 0 without `lr`.

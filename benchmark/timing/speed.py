@@ -20,6 +20,7 @@ import torch
 
 from benchmark.engine import Group, find_units, make_plan
 from benchmark.engine.wrapped import over
+from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import state_bytes
 from benchmark.models import shapes
 from benchmark.strategies import build, share_options
@@ -84,6 +85,9 @@ def measure(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     base = shapes.build(model, str(device)).train()
+    positions = getattr(base.config, "max_position_embeddings", seq_len)
+    if seq_len > positions:
+        raise UserError(f"seq_len {seq_len} is more than the {positions} positions of {model}")
     batch = _batch(base, batch_size, seq_len, device)
     groups = make_plan(find_units(base), group_size=group_size).groups
     cells = [

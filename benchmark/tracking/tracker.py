@@ -11,25 +11,41 @@ import os
 import socket
 import sys
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 from benchmark.tracking import values
 from benchmark.tracking.mlflow_store import Child, Store
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+SCHEMES = (
+    *("", "file", "http", "https", "sqlite", "postgresql", "mysql", "mssql"),
+    *("databricks", "databricks-uc", "uc"),
+)
+"""Those of the stores that MLflow comes with; "" is a folder."""
 _FLUSH_ROWS, _FLUSH_SECONDS = 100, 2.0
 
 P = ParamSpec("P")
 
 
 def tracking_uri(uri: str | None) -> str:
-    """The URI of the store: `uri` if it is given, else MLFLOW_TRACKING_URI, else a local sqlite file."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    """The URI of the store: `uri` if it is given, else MLFLOW_TRACKING_URI, else a local sqlite file.
+
+    Raises UserError for a scheme that MLflow has no store for.
+    """
+    found = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    scheme = urllib.parse.urlsplit(found).scheme.partition("+")[0]
+    plugins = (entry.name for entry in entry_points(group="mlflow.tracking_store"))
+    if scheme not in (schemes := {*SCHEMES, *plugins}):
+        known = nearest(scheme, schemes - {""})
+        raise UserError(f"tracking URI {found}: MLflow has no store {scheme}://{known}")
+    return found
 
 
 def _guarded(
