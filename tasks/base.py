@@ -49,7 +49,14 @@ ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
     "language_model": ("tasks.language_model:LanguageModel", schemas.LanguageModelConfig),
 }
 """name -> the adapter as "module:Class", and the schema of its task YAMLs."""
-
+HEADS = {
+    **dict.fromkeys(("classification", "regression", "choice"), "sequence_classification"),
+    "spans": "question_answering",
+    "tagging": "token_classification",
+    "masked": "masked_lm",
+    **dict.fromkeys(("candidates", "generation", "response", "language_model"), "causal_lm"),
+}
+"""Adapter -> its `Adapter.head`, for a plan or a list, which import no torch."""
 
 NUMBER = "number of the row"
 """A column that `Adapter.arrange` may add: the number of each example's first row."""
@@ -70,7 +77,7 @@ class Adapter(abc.ABC):
     """The model inputs, loss, predictions and scores of one kind of task."""
 
     head: ClassVar[str]
-    """The model head that the task needs: a key of `benchmark.models.registry.HEADS`."""
+    """The model head that the task needs: a key of `benchmark.models.facts.HEADS`."""
     prompted: ClassVar[bool] = False
     """Whether the input is a prompt, so that demonstrations can precede it."""
     generates: ClassVar[bool] = False

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.commands.options import MOST, TableFormat, say
+from benchmark.commands.options import MOST, REPORTS, TableFormat, say
 from benchmark.console import Format, show
 from benchmark.errors import UserError
+from benchmark.records.folders import Folder
 from benchmark.sizes import parse_bytes, readable
 
-OUT = Path("reports/fit")
+OUT = REPORTS / Folder.fit
 
 
 def fit(
@@ -28,7 +29,9 @@ def fit(
     ] = 4096,
     seq_len: Annotated[
         int | None,
-        typer.Option(min=2, max=MOST, help="The length of each sequence. Default: 1,024, or what there is."),
+        typer.Option(
+            min=2, max=MOST, help="The length of each sequence. Default: 1,024, or what there is."
+        ),
     ] = None,
     gpu: Annotated[
         str, typer.Option(help="rtx4090, a100, h200, or a YAML file with the keys of one.")

@@ -34,6 +34,25 @@ class Drawn:
     set_aside: int = 0
 
 
+def check_shots(settings: DataSettings, task: TaskConfig) -> None:
+    """Raises UserError for `train_examples` of a task that takes its own number of rows of each class."""
+    shots = task.dataset.shots
+    if shots is not None and settings.train_examples is not None:
+        raise UserError(
+            f"{task.name}: takes {shots.count} rows of each class: give no train_examples"
+        )
+
+
+def check_enough(settings: DataSettings, task: TaskConfig, rows: int, where: str) -> None:
+    """Raises UserError if more examples of train are wanted than its number of `rows`."""
+    wanted = settings.train_examples or 0
+    if wanted + settings.dev_examples > rows:
+        raise UserError(
+            f"{where}: {task.name}: train_examples {wanted} and dev_examples {settings.dev_examples} are "
+            f"more than the {rows} examples of {task.dataset.splits['train']}"
+        )
+
+
 def permutation(n: int, seed: int) -> list[int]:
     """The integers 0 to n - 1 in an order drawn with `seed`."""
     import numpy as np
@@ -64,6 +83,9 @@ def draw(
     `evaluation`: the examples of the evaluation split, whose lengths `held_out: like_eval` follows. `where`:
     the source, for messages. Raises UserError if there are too few rows.
     """
+    check_shots(settings, task)
+    if task.dataset.shots is None:
+        check_enough(settings, task, len(rows), where)
     order = permutation(len(rows), settings.seed)
     if task.dataset.shots is not None:
         return _draw_shots(settings, order, rows, task, where)
@@ -174,10 +196,10 @@ def _draw_shots(
             f"too few for {dataset.sizes['train']} rows of {shots.count} each"
         )
     per_class, remainder = divmod(settings.dev_examples, len(by_class))
-    if settings.train_examples is not None or remainder:
+    if remainder:
         raise UserError(
-            f"{task.name}: takes {shots.count} rows of each of {len(by_class)} classes: give no "
-            f"train_examples, and dev_examples as a multiple of {len(by_class)}"
+            f"{task.name}: takes as many rows of each of {len(by_class)} classes: give dev_examples as a "
+            f"multiple of {len(by_class)}"
         )
     train = {i for indices in by_class.values() for i in indices[: shots.count]}
     texts = overlap.inputs(rows, task) if per_class else []

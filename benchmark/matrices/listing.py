@@ -11,19 +11,11 @@ from benchmark.strategies import STRATEGIES, compatibility, strategy_class
 from benchmark.twin.models import TWINS
 
 MATRICES = Path(__file__).parent
-_HEADS = {
-    **dict.fromkeys(("classification", "regression", "choice"), "sequence_classification"),
-    "spans": "question_answering",
-    "tagging": "token_classification",
-    "masked": "masked_lm",
-    **dict.fromkeys(("candidates", "generation", "response", "language_model"), "causal_lm"),
-}
-"""Adapter -> the head of the model for its tasks. A table, so that listing imports no torch."""
 
 
 def families(adapter: str) -> str:
     """The families of twin models that have the head for the adapter's tasks, in words."""
-    has_head = {twin.family: _HEADS[adapter] in twin.heads for twin in TWINS.values()}
+    has_head = {twin.family: tasks.base.HEADS[adapter] in twin.heads for twin in TWINS.values()}
     families_with = [name for name, has in has_head.items() if has]
     families_without = [name for name, has in has_head.items() if not has]
     if not families_without:

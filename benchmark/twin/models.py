@@ -31,7 +31,7 @@ class Twin:
     """The twin of one model family.
 
     family: its name. model_type: that of transformers. heads: the heads it can have, keys of
-    benchmark.models.registry.HEADS. config: the sizes, under the names of the family. max_length: positions,
+    benchmark.models.facts.HEADS. config: the sizes, under the names of the family. max_length: positions,
     special tokens included.
     """
 

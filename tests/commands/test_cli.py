@@ -187,7 +187,8 @@ def test_the_closing_line_counts_every_run_once(cli, here, in_process, untracked
 
 
 def test_the_closing_line_of_runs_that_train_nothing(cli, here, in_process, untracked):
-    Path("m.yaml").write_text(TWO_CELLS.replace("head: {lr: 1.0e-3, max_steps: 2}", "none: {}"))
+    prompts = TWO_CELLS.replace("glue/sst2", "mezo/sst2").replace("tiny-bert", "tiny-gpt2")
+    Path("m.yaml").write_text(prompts.replace("head: {lr: 1.0e-3, max_steps: 2}", "none: {}"))
     in_process(pretend())
     assert "\n1 trained, 1 evaluated\n" in cli("run", "m.yaml")[2]
 
@@ -250,7 +251,7 @@ def test_list(cli, what, expected, format):
 
 
 def test_data_root_names_the_mirror(cli, here, in_process, untracked, mirror, monkeypatch):
-    rows = {"sentence": ["good"], "label": [1]}
+    rows = {"sentence": ["good"] * 64, "label": [1] * 64}
     root = mirror(train=rows, validation=rows)
     monkeypatch.setenv("HIFT_DATA_ROOT", "elsewhere")
     in_process(pretend())

@@ -177,7 +177,7 @@ def test_a_class_without_a_row_or_a_row_without_a_class_is_refused(drawn):
         (
             {"shots": {"per": "label", "count": 2}},
             {"train_examples": 4},
-            "2 rows of each of 2 classes",
+            "2 rows of each class: give no train_examples",
         ),
         ({"shots": {"per": "label", "count": 2}}, {"dev_examples": 3}, "a multiple of 2"),
         (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tasks.base
-from benchmark.matrices import listing, matrix, planning
+from benchmark.matrices import foreseen, listing, matrix, planning
 from benchmark.strategies import strategy_class
 
 HELD = Path(__file__).parents[3] / "shared" / "paper"
@@ -99,7 +99,7 @@ def test_our_own_grids_are_a_factor_of_two_apart_and_grow(name):
         can_clip = "clip" not in strategy_class(cell.strategy).refuses
         assert cell.settings["warmup"] == 0.06
         assert cell.settings["clip"] == (1.0 if can_clip else None)
-        assert planning.refusal(cell.trials()[0]) is None
+        assert foreseen.refusal(cell.trials()[0]) is None
 
 
 @pytest.mark.parametrize("name", SCORES + OURS)
@@ -179,7 +179,7 @@ def test_mezo_has_the_steps_batch_and_rates_of_its_scripts_and_as_many_rates_as_
             assert cell.search.examples == full.search.examples
             assert planning.predicted_steps(spec) == steps
             assert (spec.batch_size, spec.accumulate, spec.schedule) == (batch, 1, "constant")
-            assert planning.refusal(spec) is None
+            assert foreseen.refusal(spec) is None
 
 
 def test_fewshot_holds_out_as_many_of_each_class_as_train():

@@ -10,6 +10,7 @@ import pytest
 
 from benchmark.matrices import listing, matrix
 from benchmark.models import registry
+from benchmark.models.facts import check_head
 from benchmark.twin import models as twins
 from tasks import base
 
@@ -36,4 +37,4 @@ def test_every_kind_of_tokenizer_takes_part():
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.task)
 def test_the_model_can_do_the_task(cell):
     head = base.adapter(base.load(cell.task)).head
-    registry.check_head(registry.source(cell.model), head)
+    check_head(registry.facts(registry.source(cell.model)), head)

@@ -12,7 +12,7 @@ import transformers
 from factories import make_spec, make_strategy
 
 from benchmark.errors import Unsupported, UserError
-from benchmark.matrices.planning import refusal
+from benchmark.matrices.foreseen import refusal
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.models.checkpointing import recompute_activations
 from benchmark.models.precision import autocast

@@ -6,6 +6,7 @@ from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry
+from benchmark.models.facts import check_head
 from tasks import base
 
 NAMES = ["superglue/copa", "superglue/record"]
@@ -163,4 +164,4 @@ def test_the_second_text_has_to_tell_the_candidates_apart():
 def test_a_family_without_the_head_is_refused_from_its_configuration(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(Unsupported, match="its family mamba has no head sequence_classification"):
-        registry.check_head(registry.source(str(tmp_path)), task("superglue/copa").head)
+        check_head(registry.facts(registry.source(str(tmp_path))), task("superglue/copa").head)

@@ -7,6 +7,7 @@ from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry
+from benchmark.models.facts import check_head
 from tasks import base
 
 FEWSHOT = [name for name in rendering.NAMES if base.load(name).adapter == "masked"]
@@ -200,7 +201,7 @@ def test_a_bad_row_is_named(changes, said):
 
 def test_a_causal_family_is_refused_before_it_loads():
     with pytest.raises(Unsupported, match=r"tiny-gpt2: its family gpt2 has no head masked_lm"):
-        registry.check_head(registry.source("tiny-gpt2"), task("fewshot/sst2_k16").head)
+        check_head(registry.facts(registry.source("tiny-gpt2")), task("fewshot/sst2_k16").head)
 
 
 def test_a_demonstration_is_the_prompt_with_the_right_word(family):

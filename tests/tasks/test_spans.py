@@ -9,6 +9,7 @@ from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry
+from benchmark.models.facts import check_head
 from tasks import base, spans
 
 FAMILIES = ["tiny-bert", "tiny-roberta", "tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
@@ -245,4 +246,4 @@ def test_a_bad_row_is_named(changes, said):
 def test_a_family_without_the_head_is_refused_from_its_configuration(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     with pytest.raises(Unsupported, match="its family mamba has no head question_answering"):
-        registry.check_head(registry.source(str(tmp_path)), squad().head)
+        check_head(registry.facts(registry.source(str(tmp_path))), squad().head)

@@ -7,6 +7,7 @@ from twin_rows import examples, features, task, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry
+from benchmark.models.facts import check_head
 from tasks import base
 
 FAMILIES = ["tiny-bert", "tiny-roberta", "tiny-gpt2", "tiny-opt", "tiny-llama", "tiny-gpt-neo"]
@@ -147,4 +148,4 @@ def test_a_family_without_the_head_is_refused_from_its_configuration():
     with pytest.raises(
         Unsupported, match="tiny-opt: its family opt has no head token_classification"
     ):
-        registry.check_head(registry.source("tiny-opt"), conll().head)
+        check_head(registry.facts(registry.source("tiny-opt")), conll().head)

@@ -1,0 +1,63 @@
+"""What the parquet files of a mirror or twin say without their rows being read: columns and numbers of rows.
+
+`check` refuses before a run starts what the run would refuse after its libraries are loaded. It says nothing
+of data on the Hub, or of files that cannot be told to belong to a split by their names.
+"""
+
+from pathlib import Path
+
+from benchmark.cache import cache_folder
+from benchmark.data import drawing, sources, splits
+from benchmark.data.settings import DataSettings
+from benchmark.errors import UserError
+from benchmark.twin import data as twin
+from tasks.base import TaskConfig
+from tasks.dataset import Origin
+
+
+def check(task: TaskConfig, settings: DataSettings) -> None:
+    """Raises UserError for missing columns, and for more rows than there are."""
+    drawing.check_shots(settings, task)
+    for role, origin in task.dataset.origins.items():
+        folder = _folder(origin, settings.data)
+        name = splits.name(task.dataset, role)
+        found = folder and _read(sorted(folder.glob(f"{origin.config}/{name}-*.parquet")))
+        if not found:
+            continue
+        columns, rows = found
+        for column in _needed(task):
+            if column.partition(".")[0] not in columns:
+                raise UserError(
+                    f"{folder}: {task.name}: column {column} is missing; the data has {', '.join(columns)}"
+                )
+        # the examples of a language model task are parts of rows
+        if role == "train" and not task.dataset.shots and task.adapter != "language_model":
+            drawing.check_enough(settings, task, rows, str(folder))
+
+
+def _needed(task: TaskConfig) -> list[str]:
+    """The columns of the input and of the label."""
+    label = getattr(task, "label", None)
+    return [*task.input_columns, *([label] if label else [])]
+
+
+def _folder(origin: Origin, source: str) -> Path | None:
+    """The folder of the dataset; None for the Hub, and for what is not here or not built yet."""
+    if source == "hub":
+        return None
+    root = cache_folder(f"twin-data-{twin.VERSION}") if source == "twin" else sources.mirror_root()
+    return (root / origin.id).resolve() if root and (root / origin.id).is_dir() else None
+
+
+def _read(files: list[Path]) -> tuple[list[str], int] | None:
+    """The columns of the files of a split, and the number of rows in all; None if one is damaged."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not files:
+        return None
+    try:
+        footers = [pyarrow.parquet.read_metadata(path) for path in files]
+    except (OSError, pyarrow.ArrowException):  # `sources.check` says so
+        return None
+    return footers[0].schema.to_arrow_schema().names, sum(footer.num_rows for footer in footers)
