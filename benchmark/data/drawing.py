@@ -84,10 +84,11 @@ def draw(
     the source, for messages. Raises UserError if there are too few rows.
     """
     check_shots(settings, task)
-    if task.dataset.shots is None:
+    dataset = task.dataset
+    if not dataset.shots and not dataset.group_by:  # what is said of groups counts them, too
         check_enough(settings, task, len(rows), where)
     order = permutation(len(rows), settings.seed)
-    if task.dataset.shots is not None:
+    if dataset.shots is not None:
         return _draw_shots(settings, order, rows, task, where)
     held_out: list[int] = []
     excluded: set[int] = set()  # from training

@@ -1,6 +1,7 @@
 """Bad models, data and records: exit 2, one line that names the place, nothing half-written."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -114,6 +115,13 @@ def test_a_mirror_whose_splits_differ_in_their_columns(write, refused_by_run, mi
     said = refused_by_run("--data-root", str(root))
     missing = "glue/sst2: column label is missing; the data has sentence"
     assert said == f"{root}/nyu-mll/glue: {missing}"
+
+
+def test_a_column_of_missing_texts(write, refused_by_run, mirror):
+    write(USUAL.replace("twin", "mirror"))
+    blank = {**rows(), "sentence": [math.nan] * len(rows()["label"])}
+    said = refused_by_run("--data-root", str(mirror(train=blank, validation=blank)))
+    assert said.endswith(": glue/sst2: column sentence: nan is no text")
 
 
 def test_a_mirror_without_the_split(write, refused_by_run, mirror):
