@@ -41,10 +41,12 @@ def event(line: str) -> dict[str, Any] | None:
 def environment_of(spec: RunSpec) -> dict[str, str]:
     """The environment variables of the run's process.
 
-    They are those of this process, with two changes. Libraries start no threads when they are imported, since
-    a process with threads cannot be forked safely. The Hub is not asked if neither data nor model are on it.
+    They are those of this process, with three changes. Nothing is imported from the working directory, which
+    may have a package `tasks` of its own. Libraries start no threads when they are imported, since a process
+    with threads cannot be forked safely. The Hub is not asked if neither data nor model are on it.
     """
     variables = os.environ | {
+        "PYTHONSAFEPATH": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
         "OPENBLAS_NUM_THREADS": "1",  # NumPy's and SciPy's; torch has its own

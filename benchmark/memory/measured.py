@@ -80,7 +80,7 @@ def measure(setting: Setting, folder: Path, say: Callable[[str], None]) -> Measu
     say(f"{setting.model}, {setting.strategy}: two sweeps of {predicted.groups} groups")
     argument = json.dumps(dataclasses.asdict(setting))
     child = subprocess.run(
-        [sys.executable, "-m", "benchmark.memory.measured", argument, str(os.getpid())],
+        [sys.executable, "-P", "-m", "benchmark.memory.measured", argument, str(os.getpid())],
         stdout=subprocess.PIPE,
         text=True,
         check=False,

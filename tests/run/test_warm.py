@@ -1,5 +1,6 @@
 """The warm server's imports: they leave nothing behind that a fork could trip over, and nothing to import."""
 
+import contextlib
 import dataclasses
 import json
 import subprocess
@@ -105,6 +106,16 @@ def test_the_host_peak_of_a_fork_is_its_own(told):
 
 
 SPECS = [spec_of("hift", "bf16"), spec_of("lora")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def foreign(tmp_path_factory):
+    """A working directory with packages of our names, and of a library's, that are not ours."""
+    folder = tmp_path_factory.mktemp("foreign")
+    for name in ("benchmark", "tasks", "numpy"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} of the working directory')")
+    with contextlib.chdir(folder):
+        yield
 
 
 def run(starter, spec, folder):
