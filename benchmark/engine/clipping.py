@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from operator import attrgetter
+from types import FrameType
 
 LOOPS = (
     ("transformers.trainer", "args.max_grad_norm", "max_grad_norm=0"),
@@ -21,7 +22,7 @@ LOOPS = (
 def clips() -> tuple[str, str] | None:
     """(its setting, what turns it off) of the loop that calls this, such as ("max_grad_norm=1.0",
     "max_grad_norm=0"); None if it does not clip, and if no loop of LOOPS calls this."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
         for module, setting, off in LOOPS:
@@ -29,5 +30,5 @@ def clips() -> tuple[str, str] | None:
             if loop is not None and isinstance(caller, loop):
                 value = attrgetter(setting)(caller)
                 return (f"{setting.rpartition('.')[2]}={value}", off) if value else None
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
