@@ -99,7 +99,3 @@ def _refuse(message: str) -> NoReturn:
         message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
     say(f"hift-bench: {message}")
     sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

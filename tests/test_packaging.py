@@ -66,9 +66,53 @@ def test_what_trains_and_computes_nothing_stays_light(tmp_path):
     assert (tmp_path / "reports" / "demo" / "index.html").is_file()
 
 
-def test_the_engine_needs_torch_alone_and_a_record_the_standard_library(tmp_path):
+WITH_TORCH_ALONE = """\
+import importlib.metadata, sys
+from importlib.machinery import PathFinder
+from packaging.requirements import Requirement
+
+def needs(distribution):
+    yield distribution
+    for text in importlib.metadata.requires(distribution) or ():
+        if (wanted := Requirement(text)).marker is None or wanted.marker.evaluate({"extra": ""}):
+            yield from needs(wanted.name)
+
+there = {importlib.metadata.distribution(name).metadata["Name"].lower() for name in needs("torch")}
+missing = {
+    module
+    for module, names in importlib.metadata.packages_distributions().items()
+    if not {name.lower() for name in names} & {*there, "hift-benchmark"}
+}
+
+class Rest(PathFinder):
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] not in missing:
+            return PathFinder.find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Rest
+for name in [name for name in sys.modules if name.partition(".")[0] in missing]:
+    del sys.modules[name]
+"""
+
+
+def test_without_the_suite_the_readme_s_loop_trains_and_the_command_says_what_to_install(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (loop,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    command = "\nfrom benchmark.__main__ import main\nmain()\n"
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_TORCH_ALONE + loop + command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "step 29 loss" in done.stdout, done.stderr
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("hift-bench: ")
+    assert done.stderr.endswith(" is missing: pip install 'hift-benchmark[suite]'\n")
+
+
+def test_a_record_needs_the_standard_library_alone(tmp_path):
     empty = loaded_by("", cwd=tmp_path)
-    assert loaded_by("import benchmark.engine", cwd=tmp_path) & HEAVY == {"torch"}
     only = loaded_by("import benchmark.records.record", cwd=tmp_path) - empty
     assert only - sys.stdlib_module_names == {"benchmark"}
 
@@ -91,7 +135,7 @@ def test_the_wheel_holds_every_module_and_data_file(tmp_path):
     with zipfile.ZipFile(wheel) as opened:
         held = {name for name in opened.namelist() if ".dist-info/" not in name}
         (entry,) = [n for n in opened.namelist() if n.endswith("entry_points.txt")]
-        assert "hift-bench = benchmark.cli:main" in opened.read(entry).decode()
+        assert "hift-bench = benchmark.__main__:main" in opened.read(entry).decode()
     files = (p for name in ("benchmark", "tasks") for p in (source / name).rglob("*"))
     assert held == {str(p.relative_to(source)) for p in files if p.is_file()}
 
@@ -107,7 +151,7 @@ def test_constraints_pin_what_make_installs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     pins = constraints()
-    for text in project["dependencies"] + extras["demo"] + extras["dev"]:
+    for text in project["dependencies"] + extras["suite"] + extras["demo"] + extras["dev"]:
         wanted = Requirement(text)
         assert pins.get(canonicalize_name(wanted.name), "none") in wanted.specifier, text
 
@@ -172,7 +216,7 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     assert make("test").returncode == 0
     assert calls.read_text().splitlines() == [
         "-m venv .venv",
-        "-m pip install -qq --disable-pip-version-check -c constraints.txt -e .[demo,dev]",
+        "-m pip install -qq --disable-pip-version-check -c constraints.txt -e .[suite,demo,dev]",
         WORKERS,
     ]
     calls.write_text("")

@@ -232,7 +232,7 @@ def test_the_training_loop_in_the_readme_trains_every_unit(capsys):
     losses = [float(loss) for loss, _ in steps]
     assert [unit for _, unit in steps[:6]] == [
         "embeddings",
-        *(f"transformer.h.{i}" for i in range(4)),
+        *(f"1.layers.{i}" for i in range(4)),
         "head",
     ]
     assert losses[-1] < 0.75 * losses[0]

@@ -60,8 +60,8 @@ def parse(text, format):
 
 
 def test_the_module_is_the_command_too():
-    """`python -m benchmark.cli regress` once did nothing and exited 0."""
-    command = [sys.executable, "-m", "benchmark.cli", "no-such-command"]
+    """`python -m benchmark regress` once did nothing and exited 0."""
+    command = [sys.executable, "-m", "benchmark", "no-such-command"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "no-such-command" in done.stderr
 
