@@ -3,6 +3,7 @@
 import csv
 import math
 import random
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -135,6 +136,25 @@ def test_the_scheduler_shows_the_rate_in_param_groups():
     factors = [1.0] * 3 + [2 / 3] * 3 + [1 / 3] * 3
     assert seen == [[1e-2 * f, 1e-3 * f] for f in factors]
     assert scheduler.get_last_lr() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warned"),
+    [
+        (lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, 12), 1),
+        (lambda optimizer: optimizer.delayed_lr("linear", total_steps=12), 0),
+        (lambda optimizer: optimizer.delayed_lr("linear", total_steps=12, mode="reference"), 0),
+        (lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3), 0),  # 3 steps are a sweep
+    ],
+    ids=["linear", "delayed", "reference", "by sweep"],
+)
+def test_a_rate_that_changes_within_a_sweep_is_said_once(scheduler, warned):
+    model = tiny()
+    optimizer = HiFT(model, "sgd", lr=1e-2, group_size=2)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        train(model, optimizer, batches(12), scheduler=scheduler(optimizer))
+    assert ["delayed_lr()" in str(each.message) for each in said] == [True] * warned
 
 
 def test_calling_the_scheduler_more_often_moves_nothing():

@@ -118,3 +118,12 @@ def test_evaluating_in_the_middle_of_a_sweep_moves_nothing(tmp_path):
     trainer.train()
     assert same_weights(model, expected)
     assert isinstance(trainer.optimizer.optimizer, HiFT)
+
+
+def test_a_forgotten_scheduler_is_noticed(tmp_path):
+    """The Trainer then makes its own, which changes the rate at every step."""
+    model = language()
+    optimizer = HiFT(model, "adamw", lr=1e-2)
+    trainer = trainer_of(model, tmp_path, 4, optimizers=(optimizer, None))
+    with pytest.warns(UserWarning, match=r"optimizers=\(optimizer, scheduler\)"):
+        trainer.train()
