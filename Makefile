@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 SCRATCH := results/_scratch/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test slow regress lint types format clean
+.PHONY: help install smollm2 demo test slow regress lint types docs format clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -42,12 +42,16 @@ lint: $(INSTALLED) ## ruff: rules and format
 types: $(INSTALLED) ## mypy over everything
 	@$(BIN)/mypy
 
+docs: $(INSTALLED) ## the documentation site, in site/
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 format: $(INSTALLED) ## let ruff mend rules and format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 clean: ## remove caches, build leftovers and scratch results (not .venv, records or mlflow.db)
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist results/_scratch
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist site results/_scratch
 	find benchmark tasks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -140,6 +140,10 @@ def test_the_wheel_holds_every_module_and_data_file(tmp_path):
     assert held == {str(p.relative_to(source)) for p in files if p.is_file()}
 
 
+MADE = ("suite", "demo", "docs", "dev")
+"""The extras that make installs."""
+
+
 def constraints() -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line.split("==") for line in lines if not line.startswith("#")]
@@ -151,7 +155,8 @@ def test_constraints_pin_what_make_installs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     pins = constraints()
-    for text in project["dependencies"] + extras["suite"] + extras["demo"] + extras["dev"]:
+    installed = [*project["dependencies"], *(one for name in MADE for one in extras[name])]
+    for text in installed:
         wanted = Requirement(text)
         assert pins.get(canonicalize_name(wanted.name), "none") in wanted.specifier, text
 
@@ -161,9 +166,9 @@ def test_constraints_stand_in_the_order_of_their_names():
 
 
 def test_every_dependency_is_imported_by_the_package():
-    """All but those of the extra dev, which are for the tests."""
+    """All but those of the extras dev and docs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k not in ("dev", "docs")}
     modules: dict[str, set[str]] = {}
     for module, distributions in importlib.metadata.packages_distributions().items():
         for name in distributions:
