@@ -80,11 +80,14 @@ def judge(
         if row.mean is not None:
             runs = [by_id[run_id] for run_id in cell.run_ids]
             groups.setdefault((row.task, row.model), []).append((row, runs))
-    gc.freeze()  # otherwise the many garbage collections below each go through all records
+    unfrozen = gc.get_freeze_count() == 0  # unfreezing would undo a caller's freeze as well
+    if unfrozen:
+        gc.freeze()  # otherwise the many garbage collections below each go through all records
     try:
         return [_verdict(group, folder) for group in groups.values()]
     finally:
-        gc.unfreeze()
+        if unfrozen:
+            gc.unfreeze()
 
 
 def words(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], str]:

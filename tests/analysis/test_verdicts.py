@@ -1,6 +1,7 @@
 """Verdicts from records and predictions: strategies that are best, not separable, worse, or not tested."""
 
 import dataclasses
+import gc
 from collections import Counter
 
 import numpy as np
@@ -171,3 +172,9 @@ def test_each_file_is_read_once_and_tasks_are_judged_apart(tmp_path, records, mo
     judged = judge(records, tmp_path)
     assert [of.task for of in judged] == ["glue/sst2", "glue/rte"]
     assert opened == Counter(f"{record.run_id}.jsonl" for record in records)
+
+
+def test_what_a_caller_froze_stays_frozen(tmp_path, records):
+    gc.freeze()
+    judge(records, tmp_path)
+    assert gc.get_freeze_count() > 0
