@@ -1,5 +1,6 @@
 """No downgrade: a success stays on record when its process, or the runner, is ended after it was written."""
 
+import functools
 import json
 import shlex
 import sys
@@ -11,6 +12,7 @@ import pytest
 from factories import make_failure, make_record, make_spec
 from runs import TWO_CELLS, Watch
 
+from benchmark.matrices import matrix
 from benchmark.records import record
 
 ONE_CELL = TWO_CELLS.replace(", head: {lr: 1.0e-3, max_steps: 2}", "")
@@ -26,25 +28,50 @@ ENDINGS = {
 }
 
 
+STEP = json.dumps({"event": "step", "step": 1, "total": 1, "loss": 0.5})
+SCRIPT = """\
+import atexit, os, shutil, signal, sys, time
+spec, folder = sys.argv[1:]
+if os.path.exists({made!r}):
+    print({step!r}, flush=True)
+    os.makedirs(folder, exist_ok=True)
+    shutil.copy({made!r}, folder)
+{ending}
+"""
+
+
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """Make runs start a script that writes a record with `status` (None: no record), then runs `ending`."""
+    """Make runs start a script that puts a record with `status` (None: no record) there, then runs `ending`.
+
+    The record is made here: the script imports nothing of the suite, which would take it half a second.
+    """
 
     def use(ending, status="success"):
-        script = tmp_path / "child.py"
-        writes = f"pretend(status=lambda spec: {status!r})()" if status else ""
-        script.write_text(
-            f"import atexit, os, signal, sys, time\nsys.path[:0] = {sys.path!r}\n"
-            f"from runs import pretend\n{writes}\n{ending}\n"
-        )
+        made, script = tmp_path / "made" / f"{RUN}.json", tmp_path / "child.py"
+        made.unlink(missing_ok=True)
+        if status:
+            (tmp_path / "made_up.yaml").write_text(ONE_CELL)
+            (spec,) = matrix.load(tmp_path / "made_up.yaml").cells[0].runs()
+            failed = status != "success"
+            record.write(
+                make_failure(spec, status, "made up") if failed else make_record(spec), made
+            )
+        script.write_text(SCRIPT.format(step=STEP, made=str(made), ending=ending))
         python = tmp_path / "python"
-        command = shlex.join([python_of_this, str(script)])
+        command = shlex.join([python_of_this, "-I", "-S", str(script)])
         python.write_text(f'#!/bin/sh\nshift 2\nexec {command} "$@"\n')
         python.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(python))
 
     python_of_this = sys.executable
     return use
+
+
+@pytest.fixture
+def go(go):
+    """As `go`, without a warm server: `child` stands for the interpreter of a run."""
+    return functools.partial(go, warm=False)
 
 
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS)
@@ -105,8 +132,7 @@ def test_no_downgrade_by_ctrl_c_after_the_record(go, child, results, tmp_path):
 def test_ctrl_c_before_the_record_interrupts_a_second_try_as_well(go, child, results):
     child("", status="diverged")
     go(ONE_CELL)
-    event = json.dumps({"event": "step", "step": 1, "total": 1, "loss": 0.5})
-    child(f"print('{event}', flush=True); time.sleep(60)", status=None)
+    child(f"print({STEP!r}, flush=True); time.sleep(60)", status=None)
     with pytest.raises(KeyboardInterrupt):
         go(ONE_CELL, watch=stop_once(results / f"{RUN}.json"))
     assert record.load(results / f"{RUN}.json").status == "interrupted"
