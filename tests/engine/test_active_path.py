@@ -114,6 +114,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize(("family", "class_name"), CASES)
 @pytest.mark.parametrize("how", ["active_path", "transformers", "reentrant"])
 def test_transformers_models_train_alike_with_recomputation(family, class_name, how):

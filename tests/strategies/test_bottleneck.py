@@ -87,6 +87,7 @@ def test_it_is_bert_with_adapters_in_its_blocks(name):
     assert (found - model.bert(**batch).last_hidden_state).abs().max() > 0.01
 
 
+@pytest.mark.sparse
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
 def test_in_every_family_each_adapter_starts_without_effect_and_gets_gradients(name, family):
