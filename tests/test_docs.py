@@ -1,5 +1,6 @@
 """The pages of docs/: their loops train, and their commands are README's, which are run there."""
 
+import json
 import os
 import re
 import subprocess
@@ -52,6 +53,19 @@ def test_two_ranks_train_one_model(loop, tmp_path):
     said = sorted(re.findall(r"rank (\d) loss ([\d.]+)(?: weights (\S+))?", done.stdout))
     assert [rank for rank, *_ in said] == ["0", "1"]
     assert said[0][2] == said[1][2], "the ranks have the same weights"
+
+
+@pytest.mark.slow
+def test_the_notebook_prints_what_it_shows(capsys, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook = json.loads((ROOT / "docs/hift.ipynb").read_text(encoding="utf-8"))
+    page = {"__name__": "notebook"}
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for cell in cells:
+        exec(compile("".join(cell["source"]), "hift.ipynb", "exec"), page)
+        shown = [line for made in cell["outputs"] for line in made.get("text", [])]
+        assert capsys.readouterr().out == "".join(shown)
+    assert "image/png" in cells[-1]["outputs"][-1]["data"]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if not p.is_symlink()], ids=lambda p: p.stem)
