@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmark.run.allocator import keep_freed_memory
+
 # before huggingface_hub is imported: it reads this once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +25,8 @@ for name in ("HIFT_DATA_ROOT", "MLFLOW_TRACKING_URI"):
 # nohup, and a shell that starts pytest in the background, let it ignore signals, and so would all it starts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+keep_freed_memory()  # as a run does
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

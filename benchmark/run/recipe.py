@@ -34,6 +34,7 @@ from benchmark.records.folders import UNFINISHED
 from benchmark.records.record import Inputs, RunRecord, Status, Times, write
 from benchmark.records.spec import RunSpec
 from benchmark.run import compatibility
+from benchmark.run.allocator import keep_freed_memory
 from benchmark.run.evaluation import Evaluated, evaluate
 from benchmark.run.fit import Fit, Report
 from benchmark.run.settings import data_settings
@@ -216,6 +217,7 @@ def main() -> int:
     the last event on stdout has the reason.
     """
     die_at_once()
+    keep_freed_memory()
     spec_path, folder = map(Path, sys.argv[1:])
     # stdout holds events only, so what libraries print goes to stderr
     events, sys.stdout = sys.stdout, sys.stderr

@@ -23,6 +23,7 @@ from benchmark.engine.wrapped import over
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import state_bytes
 from benchmark.models import shapes
+from benchmark.run.allocator import keep_freed_memory
 from benchmark.strategies import build, share_options
 from benchmark.strategies.settings import TrainingSettings
 
@@ -83,6 +84,7 @@ def measure(
     shared = share_options(strategies, options or {})
     group_size = (options or {}).get("group_size", 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    keep_freed_memory()  # as a run does
     torch.manual_seed(0)
     base = shapes.build(model, str(device)).train()
     positions = getattr(base.config, "max_position_embeddings", seq_len)

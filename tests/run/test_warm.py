@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from factories import make_spec
+from test_allocator import FAULTS, PAGES
 
 from benchmark.matrices import child, processes
 from benchmark.records import record
@@ -32,6 +33,7 @@ told = {
     "asked for a GPU": bool(asked),
 }
 from benchmark.measure.peaks import host_rss_peak
+FAULTS
 large = bytearray(os.urandom(1)) * (600 << 20)
 del large
 told["peak"] = host_rss_peak()
@@ -46,8 +48,9 @@ else:
     sys.stdout = sys.stderr
     code = recipe.main()
     imported = sorted(set(sys.modules) - there)
-    os.write(write, json.dumps({"code": code, "peak of the fork": peak, "imported": imported}).encode())
-"""
+    told = {"code": code, "peak of the fork": peak, "imported": imported, "faults": [faults(), faults()]}
+    os.write(write, json.dumps(told).encode())
+""".replace("FAULTS", FAULTS)
 
 
 USUAL = {
@@ -103,6 +106,12 @@ def test_a_fork_imports_next_to_nothing(told):
 def test_the_host_peak_of_a_fork_is_its_own(told):
     """Not what the server once held."""
     assert told["peak of the fork"] < told["peak"] - (500 << 20)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no warm server")
+def test_a_run_keeps_the_memory_that_it_frees(told):
+    assert told["faults"][1] < PAGES / 100
 
 
 SPECS = [spec_of("hift", "bf16"), spec_of("lora")]
