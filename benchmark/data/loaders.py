@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, RandomSampler, Sampler
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from benchmark.data.examples import Rows
@@ -41,19 +41,66 @@ class GroupedByLength(Sampler[list[int]]):
             yield batches[number]
 
 
-def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> "DataLoader[Any]":
+class Resumable(Sampler[list[int]]):
+    """The batches of a sampler that draws from `generator`, and the position among them.
+
+    The position is that of the last batch asked for, so no worker process may read ahead.
+    """
+
+    def __init__(self, batches: Sampler[list[int]], generator: torch.Generator) -> None:
+        self._batches, self._generator = batches, generator
+        self._began, self._done, self._skip = generator.get_state(), 0, 0
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self._skip = self._skip, 0
+        self._began, self._done = self._generator.get_state(), 0
+        for batch in self._batches:
+            self._done += 1
+            if self._done > skip:
+                yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the generator where an epoch begins, and the batches of it that are done."""
+        if self._done == len(self):
+            return {"generator": self._generator.get_state(), "done": 0}
+        return {"generator": self._began, "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next epoch begin at the position of a `state_dict()`."""
+        self._generator.set_state(state["generator"])
+        self._skip = state["done"]
+
+
+class TrainingBatches(DataLoader[Any]):
+    """A DataLoader that a loop can resume within an epoch, by the protocol of Lightning."""
+
+    batch_sampler: Resumable
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.batch_sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.batch_sampler.load_state_dict(state)
+
+
+def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> TrainingBatches:
     """Training batches, shuffled with a generator seeded by the spec, so every strategy sees the same ones.
 
     `group_by_length` puts examples of similar length together, which saves half of the padding on short
     texts.
     """
     generator = torch.Generator().manual_seed(spec.seed)
-    features = _features(rows)
+    batches: Sampler[list[int]]
     if spec.group_by_length:
-        sampler = GroupedByLength(_lengths(rows), spec.batch_size, generator)
-        return DataLoader(features, batch_sampler=sampler, collate_fn=collate)
-    shuffled = RandomSampler(rows.ids, generator=generator)
-    return DataLoader(features, spec.batch_size, sampler=shuffled, collate_fn=collate)
+        batches = GroupedByLength(_lengths(rows), spec.batch_size, generator)
+    else:
+        shuffled = RandomSampler(rows.ids, generator=generator)
+        batches = BatchSampler(shuffled, spec.batch_size, drop_last=False)
+    sampler = Resumable(batches, generator)
+    return TrainingBatches(_features(rows), batch_sampler=sampler, collate_fn=collate)
 
 
 class EvaluationOrder:

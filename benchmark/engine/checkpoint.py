@@ -7,7 +7,9 @@ generators, so that a resumed run gives the same bytes as an uninterrupted one.
 
 from __future__ import annotations
 
+import pickle
 import random
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +25,61 @@ from benchmark.files import replacing
 def save(
     path: str | Path,
     model: nn.Module,
-    optimizer: BlockwiseOptimizer,
+    optimizer: torch.optim.Optimizer,
     *,
     scheduler: Any = None,
     scaler: Any = None,
     extra: Any = None,
+    only: Container[str] | None = None,
+    gradients: bool = True,
 ) -> None:
     """Write the checkpoint to `path`, whole or not at all.
 
     extra: plain data and tensors of the loop itself (epoch, micro-batches done, the sampler's position),
-    which `load` returns.
+    which `load` returns. only: names in the model's state dict that can have changed; None for all of it.
+    gradients: write those accumulated so far. A loop that saves between steps needs none.
     """
-    named = model.named_parameters()
-    content = {
-        "model": model.state_dict(),
-        "gradients": {n: p.grad for n, p in named if p.grad is not None},
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict() if scheduler is not None else None,
-        "scaler": scaler.state_dict() if scaler is not None else None,
-        "random": _random_state(),
-        "extra": extra,
-    }
+    weights = model.state_dict()
+    named = model.named_parameters() if gradients else ()
+    write(
+        path,
+        {
+            "model": {n: t for n, t in weights.items() if only is None or n in only},
+            "left_out": [n for n in weights if only is not None and n not in only],
+            "gradients": {n: p.grad for n, p in named if p.grad is not None},
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict() if scheduler is not None else None,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "random": random_state(),
+            "extra": extra,
+        },
+    )
+
+
+def write(path: str | Path, content: dict[str, Any]) -> None:
+    """Write plain data and tensors to `path`, whole or not at all."""
     with replacing(Path(path)) as temporary:
         torch.save(content, temporary)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """What `write` wrote, its tensors in host memory.
+
+    Raises UserError for a file that is damaged or cut short, and for one that is no checkpoint.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: damaged, or no checkpoint ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: no checkpoint, but a {type(content).__name__}")
+    return content
 
 
 def load(
     path: str | Path,
     model: nn.Module,
-    optimizer: BlockwiseOptimizer,
+    optimizer: torch.optim.Optimizer,
     *,
     scheduler: Any = None,
     scaler: Any = None,
@@ -59,29 +87,61 @@ def load(
     """Restore a checkpoint that `save` wrote; returns its `extra`.
 
     The device and `idle` may differ from those of the saved run. Raises UserError, before any weight changes,
-    for a checkpoint of another model, grouping, order or optimizer.
+    for a damaged file and for a checkpoint of another model, grouping, order or optimizer.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    own = dict(model.state_dict())
-    for name, value in content["model"].items():
-        if name not in own or own[name].shape != value.shape:
-            raise UserError(f'{path}: "{name}" of another model, shape {list(value.shape)}')
+    return restore(read(path), model, optimizer, scheduler=scheduler, scaler=scaler, name=str(path))
+
+
+def restore(
+    content: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scheduler: Any = None,
+    scaler: Any = None,
+    name: str = "checkpoint",
+) -> Any:
+    """As `load`, for what `read` returned. name: the file, for messages."""
+    own, left_out = dict(model.state_dict()), content.get("left_out", [])
+    for key, value in content["model"].items():
+        if key not in own or own[key].shape != value.shape:
+            raise UserError(f'{name}: "{key}" of another model, shape {list(value.shape)}')
     optimizer.load_state_dict(content["optimizer"])
-    model.load_state_dict(content["model"])
-    optimizer.weights.stage(content["gradients"])  # torch wants a gradient where its parameter is
-    for name, parameter in model.named_parameters():
-        gradient = content["gradients"].get(name)
+    _restore_dtypes(optimizer, content["optimizer"])
+    model.load_state_dict(content["model"], strict=not left_out)
+    if isinstance(optimizer, BlockwiseOptimizer):  # torch wants a gradient where its parameter is
+        optimizer.weights.stage(content["gradients"])
+    for key, parameter in model.named_parameters():
+        gradient = content["gradients"].get(key)
         parameter.grad = None
         if gradient is not None:
             set_gradient(parameter, gradient.to(parameter.device))
     for part, saved in ((scheduler, content["scheduler"]), (scaler, content["scaler"])):
         if part is not None and saved is not None:
             part.load_state_dict(saved)
-    _set_random_state(content["random"])
+    set_random_state(content["random"])
     return content["extra"]
 
 
-def _random_state() -> dict[str, Any]:
+def _restore_dtypes(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Give the state of a plain optimizer its own dtypes: torch casts it to those of the parameters."""
+    if isinstance(optimizer, BlockwiseOptimizer):
+        return
+    groups = zip(optimizer.param_groups, saved["param_groups"], strict=True)
+    pairs = [
+        pair
+        for ours, theirs in groups
+        for pair in zip(ours["params"], theirs["params"], strict=True)
+    ]
+    for parameter, index in pairs:
+        for key, value in saved["state"].get(index, {}).items():
+            now = optimizer.state[parameter].get(key)
+            if isinstance(now, torch.Tensor) and now.dtype != value.dtype:
+                optimizer.state[parameter][key] = value.to(now.device)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the generators of Python, torch and CUDA."""
     return {
         "python": random.getstate(),
         "torch": torch.get_rng_state(),
@@ -89,7 +149,8 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore a `random_state()`."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(state["torch"])

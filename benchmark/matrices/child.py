@@ -90,7 +90,7 @@ def write_unfinished(
         times=record.Times(
             started=iso(started), finished=iso(now), total_s=round(now - started, 3)
         ),
-        environment=environment.environment(),
+        environment=environment.machine(),
         code=environment.code(),
     )
     with contextlib.suppress(OSError):

@@ -52,6 +52,15 @@ class Canary:
                 id(p) for p, is_real in zip(measured, real.tolist(), strict=True) if is_real
             }
 
+    @property
+    def claimed(self) -> list[str]:
+        """Names of the parameters that the optimizer has claimed to train so far."""
+        return [name for name, (p, _) in self._before.items() if id(p) in self._claimed]
+
+    @claimed.setter
+    def claimed(self, names: Iterable[str]) -> None:
+        self._claimed = {id(self._before[name][0]) for name in names}
+
     def excuse(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Claim no longer what the method has set back on purpose, as AdaLoRA its pruned singular values."""
         self._claimed -= set(map(id, parameters))

@@ -1,20 +1,27 @@
 """The load that other processes put on the machine. Step times measured under such load are not shown."""
 
 import time
+from collections.abc import Sequence
 
 import psutil
 
 
 class Others:
-    """Processor time that other processes and virtual machines use, measured from construction on."""
+    """Processor time that other processes and virtual machines use, measured from construction on.
 
-    def __init__(self) -> None:
-        self._start = _seconds()
+    earlier: `seconds()` of an earlier process that did a part of the same work.
+    """
+
+    def __init__(self, earlier: Sequence[float] = (0.0, 0.0, 0.0)) -> None:
+        self._start = [now - before for now, before in zip(_seconds(), earlier, strict=True)]
+
+    def seconds(self) -> list[float]:
+        """Seconds since construction by three clocks, those of earlier processes included (`_seconds`)."""
+        return [now - start for now, start in zip(_seconds(), self._start, strict=True)]
 
     def share(self) -> float:
         """Mean share (0 to 1) of all processors' time since construction; 0 within the first 0.1 s."""
-        before, now = self._start, _seconds()
-        wall, busy, own = (b - a for a, b in zip(before, now, strict=True))
+        wall, busy, own = self.seconds()
         if wall < 0.1:
             return 0.0
         return min(1.0, max(0.0, (busy - own) / (wall * (psutil.cpu_count() or 1))))

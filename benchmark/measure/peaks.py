@@ -3,6 +3,7 @@
 import resource
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -14,6 +15,11 @@ from benchmark.records.record import Memory
 COUNTED_VISITS = 2
 """The bytes of a group's first steps are counted whatever the size of the batch: the first step creates the
 optimizer state, and the second one starts with it."""
+
+_PEAKS = (
+    *("_live", "_gradients", "_state", "_master", "_host_state", "_reserved"),
+    *("_visits", "_largest"),
+)
 
 
 class Peaks:
@@ -75,6 +81,14 @@ class Peaks:
         self._state = max(self._state, state["device"]["optimizer_state"])
         self._master = max(self._master, state["device"]["master"])
         self._host_state = max(self._host_state, sum(state["host"].values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The peaks so far."""
+        return {name: getattr(self, name) for name in _PEAKS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the peaks of a `state_dict()`."""
+        vars(self).update(state)
 
     def memory(self, load_peak: int | None) -> Memory:
         """The peaks for the record, with that of loading."""

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -61,6 +61,25 @@ class TrainedParameters:
         self._canary.excuse(set_back)
         self._unmoved = self._canary.unmoved()
         self._canary.check()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts so far, and what the canary watches; parameters by name."""
+        assert self._canary is not None
+        names = {id(p): name for name, p in self._model.named_parameters()}
+        return {
+            "ratios": self._ratios,
+            "ever": [(names[key], rows, size) for (key, rows), size in self._ever.items()],
+            "part": self._part,
+            "claimed": self._canary.claimed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict()`."""
+        assert self._canary is not None
+        named = dict(self._model.named_parameters())
+        self._ratios, self._part = list(state["ratios"]), state["part"]
+        self._ever = {(id(named[name]), rows): size for name, rows, size in state["ever"]}
+        self._canary.claimed = state["claimed"]
 
     def params(self, groups: int) -> Params:
         """The counts for the record of a run whose optimizer has `groups` groups."""

@@ -195,6 +195,27 @@ class Measure(lightning.Callback):
     ) -> None:
         self._counters.close()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The measurements so far, between two steps (Lightning's protocol of a callback)."""
+        return {
+            "curve": self.curve,
+            "examples": self.examples,
+            "flops": self._flops,
+            "seconds": time.perf_counter() - self._started - self._paused,
+            "others": self._others.seconds(),
+            "peaks": self._peaks.state_dict(),
+            "trained": self._trained.state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a `state_dict()`, after `on_fit_start`. The time between the two does not count."""
+        self.curve, self.examples = list(state_dict["curve"]), state_dict["examples"]
+        self._flops = dict(state_dict["flops"])
+        self._started = time.perf_counter() - self._paused - state_dict["seconds"]
+        self._others = Others(state_dict["others"])
+        self._peaks.load_state_dict(state_dict["peaks"])
+        self._trained.load_state_dict(state_dict["trained"])
+
     def train(self) -> Train:
         times = sorted(row["step_ms"] for row in self.curve if row["step_ms"] is not None)
         return Train(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.records.record import RunRecord
-from benchmark.records.spec import TRAINING, RunSpec
+from benchmark.records.spec import CHANGES_NOTHING, TRAINING, RunSpec
 
-_NAMES_THE_CELL = {"matrix", "task", "model", "strategy", "label", "seed"}
+_NAMES_THE_CELL = CHANGES_NOTHING | {"task", "model", "strategy", "seed"}
 _TUNED_PER_CELL = {"lr", "options", "demonstrations"}
 _SAME_MACHINE = {"torch", "transformers", "device", "cpu", "threads"}
 

@@ -1,6 +1,7 @@
 """The environment of a run as JSON values: machine, library versions, and the commit of this project."""
 
 import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -18,23 +19,30 @@ DEVICES, NVIDIA = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
 
 def environment(more: Iterable[str] = ()) -> dict[str, Any]:
-    """Library versions, processor, threads and device of this process. Imports torch.
+    """`machine`, and what torch says: threads, device and kind of processor of this process. Imports torch.
 
     `more` names packages to record besides PACKAGES, such as the one that holds the model's weights.
     """
     import torch
 
     cuda = torch.cuda.is_available()
+    return machine(more) | {
+        "cpu_kind": cpu_kind(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "cuda": torch.version.cuda if cuda else None,
+    }
+
+
+def machine(more: Iterable[str] = ()) -> dict[str, Any]:
+    """System, processor, accelerators and library versions, read without torch: a runner that is told to stop
+    has seconds to write a record, and importing torch takes as long."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
         "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
-        "cpu_kind": cpu_kind(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "cuda": torch.version.cuda if cuda else None,
         "accelerators": accelerators(),
         "packages": {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)},
     }
@@ -124,6 +132,17 @@ def code() -> dict[str, Any]:
         changed = _git("status", "--porcelain", "--", ".", ":!results", ":!reports")
         state |= {"git_sha": sha, "dirty": bool(changed)}
     return state
+
+
+@functools.cache
+def sources() -> str:
+    """A hash of this project's Python files. Code with other changes, committed or not, has another one."""
+    digest = hashlib.sha256()
+    for package in ("benchmark", "tasks"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _git(*arguments: str) -> str | None:

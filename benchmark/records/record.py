@@ -34,8 +34,9 @@ class Times:
     """`started` and `finished` are UTC in ISO 8601; `*_s` are seconds.
 
     `fixed_s`: time of the process outside training and evaluation (start, loading model and data, writing
-    records). `resumed`: an earlier process did the training and was killed before the record was written;
-    then every time but `train.seconds` is of the last process.
+    records); None for a run that was resumed. `resumed`: an earlier process did a part of the work and was
+    killed; then every time but `train.seconds` is of the last process. `resumed_from`: the optimizer steps
+    after which it went on, one for each time it was resumed; empty in older records.
     """
 
     started: str
@@ -43,6 +44,7 @@ class Times:
     total_s: float
     fixed_s: float | None = None
     resumed: bool = False
+    resumed_from: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,10 +34,12 @@ TRAINING = frozenset(
     {
         *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
         *("clip", "epochs", "max_steps", "batch_size", "group_by_length", "accumulate"),
-        *("checkpointing", "loss", "select", "eval_every"),
+        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every"),
     }
 )
 """Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
+CHANGES_NOTHING = frozenset({"matrix", "label", "checkpoint_every"})
+"""Fields of RunSpec that change no number of the run, and so are not part of its hash."""
 
 
 class Strict(BaseModel):
@@ -61,6 +63,9 @@ class RunSpec(Strict):
 
     A new field must have a default. No default and no meaning of a field ever changes. The hash leaves out
     fields that equal their default, so existing records stay valid when fields are added.
+
+    checkpoint_every: how often a training is saved, so that a run that is broken off goes on from there: a
+    number of steps, minutes of training as `10min`, or `never`.
     """
 
     matrix: str
@@ -101,6 +106,7 @@ class RunSpec(Strict):
     precision: Literal["fp32", "bf16", "fp16", "bf16_weights", "mixed", "mixed_hi"] = "fp32"
     select: Literal["last", "best", "best_loss"] = "last"
     eval_every: Positive | None = None
+    checkpoint_every: Positive | Annotated[str, Field(pattern=r"^([1-9]\d*min|never)$")] = "10min"
 
     @field_validator("optimizer")
     @classmethod
@@ -138,11 +144,9 @@ class RunSpec(Strict):
 
     @property
     def hash(self) -> str:
-        """The first 12 hex digits of the SHA-256 of SAMPLING and every field that differs from its default.
-
-        `matrix` and `label` only name the run, so they are left out.
-        """
-        content = self.model_dump(exclude={"matrix", "label"}, exclude_defaults=True)
+        """The first 12 hex digits of the SHA-256 of SAMPLING and every field that differs from its default,
+        without CHANGES_NOTHING."""
+        content = self.model_dump(exclude=set(CHANGES_NOTHING), exclude_defaults=True)
         content["sampling"] = SAMPLING
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -12,8 +12,9 @@ from benchmark.data.examples import Data
 from benchmark.measure.training import CURVE_COLUMNS, Measure
 from benchmark.records.record import curve_text
 from benchmark.records.spec import RunSpec
+from benchmark.run.checkpoints import Checkpoints
 from benchmark.run.module import PRECISIONS, FineTuning
-from benchmark.run.unfinished import Trained
+from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.run.validation import Validation
 from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
@@ -25,7 +26,7 @@ class Fit:
     """The training of one model, which `strategy.prepare` has returned.
 
     `trainable`: names of the parameters that require a gradient. `report` is called with an event after each
-    optimizer step.
+    optimizer step. `unfinished` has the training of an earlier start, if there is one, and takes checkpoints.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Fit:
         model: PreTrainedModel,
         data: Data,
         report: Report,
+        unfinished: Unfinished,
     ) -> None:
         total = spec.steps(len(data.train.ids))
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -47,6 +49,15 @@ class Fit:
             strategy, model, lambda row: report({"event": "step", "total": total, **row})
         )
         self._validation = Validation(adapter, tokenizer, data, spec, total, self._measure)
+        checkpoints = Checkpoints(
+            unfinished,
+            spec,
+            self.trainable,
+            self._measure,
+            (self._measure, self._validation),
+            refused=strategy.starts_again,
+            note=lambda text: report({"event": "note", "note": text}),
+        )
         self._trainer = lightning.Trainer(
             max_steps=total,
             max_epochs=-1,
@@ -55,7 +66,7 @@ class Fit:
             precision=PRECISIONS.get(spec.precision, "32-true"),
             accumulate_grad_batches=spec.accumulate,
             gradient_clip_val=spec.clip,
-            callbacks=[self._measure, self._validation],
+            callbacks=[self._measure, self._validation, checkpoints],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,9 @@ def run(
     The record, the training curve and the predictions are written below `folder`. Running out of memory and
     diverging are results: they become the record's status. `report` is called with each progress event.
 
-    `scratch`: folder for the state of an unfinished run. If the process is killed during the evaluation, the
-    next start with the same folder skips training and the batches already scored. None: nothing is saved.
+    `scratch`: folder for the state of an unfinished run. If the process is killed, the next start with the
+    same folder goes on from the last checkpoint of the training, or after the last batch scored. None:
+    nothing is saved.
 
     Raises UserError or TaskError for bad input and Unsupported for a combination that cannot work. Then
     nothing is written.
@@ -83,13 +84,17 @@ def run(
         recompute_activations(loaded.model)
     # .train() because from_pretrained returns the model in eval mode, without dropout
     model = strategy.prepared(loaded.model).train()
-    fit = Fit(spec, strategy, adapter, tokenizer, model, data, report)
+    unfinished = Unfinished(
+        scratch and scratch / f"{spec.stem}{UNFINISHED}",
+        _identity(spec, inputs, source),
+        note=lambda text: report({"event": "note", "note": text}),
+    )
+    fit = Fit(spec, strategy, adapter, tokenizer, model, data, report, unfinished)
 
     # 3. train, unless an earlier start of this run has finished training; then predict and score
-    unfinished = Unfinished(scratch and scratch / f"{spec.stem}{UNFINISHED}", inputs)
-    trained = unfinished.restore(model)
-    common = _Common(spec, started, source, inputs, resumed=trained is not None)
+    common = _Common(spec, started, source, inputs, unfinished)
     try:
+        trained = unfinished.restore(model)
         if trained is None:
             trained = fit.train()
             unfinished.keep(trained, model, fit.trainable)
@@ -144,6 +149,16 @@ def _inputs(spec: RunSpec, adapter: Adapter, source: Source, data: Data, loaded:
     )
 
 
+def _identity(spec: RunSpec, inputs: Inputs, source: Source) -> dict[str, Any]:
+    """What decides the bytes of the run: a state that was saved under another identity is of no use."""
+    return {
+        "settings": spec.hash,
+        "code": environment.sources(),
+        "libraries": environment.environment(source.packages)["packages"],
+        "inputs": asdict(inputs),
+    }
+
+
 @dataclass(frozen=True)
 class _Common:
     """The parts of a record that are the same for every status."""
@@ -152,7 +167,7 @@ class _Common:
     started: datetime.datetime
     source: Source
     inputs: Inputs
-    resumed: bool
+    unfinished: Unfinished
 
     def record(self, status: Status, error: str | None = None, **results: Any) -> RunRecord:
         """The record of a run that ends now; `results` are further fields of RunRecord."""
@@ -167,7 +182,8 @@ class _Common:
                 started=self.started.isoformat(timespec="milliseconds"),
                 finished=finished.isoformat(timespec="milliseconds"),
                 total_s=round(time.time() - environment.process_started(), 3),
-                resumed=self.resumed,
+                resumed=bool(self.unfinished.resumed_from),
+                resumed_from=self.unfinished.resumed_from,
             ),
             environment=environment.environment(self.source.packages),
             code=environment.code(),
@@ -205,8 +221,9 @@ def _success(
         curve=curve_path,
         predictions=predictions_path,
     )
-    training_s = 0 if common.resumed else trained.train.seconds  # an earlier process trained it
-    fixed_s = record.times.total_s - evaluation_s - training_s
+    if record.times.resumed:  # an earlier process did a part of it
+        return record
+    fixed_s = record.times.total_s - evaluation_s - trained.train.seconds
     return replace(record, times=replace(record.times, fixed_s=round(fixed_s, 3)))
 
 

@@ -1,8 +1,9 @@
-"""The state of a run between the end of training and its record, so that a killed evaluation can continue.
+"""The state of a run that has no record yet, so that a run that is broken off goes on from there.
 
-It is a folder with three files:
-`weights.safetensors`: the trained parameters (52 GB for all parameters of a 13B model in fp32);
-`trained.json`: the inputs of the run and the cost of its training;
+It is a folder with up to three files:
+`checkpoint.pt`: the training after some step, or its result: the trained parameters and what they cost (52 GB
+for all parameters of a 13B model in fp32, and three times that with AdamW's state within the training);
+`resumed`: a line for each time that the run went on, with the step from which it did;
 `predictions.jsonl`: one line per scored batch.
 The folder is removed once the record is written.
 """
@@ -12,18 +13,17 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from benchmark.files import write_text
+from benchmark.engine import checkpoint
+from benchmark.errors import UserError
 from benchmark.records import jsonfile
-from benchmark.records.record import Evaluation, Inputs, Memory, Params, Train
+from benchmark.records.record import Evaluation, Memory, Params, Train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +38,6 @@ class Trained:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Saved:
-    """The content of `trained.json`."""
-
-    inputs: Inputs
-    trained: Trained
-
-
-@dataclass(frozen=True, kw_only=True)
 class Scored:
     """One scored batch: the hash and prediction of each example, and the evaluation's peak bytes so far."""
 
@@ -57,52 +49,120 @@ class Scored:
 class Unfinished:
     """The folder of one run. With `folder` None nothing is saved.
 
-    A state that was saved from other `inputs` (model or data) is removed and not used.
+    identity: plain data that decides the outcome of the run, by what it is called in messages. A state that
+    was saved under another identity, or is damaged, is removed and not used, which `note` tells.
+    resumed_from: the steps from which this run went on, one for each time.
     """
 
-    def __init__(self, folder: Path | None, inputs: Inputs) -> None:
-        self._folder = folder
-        self._inputs = inputs
+    def __init__(
+        self,
+        folder: Path | None,
+        identity: Mapping[str, Any],
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.resumed_from: list[int] = []
+        self._folder, self._identity, self._note = folder, dict(identity), note
+        self._training: dict[str, Any] | None = None
 
     def restore(self, model: torch.nn.Module) -> Trained | None:
-        """The training of an earlier start; its weights replace those of `model`. None if none was saved.
+        """The result of a training that ended; its weights replace those of `model`. None if there is none.
 
-        A parameter takes the dtype in which it was saved.
+        A parameter takes the dtype in which it was saved. A training that did not end waits for `resume`.
+        """
+        content = self._read()
+        if content is None:
+            return None
+        if "trained" not in content["extra"]:
+            self._training = content
+            return None
+        trained = jsonfile.build(Trained, content["extra"]["trained"], self._checkpoint)
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        for name, tensor in content["model"].items():
+            parameters[name].data = tensor.to(parameters[name].device)
+        self._went_on(trained.train.steps)
+        return trained
+
+    def resume(self, model: torch.nn.Module, **loop: Any) -> dict[str, Any] | None:
+        """Restore the training that `restore` found; returns the `extra` of `save`. None if there is none.
+
+        loop: optimizer, scheduler and scaler, as in `engine.checkpoint.restore`.
+        """
+        content, self._training = self._training, None
+        if content is None:
+            return None
+        extra: dict[str, Any] = checkpoint.restore(content, model, **loop)
+        self._went_on(extra["step"])
+        return extra
+
+    def save(
+        self, model: torch.nn.Module, names: Collection[str], extra: Mapping[str, Any], **loop: Any
+    ) -> None:
+        """Save a training between two steps. `names`: the parameters that can change.
+
+        extra: "step", and whatever else `resume` shall return. If writing fails, as on a full disk, the last
+        checkpoint stays and the training goes on.
         """
         if self._folder is None:
-            return None
-        path = self._folder / "trained.json"
+            return
         try:
-            saved = jsonfile.build(_Saved, json.loads(path.read_text(encoding="utf-8")), path)
-            weights = load_file(self._folder / "weights.safetensors")
-        except (OSError, ValueError, SafetensorError):  # missing or incomplete
-            saved = None
-        if saved is None or saved.inputs != self._inputs:
-            self.remove()
-            return None
-        parameters = dict(model.named_parameters())
-        for name, tensor in weights.items():
-            parameters[name].data = tensor.to(parameters[name].device)
-        return saved.trained
+            checkpoint.save(
+                self._checkpoint,
+                model,
+                only=_changing(model, names),
+                gradients=False,
+                extra={**extra, "identity": self._identity},
+                **loop,
+            )
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch's, for a full disk
+            self._note(f"no checkpoint after step {extra['step']}: {_line(error)}")
 
     def keep(self, trained: Trained, model: torch.nn.Module, names: Collection[str]) -> None:
-        """Save a training: its cost, the parameters in `names`, and every parameter that is not float32."""
+        """Save a training that ended: its cost, the parameters in `names`, and every one that is not fp32."""
         if self._folder is None:
             return
+        changing = _changing(model, names)
         weights = {
-            name: p.detach().contiguous()
-            for name, p in model.named_parameters()
-            if name in names or p.dtype != torch.float32
+            name: p.detach()
+            for name, p in model.named_parameters(remove_duplicate=False)
+            if name in changing
         }
-        saved = _Saved(inputs=self._inputs, trained=trained)
+        extra = {"identity": self._identity, "trained": dataclasses.asdict(trained)}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            save_file(weights, self._folder / "weights.safetensors")
-            # written last: `restore` takes this file as the sign that the state is complete
-            text = json.dumps(dataclasses.asdict(saved), allow_nan=False)
-            write_text(self._folder / "trained.json", text)
-        except (OSError, SafetensorError) as error:
+            checkpoint.write(self._checkpoint, {"model": weights, "extra": extra})
+        except (OSError, RuntimeError) as error:
             self._give_up(error)
+
+    def _read(self) -> dict[str, Any] | None:
+        """The checkpoint, if it is whole and of this run; else the folder is removed."""
+        if self._folder is None or not self._folder.exists():
+            return None
+        for left in self._folder.glob(".*.tmp"):  # a process was killed while it wrote
+            left.unlink(missing_ok=True)
+        try:
+            if not self._checkpoint.exists():
+                raise UserError(f"{self._folder} holds no checkpoint")
+            content = checkpoint.read(self._checkpoint)
+            saved = content["extra"]["identity"]
+            other = [name for name, value in self._identity.items() if saved.get(name) != value]
+            if other:
+                raise UserError(f"{self._checkpoint} was made with other {' and '.join(other)}")
+        except (UserError, OSError, KeyError, TypeError, AttributeError) as error:
+            self._note(f"the run starts again: {_line(error)}")
+            self.remove()
+            return None
+        return content
+
+    def _went_on(self, step: int) -> None:
+        assert self._folder is not None
+        path = self._folder / "resumed"
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{step}\n")
+        self.resumed_from = list(map(int, path.read_text(encoding="utf-8").split()))
+
+    @property
+    def _checkpoint(self) -> Path:
+        assert self._folder is not None
+        return self._folder / "checkpoint.pt"
 
     def scored(self, batches: Iterable[list[str]]) -> list[Scored]:
         """The batches that an earlier start has scored: a prefix of `batches`, which hold example hashes.
@@ -159,3 +219,16 @@ def _parsed(line: bytes) -> Scored | None:
         return Scored(**json.loads(line)) if line.endswith(b"\n") else None
     except (ValueError, TypeError):
         return None
+
+
+def _changing(model: torch.nn.Module, names: Collection[str]) -> set[str]:
+    """The names, all of a tied parameter's, of the parameters that can differ from those loaded: those in
+    `names`, and those that were lowered to 16 bits."""
+    own = {id(p) for n, p in model.named_parameters() if n in names or p.dtype != torch.float32}
+    every = model.named_parameters(remove_duplicate=False)
+    return {name for name, parameter in every if id(parameter) in own}
+
+
+def _line(error: Exception) -> str:
+    """The message on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

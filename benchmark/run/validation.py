@@ -4,6 +4,7 @@ The time and memory of an evaluation do not count as training. It draws no rando
 generators, so a run with evaluations trains exactly like one without them.
 """
 
+import dataclasses
 from typing import Any
 
 import lightning
@@ -82,6 +83,15 @@ class Validation(lightning.Callback):
             parameters = dict(module.model.named_parameters())
             for name, best in self._best[1].items():
                 parameters[name].copy_(best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The evaluations so far, and the best weights (Lightning's protocol of a callback)."""
+        done = [dataclasses.asdict(evaluation) for evaluation in self.evaluations]
+        return {"evaluations": done, "best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.evaluations = [Evaluation(**fields) for fields in state_dict["evaluations"]]
+        self._best = state_dict["best"]
 
     def _evaluate(self, module: Any) -> Evaluation:
         """The losses and scores that the spec asks for, with the model's weights at this step."""

@@ -50,7 +50,9 @@ def preload() -> None:
     with _hidden("bitsandbytes"):
         for name in ("benchmark.run.recipe", *modules, *LATER):
             importlib.import_module(name)
-    environment.code()  # now: another commit may be checked out while the server runs
+    # now: another commit may be checked out while the server runs
+    environment.code()
+    environment.sources()
     from transformers import conversion_mapping
 
     conversion_mapping.get_checkpoint_conversion_mapping(

@@ -56,6 +56,7 @@ class Adalora(PeftMethod):
     )
 
     Options = AdaloraOptions
+    starts_again = "peft's rank allocator and the ranks that it has cut are in no state_dict"
 
     def config(self, model: PreTrainedModel) -> PeftConfig:
         from peft import AdaLoraConfig

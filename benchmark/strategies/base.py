@@ -56,6 +56,9 @@ class TuningStrategy:
     """Whether it trains only on tasks in which a model answers after a prompt."""
     recomputes = False
     """Whether its optimizer does activation checkpointing; else the loop makes every block recompute."""
+    starts_again: ClassVar[str | None] = None
+    """Why a training that is broken off cannot go on from a checkpoint; None if it can. A checkpoint has the
+    weights, the optimizer's and the scheduler's `state_dict` and torch's and Python's generators."""
 
     def __init__(self, settings: TrainingSettings, options: BaseModel) -> None:
         self.settings = settings

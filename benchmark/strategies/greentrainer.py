@@ -39,6 +39,7 @@ class Greentrainer(TuningStrategy):
     )
 
     Options = GreentrainerOptions
+    starts_again = "which tensors are chosen is in no state_dict"
     # not fp16: the gradients of the trial are not scaled, and small ones would be lost
     precisions = ("fp32", "bf16", "bf16_weights")
     refuses: ClassVar[dict[str, str]] = {

@@ -31,6 +31,7 @@ class Intrinsic(TuningStrategy):
     )
 
     Options = IntrinsicOptions
+    starts_again = "the position in the subspace is in no state_dict"
     # not bf16_weights: steps in the subspace are spread over all weights, and bf16 would round them away
     precisions = ("fp32", "bf16", "fp16")
     refuses: ClassVar[dict[str, str]] = {

@@ -41,6 +41,7 @@ class Lofit(TuningStrategy):
     )
 
     Options = LofitOptions
+    starts_again = "which heads are chosen is in no state_dict"
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from benchmark.strategies.shared.head_edits import edit

@@ -34,6 +34,7 @@ class LtSft(TuningStrategy):
     )
 
     Options = LtSftOptions
+    starts_again = "the selected entries and the weights of the beginning are in no state_dict"
     # those that treat each entry by itself, so that a vector of some entries trains as they would in place
     optimizers = ("adamw", "adam", "nadam", "radam", "sgd", "sgdm", "adagrad", "rmsprop", "lion")
 

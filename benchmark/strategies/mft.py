@@ -42,6 +42,7 @@ class Mft(Full):
     )
 
     Options = MftOptions
+    starts_again = "the masks are drawn by a generator of their own"
     needs_answers = True
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:

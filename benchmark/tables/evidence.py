@@ -161,7 +161,7 @@ def _faults(
 
 def _fault(one: RunRecord, spec: RunSpec) -> str:
     """The differences between the record and the matrix's `spec`, in words; "" if there are none."""
-    unused = TRAINING if spec.lr is None else ()  # `recorded` leaves them out too
+    unused = {"checkpoint_every"} | (TRAINING if spec.lr is None else set())
     expected = {name: value for name, value in spec.model_dump().items() if name not in unused}
     recorded = consistency.resolved(one)
     differing = [

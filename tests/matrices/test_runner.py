@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import signal
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -194,13 +195,18 @@ def test_a_process_that_ends_badly_is_a_failed_record_with_the_reason(
     [(signal.SIGINT, "stopped by the user"), (signal.SIGTERM, "stopped by SIGTERM")],
 )
 def test_ctrl_c_and_sigterm_end_the_process_and_leave_an_interrupted_record(
-    go, executable, results, tmp_path, planned, warm, number, said
+    go, executable, results, tmp_path, planned, warm, number, said, monkeypatch
 ):
-    """The run does not listen to SIGTERM, as one in a long operation."""
+    """The run does not listen to SIGTERM, as one in a long operation. The runner need not load torch."""
+
+    def stop(row):
+        monkeypatch.setitem(sys.modules, "torch", None)
+        os.kill(os.getpid(), number)
+
     event = json.dumps({"event": "step", "step": 1, "total": 9, "loss": 0.5})
     executable(f"trap '' TERM; echo $$ > {tmp_path}/pid; echo '{event}'; exec sleep 60")
     with stoppable(), pytest.raises(KeyboardInterrupt):
-        go(TWO_CELLS, watch=Watch(lambda row: os.kill(os.getpid(), number)), warm=warm)
+        go(TWO_CELLS, watch=Watch(stop), warm=warm)
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     (kept,) = record.load_all(results)
     assert (kept.status, kept.error) == ("interrupted", said)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from factories import make_record, make_spec
+from factories import make_spec
 
 import tasks.base
 from benchmark.data import examples, loaders
@@ -33,7 +33,7 @@ def loaded(task="glue/sst2", model="tiny-gpt2", device=CPU, **fields):
 
 
 def evaluate(spec, model, adapter, tokenizer, rows, device=CPU):
-    unfinished = Unfinished(None, make_record().inputs)
+    unfinished = Unfinished(None, {})
     return evaluation.predictions(
         model, adapter, tokenizer, rows, spec, device=device, unfinished=unfinished
     )

@@ -1,6 +1,5 @@
 """An evaluation that was broken off goes on after its last whole batch, and ends as one that was not."""
 
-import dataclasses
 import json
 import shutil
 
@@ -81,6 +80,7 @@ def test_killed_in_the_middle_of_the_evaluation(tmp_path, again, monkeypatch):
     assert record.memory.eval_peak == whole.memory.eval_peak
     assert record.train.final_loss == whole.train.final_loss and record.train.steps == 7
     assert record.times.resumed and not whole.times.resumed
+    assert (record.times.resumed_from, whole.times.resumed_from) == ([7], [])
     assert (tmp_path / "again" / record.curve).read_text().count("\n") == 8
     assert not list(left.iterdir()), "nothing is left beside the results"
 
@@ -152,7 +152,7 @@ def test_the_weights_after_going_on_are_the_trained_ones_to_the_bit(tmp_path, mo
         assert all(torch.equal(end[name], first) for end in ends)
 
 
-INPUTS = make_record().inputs
+IDENTITY = {"settings": "0123", "code": "4567", "inputs": {"model": "m", "rows": [1, None]}}
 TRAINED = Trained(
     **{name: getattr(make_record(), name) for name in ("train", "params", "memory")},
     evaluations=[],
@@ -164,7 +164,7 @@ TRAINED = Trained(
 def kept(tmp_path):
     """A folder with a training and two batches; what opens it for other inputs; the model."""
     model = torch.nn.Linear(2, 2)
-    work = Unfinished(tmp_path / "kept", INPUTS)
+    work = Unfinished(tmp_path / "kept", IDENTITY)
     work.keep(TRAINED, model, {"weight"})
     for ids in (["a", "b"], ["c"]):
         work.add(Scored(ids=ids, predictions=[0] * len(ids), peak=7))
@@ -174,24 +174,34 @@ def kept(tmp_path):
 def test_only_what_trained_is_kept_and_put_back(kept):
     model = torch.nn.Linear(2, 2)
     bias = model.bias.detach().clone()
-    assert Unfinished(kept, INPUTS).restore(model) == TRAINED
+    assert Unfinished(kept, IDENTITY).restore(model) == TRAINED
     assert torch.equal(model.bias, bias)
-    found = Unfinished(kept, INPUTS).scored([["a", "b"], ["c"], ["d"]])
+    found = Unfinished(kept, IDENTITY).scored([["a", "b"], ["c"], ["d"]])
     assert [batch.ids for batch in found] == [["a", "b"], ["c"]]
 
 
-@pytest.mark.parametrize("changed", ["model_fingerprint", "dataset_fingerprint"])
-def test_other_inputs_start_anew(kept, changed):
-    other = dataclasses.replace(INPUTS, **{changed: "another"})
-    assert Unfinished(kept, other).restore(torch.nn.Linear(2, 2)) is None
-    assert not kept.exists()
+@pytest.mark.parametrize("changed", [["code"], ["settings", "inputs"]])
+def test_what_was_made_with_something_else_is_not_used_and_that_is_said(kept, changed):
+    notes, weights = [], torch.nn.Linear(2, 2)
+    before = weights.weight.detach().clone()
+    other = IDENTITY | dict.fromkeys(changed, "another")
+    assert Unfinished(kept, other, notes.append).restore(weights) is None
+    assert torch.equal(weights.weight, before) and not kept.exists()
+    (note,) = notes
+    assert note.startswith("the run starts again: ") and note.endswith(" and ".join(changed))
 
 
-@pytest.mark.parametrize("name", ["trained.json", "weights.safetensors"])
-def test_a_file_that_is_cut_short_starts_anew(kept, name):
-    (kept / name).write_bytes((kept / name).read_bytes()[:-9])
-    assert Unfinished(kept, INPUTS).restore(torch.nn.Linear(2, 2)) is None
-    assert not kept.exists()
+def test_a_checkpoint_that_is_cut_at_any_byte_is_noticed_and_said_in_one_line(kept):
+    path, model = kept / "checkpoint.pt", torch.nn.Linear(2, 2)
+    whole = path.read_bytes()
+    ends = {*range(0, len(whole), 23), *range(len(whole) - 100, len(whole))}
+    for length in sorted(ends):
+        notes = []
+        kept.mkdir(exist_ok=True)
+        path.write_bytes(whole[:length])
+        assert Unfinished(kept, IDENTITY, notes.append).restore(model) is None, length
+        assert not kept.exists() and len(notes) == 1 and "\n" not in notes[0]
+        assert notes[0].startswith("the run starts again: ")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +217,7 @@ def test_a_file_that_is_cut_short_starts_anew(kept, name):
 def test_scoring_goes_on_after_the_last_whole_line(kept, damage, left):
     path = kept / "predictions.jsonl"
     path.write_text(damage(path.read_text()))
-    work, batches = Unfinished(kept, INPUTS), [["a", "b"], ["c"], ["d"]]
+    work, batches = Unfinished(kept, IDENTITY), [["a", "b"], ["c"], ["d"]]
     assert len(work.scored(batches)) == left
     for ids in batches[left:]:
         work.add(Scored(ids=ids, predictions=[1] * len(ids), peak=8))
@@ -216,12 +226,12 @@ def test_scoring_goes_on_after_the_last_whole_line(kept, damage, left):
 
 
 def test_batches_of_other_rows_do_not_count(kept):
-    assert Unfinished(kept, INPUTS).scored([["a"], ["b", "c"]]) == []
+    assert Unfinished(kept, IDENTITY).scored([["a"], ["b", "c"]]) == []
 
 
 def test_a_disk_that_takes_nothing_does_not_hurt_the_run(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    work = Unfinished(tmp_path / "file" / "kept", INPUTS)
+    work = Unfinished(tmp_path / "file" / "kept", IDENTITY)
     with pytest.warns(UserWarning, match="start anew"):
         work.keep(TRAINED, torch.nn.Linear(2, 2), {"weight"})
     work.add(Scored(ids=["a"], predictions=[0], peak=1))
@@ -229,9 +239,9 @@ def test_a_disk_that_takes_nothing_does_not_hurt_the_run(tmp_path):
 
 
 def test_a_folder_that_an_orphan_of_a_killed_runner_removed_does_not_hurt_the_run(kept):
-    work = Unfinished(kept, INPUTS)
+    work = Unfinished(kept, IDENTITY)
     assert work.restore(torch.nn.Linear(2, 2)) == TRAINED
-    Unfinished(kept, INPUTS).remove()  # the orphan has written its record
+    Unfinished(kept, IDENTITY).remove()  # the orphan has written its record
     with pytest.warns(UserWarning, match="start anew"):
         work.add(Scored(ids=["d"], predictions=[0], peak=1))
     work.add(Scored(ids=["e"], predictions=[0], peak=1))
@@ -239,7 +249,7 @@ def test_a_folder_that_an_orphan_of_a_killed_runner_removed_does_not_hurt_the_ru
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path):
-    work = Unfinished(None, INPUTS)
+    work = Unfinished(None, IDENTITY)
     work.keep(TRAINED, torch.nn.Linear(2, 2), {"weight"})
     work.add(Scored(ids=["a"], predictions=[0], peak=1))
     assert work.restore(torch.nn.Linear(2, 2)) is None and work.scored([["a"]]) == []

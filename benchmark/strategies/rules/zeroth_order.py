@@ -72,6 +72,15 @@ class ZerothOrder(torch.optim.Optimizer):
         self._estimate = None
         return result
 
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch, with the generator of the directions."""
+        return {**super().state_dict(), "directions": self._seeds.getstate()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        version, internal, gauss = state_dict["directions"]
+        self._seeds.setstate((version, tuple(internal), gauss))
+
     def _perturb(self, seed: int, distance: float) -> None:
         """θ ← θ + distance z."""
         for _, piece, z in self._directions(seed):
