@@ -274,11 +274,7 @@ def refused_by_run(cli, in_process, monkeypatch):
     from benchmark.tracking import tracker
 
     in_process()
-
-    class Untracked(Watch):
-        __enter__, __exit__, report = lambda self: self, lambda *_: None, lambda *_: None
-
-    monkeypatch.setattr(tracker, "Tracker", lambda *_: Untracked())
+    monkeypatch.setattr(tracker, "Tracker", lambda *_: Watch())
 
     def refused_by_run(*arguments):
         code, _, err = cli("run", "m.yaml", *arguments)

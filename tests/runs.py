@@ -27,6 +27,8 @@ strategies: {full: {lr: 1.0e-3, batch_size: 4}, head: {lr: 1.0e-3, max_steps: 2}
 class Watch:
     """A Progress and a Tracker that note what they are told; `on_step` is called with each row."""
 
+    filled = True
+
     def __init__(self, on_step=lambda row: None):
         self.told, self.on_step = [], on_step
 
@@ -46,11 +48,23 @@ class Watch:
     def start(self, spec):
         self.told.append(("start", spec.run_id))
 
-    def steps(self, rows):
+    def steps(self, spec, rows):
         self.told += [("steps", row["step"]) for row in rows]
 
     def finish(self, done, folder):
         self.told.append(("finish", done.run_id, done.status))
+
+    def fill(self, records):
+        self.told += [("fill", record.run_id) for record, folder in records]
+
+    def report(self, out):
+        self.told.append(("report", str(out)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
     def of(self, kind):
         return [entry[1:] for entry in self.told if entry[0] == kind]

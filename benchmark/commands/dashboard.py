@@ -1,5 +1,6 @@
-"""dashboard: MLflow's own UI over the logged runs."""
+"""dashboard: MLflow's own server over the logged runs."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,14 +11,24 @@ from benchmark.commands.options import TrackingUri, say
 def dashboard(
     tracking_uri: TrackingUri = None,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; a free one if it is taken.")
+        int, typer.Option(min=0, max=65535, help="The port; a free one if it is taken.")
     ] = 5000,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen at. All but this machine's own ask for passwords."
+        ),
+    ] = "127.0.0.1",
+    artifacts: Annotated[
+        Path | None,
+        typer.Option(help="The folder of what others log to this server. Default: mlartifacts."),
+    ] = None,
 ) -> None:
-    """Serve MLflow's own UI on 127.0.0.1 and print its address."""
+    """Serve MLflow on 127.0.0.1, or with passwords to others, and print the address."""
     from benchmark.lifetime import Family
-    from benchmark.tracking.tracker import dashboard as server
+    from benchmark.tracking import dashboard as server
 
-    address, command = server(tracking_uri, port)
+    address, command = server.command(tracking_uri, port, host, artifacts)
     say(f"MLflow dashboard: {address} (Ctrl-C ends it)")
     try:
         with Family(command) as family:

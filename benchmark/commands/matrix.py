@@ -82,23 +82,27 @@ def run(
     from benchmark.commands.progress import bars
     from benchmark.matrices import matrix as matrices
     from benchmark.matrices import planning, runner
+    from benchmark.tracking import uris
     from benchmark.tracking.tracker import Tracker
 
     use_mirror(data_root)
     loaded = matrices.load(matrix)
     runner.check(loaded)
+    store = uris.usable(tracking_uri)
     planned = planning.plan(loaded, results)
     for line in planning.damaged(planned, results):
         say(line)
     before = [p.state for p in planned]
     todo = [p for p in planned if p.state not in planning.SETTLED]
-    with Tracker(tracking_uri, loaded.name) as tracker, bars(len(todo)) as progress:
-        outcome = runner.run(
-            loaded, results, tracker=tracker, progress=progress, limit=limit, warm=not no_warm
-        )
+    with Tracker(store, loaded.name) as tracker:
+        with bars(len(todo)) as progress:
+            outcome = runner.run(
+                loaded, results, tracker=tracker, progress=progress, limit=limit, warm=not no_warm
+            )
+        tracker.fill(_all_records(loaded, results))
         written = _write_report(loaded, results, reports)
         tracker.report(written.parent)
-    _show_summary(loaded, results, format)
+        _show_summary(loaded, results, format)
     say(closing_line(outcome.ended, before, total=len(planning.plan(loaded, results))))
     if outcome.removed:
         left = ", ".join(folder.name for folder in outcome.removed)
@@ -107,13 +111,12 @@ def run(
         )
     if outcome.fixed_s:
         fixed = sorted(outcome.fixed_s)[len(outcome.fixed_s) // 2]
-        say(f"fixed cost per run (start, model, data, records, MLflow): {fixed:.1f} s (median)")
+        say(f"fixed cost per run (start, model, data, records): {fixed:.1f} s (median)")
     say(f"report:    {written}")
     for picture in sorted((written.parent / "plots").glob("pareto_*.png")):
         say(f"picture:   {picture}")
-    say(
-        f"dashboard: {_command()} dashboard{f' --tracking-uri {tracking_uri}' if tracking_uri else ''}"
-    )
+    option = f" --tracking-uri {uris.without_password(store)}" if tracking_uri else ""
+    say(f"dashboard: {_command()} dashboard{option}")
     say(
         "           then open http://127.0.0.1:5000, or the address that it prints if that is taken"
     )
@@ -144,17 +147,18 @@ def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = RE
 def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
     """Log the records of a matrix to MLflow; runs that MLflow already has are left out."""
     from benchmark.matrices import matrix as matrices
-    from benchmark.records import record
+    from benchmark.tracking import uris
     from benchmark.tracking.tracker import Tracker
 
     loaded = matrices.load(matrix)
-    with Tracker(tracking_uri, loaded.name) as tracker:
-        for folder in (results / loaded.name / "search", results / loaded.name):
-            tracker.sync(record.load_all(folder, note=say), folder)
-    if tracker.broken:  # the tracker has printed the reason
+    with Tracker(uris.usable(tracking_uri), loaded.name, patience=SYNC_PATIENCE_S) as tracker:
+        tracker.fill(_all_records(loaded, results, note=say))
+    if not tracker.filled:  # the tracker has printed the reason
         raise typer.Exit(1)
 
 
+SYNC_PATIENCE_S = 30.0
+"""Seconds that `sync` waits for one answer of a store."""
 ENDS = ("trained", "evaluated", "failed", "refused", "unsupported", "already done", "left")
 """The counts of the closing line, in its order. A run is in exactly one of them."""
 
@@ -174,6 +178,16 @@ def closing_line(ended: Mapping[str, int], before: Iterable[str], *, total: int)
             counts["unsupported"] += 1
     counts["left"] = total - counts.total()
     return ", ".join(f"{counts[end]} {end}" for end in ENDS if counts[end])
+
+
+def _all_records(
+    matrix: Any, results: Path, note: Callable[[str], None] = lambda line: None
+) -> list[tuple[Any, Path]]:
+    """The records of a matrix, trials included, each with its folder; `note` as in `record.load_all`."""
+    from benchmark.records import record
+
+    folders = (results / matrix.name / "search", results / matrix.name)
+    return [(one, folder) for folder in folders for one in record.load_all(folder, note)]
 
 
 def _command() -> str:

@@ -44,7 +44,7 @@ class Tracker(Protocol):
     """The part of benchmark.tracking.tracker.Tracker that the runner uses."""
 
     def start(self, spec: RunSpec) -> None: ...
-    def steps(self, rows: list[dict[str, Any]]) -> None: ...
+    def steps(self, spec: RunSpec, rows: list[dict[str, Any]]) -> None: ...
     def finish(self, done: RunRecord, folder: Path) -> None: ...
 
 
@@ -52,7 +52,7 @@ class Untracked:
     """A Tracker that logs nothing, for runs that need no dashboard."""
 
     def start(self, spec: RunSpec) -> None: ...
-    def steps(self, rows: list[dict[str, Any]]) -> None: ...
+    def steps(self, spec: RunSpec, rows: list[dict[str, Any]]) -> None: ...
     def finish(self, done: RunRecord, folder: Path) -> None: ...
 
 
@@ -234,7 +234,7 @@ def _run_one(
         try:
             arguments = [str(spec_path), str(folder)]
             process = starter.start(arguments, log, variables)
-            stopped = _listen(process, log, tracker, progress)
+            stopped = _listen(spec, process, log, tracker, progress)
             code = process.wait()
         except KeyboardInterrupt as stop:
             if process is not None:
@@ -261,7 +261,7 @@ def _run_one(
     elif end == "failed":
         outcome.failed += 1
     elif done.times.fixed_s is not None:
-        outside = time.time() - started - done.times.total_s  # process start, MLflow
+        outside = time.time() - started - done.times.total_s  # the start of the process
         outcome.fixed_s.append(done.times.fixed_s + outside)
     progress.finished(spec, done)
 
@@ -274,7 +274,11 @@ def _end(spec: RunSpec, done: RunRecord) -> str:
 
 
 def _listen(
-    process: processes.Process, log: TextIO, tracker: Tracker, progress: Progress
+    spec: RunSpec,
+    process: processes.Process,
+    log: TextIO,
+    tracker: Tracker,
+    progress: Progress,
 ) -> dict[str, str]:
     """Pass on the events of a run until its stdout ends.
 
@@ -290,7 +294,7 @@ def _listen(
             progress.noted(event["note"])
         elif event["event"] == "step":
             progress.stepped(event)
-            tracker.steps([event])
+            tracker.steps(spec, [event])
         elif "error" in event:
             stopped = event
     return stopped

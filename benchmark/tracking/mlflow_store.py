@@ -7,75 +7,104 @@ import functools
 import os
 import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.records.record import RunRecord, read_curve
-from benchmark.tracking import values
+from benchmark.tracking import owners, values
+from benchmark.tracking.client import Calls, connect, sqlite_file
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 LONGEST_PARAMETER = 500
 """Longer parameters, in characters, become an artifact."""
 _METRICS_PER_CALL = 1000  # MLflow's limit for log_batch
+_RUNS_PER_CALL = 1000
 
 
 @dataclass
 class Child:
     """An MLflow run that is being written. `base` is its start in ms since 1970; a step's time is `base` plus
-    the step's seconds. `last_step` is the last step whose metrics were logged."""
+    the step's seconds. `steps` are those whose metrics were logged."""
 
     id: str
     run_id: str
     spec_hash: str
     parent: str
     base: int
-    last_step: int = -1
+    steps: set[int] = field(default_factory=set)
 
 
 class Store:
-    """One experiment of one MLflow store. Connects (and imports mlflow) on first use."""
+    """One experiment of one MLflow store. Connects (and imports mlflow) on first use.
+
+    parents: the MLflow ids of the parent runs, by cell. written: the parents of the runs that were written.
+    """
 
     def __init__(self, uri: str, experiment: str) -> None:
         self.uri = uri
         self.experiment = experiment
         self.parents: dict[str, str] = {}
+        self.written: set[str] = set()
+        self._calls: Calls | None = None
         # set before mlflow is imported: by default it retries a dead server for minutes
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-    @functools.cached_property
-    def client(self) -> "MlflowClient":
-        from mlflow import MlflowClient
+    def anew(self) -> "Store":
+        """The same experiment, with nothing known of it but what was written."""
+        other = Store(self.uri, self.experiment)
+        other.written = self.written
+        return other
 
-        return MlflowClient(tracking_uri=self.uri)
+    @property
+    def client(self) -> Any:
+        """An MlflowClient, in `Calls`."""
+        if self._calls is None:
+            self._calls = connect(self.uri)
+        return self._calls
+
+    @property
+    def age(self) -> float:
+        """Seconds that the present call has waited for its answer; below 0 if there is none."""
+        return self._calls.age if self._calls else -1.0
 
     @functools.cached_property
     def _experiment_id(self) -> str:
-        experiment = self.client.get_experiment_by_name(self.experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        folder = values.artifact_folder(self.uri)
-        location = folder.as_uri() if folder else None
-        return str(self.client.create_experiment(self.experiment, artifact_location=location))
+        from mlflow.exceptions import MlflowException
 
-    def find(self, spec: Mapping[str, Any], run_id: str, spec_hash: str) -> list["Run"]:
-        """The child run with this run id and spec hash, in a list that is empty where there is none."""
-        return self._search(
-            spec, f"tags.`hift.run_id` = '{run_id}' and tags.`hift.spec_hash` = '{spec_hash}'"
-        )
+        if (found := self.client.get_experiment_by_name(self.experiment)) is None:
+            database = sqlite_file(self.uri)
+            location = (database.parent / "mlartifacts").as_uri() if database else None
+            try:
+                created = self.client.create_experiment(self.experiment, artifact_location=location)
+                return str(created)
+            except MlflowException:  # another process was quicker, or the next line says what it is
+                found = self.client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
 
-    def supersede(self, spec: Mapping[str, Any], run_id: str, spec_hash: str) -> None:
-        """Tag children with this run id and another spec hash as superseded; they are left out of means."""
-        condition = f"tags.`hift.run_id` = '{run_id}' and tags.`hift.spec_hash` != '{spec_hash}'"
-        for run in self._search(spec, condition):
-            if "hift.superseded" not in run.data.tags:
-                self.client.set_tag(run.info.run_id, "hift.superseded", "true")
+    def runs(self, condition: str = "") -> list["Run"]:
+        """The runs of the experiment that this suite has logged, and that meet the condition."""
+        found, token = [], None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id], condition, max_results=_RUNS_PER_CALL, page_token=token
+            )
+            found += [run for run in page if run.data.tags.get("hift.matrix") == self.experiment]
+            if not (token := page.token):
+                return found
+
+    def supersede(self, run: "Run") -> None:
+        """Tag a child as superseded by one with other settings; it is left out of means."""
+        if "hift.superseded" not in run.data.tags:
+            self.client.set_tag(run.info.run_id, "hift.superseded", "true")
 
     def parent(self, spec: Mapping[str, Any], start: int) -> str:
         """The MLflow id of the cell's parent run, created where it is missing. `start`: ms since 1970."""
@@ -83,11 +112,11 @@ class Store:
         if cell not in self.parents:
             role = "search" if values.is_trial(spec) else "cell"
             condition = f"tags.`hift.cell` = '{cell}' and tags.`hift.role` = '{role}'"
-            matching = self._search(spec, condition)
+            matching = self.runs(condition)
             if matching:
                 self.parents[cell] = matching[0].info.run_id
             else:
-                tags = {"hift.matrix": spec["matrix"], "hift.cell": cell, "hift.role": role}
+                tags = {"hift.matrix": self.experiment, "hift.cell": cell, "hift.role": role}
                 created = self.client.create_run(self._experiment_id, start, tags, cell).info
                 names = {
                     name: spec[name] for name in ("task", "data", "model", "strategy", "label")
@@ -99,19 +128,23 @@ class Store:
     def create(self, spec: Mapping[str, Any], run_id: str, spec_hash: str, start: int) -> Child:
         """Create a child run. An earlier child of the same spec is deleted, because its history belongs to an
         interrupted run or to a record that was replaced since."""
-        self.supersede(spec, run_id, spec_hash)
-        for run in self.find(spec, run_id, spec_hash):
-            self.client.delete_run(run.info.run_id)
+        for run in self.runs(f"tags.`hift.run_id` = '{run_id}'"):
+            if run.data.tags["hift.spec_hash"] == spec_hash:
+                self.client.delete_run(run.info.run_id)
+            else:
+                self.supersede(run)
         parent = self.parent(spec, start)
         tags = {
             "mlflow.parentRunId": parent,
-            "hift.matrix": spec["matrix"],
+            "hift.matrix": self.experiment,
             "hift.cell": values.cell_key(spec),
             "hift.role": "trial" if values.is_trial(spec) else "run",
             "hift.run_id": run_id,
             "hift.spec_hash": spec_hash,
+            "hift.owner": owners.this_process(),
         }
         created = self.client.create_run(self._experiment_id, start, tags, run_id).info
+        self.written.add(parent)
         self._log_parameters(created.run_id, spec)
         return Child(created.run_id, run_id, spec_hash, parent, start)
 
@@ -123,19 +156,20 @@ class Store:
         """Log the step metrics of curve rows, each with the time at which the step ended."""
         from mlflow.entities import Metric
 
-        metrics = []
+        metrics, steps = [], set()
         for row in rows:
             step, moment = int(row["step"]), child.base + round(float(row["seconds"]) * 1000)
             named = values.step_metrics(row)
             metrics += [Metric(name, value, moment, step) for name, value in named.items()]
-            child.last_step = max(child.last_step, step)
+            steps.add(step)
         self._log_metrics(child.id, metrics)
+        child.steps |= steps
 
     def complete(self, child: Child, record: RunRecord, folder: Path) -> None:
         """Log the steps not yet logged, the final metrics, the record and the status of a finished run."""
         from mlflow.entities import Metric, RunTag
 
-        rest = (row for row in _curve_rows(record, folder) if row["step"] > child.last_step)
+        rest = (row for row in _curve_rows(record, folder) if row["step"] not in child.steps)
         self.log_rows(child, rest)
         end = values.milliseconds(record.times.finished)
         final = values.final_metrics(record)
@@ -145,13 +179,16 @@ class Store:
         self.client.log_batch(child.id, tags=tags)
         self.client.set_terminated(child.id, values.STATUSES.get(record.status, "FAILED"), end)
 
-    def refresh_parent(self, parent: str) -> None:
+    def refresh(self, parent: str) -> None:
+        """`refresh_parent` with the state of the store."""
+        children = self.runs(f"tags.`mlflow.parentRunId` = '{parent}'")
+        self.refresh_parent(self.client.get_run(parent), children)
+
+    def refresh_parent(self, parent: "Run", children: Iterable["Run"]) -> None:
         """Set the parent's metrics to the means of its finished children; scores also get the standard
         deviation."""
         from mlflow.entities import Metric
 
-        condition = f"tags.`mlflow.parentRunId` = '{parent}'"
-        children = self.client.search_runs([self._experiment_id], condition)
         current = [run for run in children if "hift.superseded" not in run.data.tags]
         finished = [run for run in current if run.info.status == "FINISHED"]
         metrics: dict[str, float] = {"seeds": len(finished)}
@@ -161,19 +198,17 @@ class Store:
             metrics[f"{name}_mean"] = statistics.fmean(each)
             if name.startswith("score/") and len(each) > 1:
                 metrics[f"{name}_std"] = statistics.stdev(each)
-        end = max((run.info.end_time or 0 for run in current), default=0)
-        old = self.client.get_run(parent)
-        logged = old.data.metrics
+        end = max((run.info.end_time or 0 for run in current), default=0) or parent.info.start_time
+        logged = parent.data.metrics
         new = {name: value for name, value in metrics.items() if logged.get(name) != value}
-        self._log_metrics(parent, [Metric(name, value, end, 0) for name, value in new.items()])
+        now = round(
+            time.time() * 1000
+        )  # MLflow shows the latest, and of equally late ones the largest
+        self._log_metrics(parent.info.run_id, [Metric(n, v, now, 0) for n, v in new.items()])
         states = {run.info.status for run in current}
         status = next((s for s in ("KILLED", "FAILED", "RUNNING") if s in states), "FINISHED")
-        if (old.info.status, old.info.end_time) != (status, end):
-            self.client.set_terminated(parent, status, end)
-
-    def _search(self, spec: Mapping[str, Any], condition: str) -> list["Run"]:
-        runs = self.client.search_runs([self._experiment_id], condition)
-        return [run for run in runs if run.data.tags.get("hift.matrix") == spec["matrix"]]
+        if (parent.info.status, parent.info.end_time) != (status, end):
+            self.client.set_terminated(parent.info.run_id, status, end)
 
     def _log_parameters(self, run: str, spec: Mapping[str, Any]) -> None:
         from mlflow.entities import Param

@@ -1,168 +1,182 @@
-"""Logs runs to MLflow, live while a matrix runs, or from the records by `sync`.
-
-The first failure of MLflow prints one line on stderr and ends tracking; the runs go on. Each run appears
-once, however often it is resumed, repeated or synced (`mlflow_store.Store` replaces earlier versions).
-"""
+"""Logs runs to MLflow beside training: live while a matrix runs, and from the records what that missed."""
 
 import contextlib
-import functools
 import logging
-import os
-import socket
+import math
 import sys
 import time
-import urllib.parse
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self
+from typing import Any, Self
 
-from benchmark.errors import UserError, nearest
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
-from benchmark.tracking import values
+from benchmark.tracking import filling
+from benchmark.tracking.background import Background
 from benchmark.tracking.mlflow_store import Child, Store
+from benchmark.tracking.uris import is_remote, tracking_uri, without_password
 
-DEFAULT_URI = "sqlite:///mlflow.db"
-SCHEMES = (
-    *("", "file", "http", "https", "sqlite", "postgresql", "mysql", "mssql"),
-    *("databricks", "databricks-uc", "uc"),
-)
-"""Those of the stores that MLflow comes with; "" is a folder."""
 _FLUSH_ROWS, _FLUSH_SECONDS = 100, 2.0
-
-P = ParamSpec("P")
-
-
-def tracking_uri(uri: str | None) -> str:
-    """The URI of the store: `uri` if it is given, else MLFLOW_TRACKING_URI, else a local sqlite file.
-
-    Raises UserError for a scheme that MLflow has no store for.
-    """
-    found = uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
-    scheme = urllib.parse.urlsplit(found).scheme.partition("+")[0]
-    plugins = (entry.name for entry in entry_points(group="mlflow.tracking_store"))
-    if scheme not in (schemes := {*SCHEMES, *plugins}):
-        known = nearest(scheme, schemes - {""})
-        raise UserError(f"tracking URI {found}: MLflow has no store {scheme}://{known}")
-    return found
-
-
-def _guarded(
-    method: Callable[Concatenate["Tracker", P], None],
-) -> Callable[Concatenate["Tracker", P], None]:
-    """Wrap `method` so that its first exception prints one line and turns the tracker off."""
-
-    @functools.wraps(method)
-    def guard(tracker: "Tracker", *args: P.args, **kwargs: P.kwargs) -> None:
-        if tracker.broken:
-            return
-        try:
-            with _quiet():
-                method(tracker, *args, **kwargs)
-        except Exception as error:
-            tracker.broken = True
-            lines = str(error).strip().splitlines() or [""]
-            reason = f"{type(error).__name__}: {lines[0][:300]}"
-            print(f"hift-bench: MLflow failed, continuing without it: {reason}", file=sys.stderr)
-
-    return guard
+_PAUSE_S = 10.0  # between a failure and the next try
+_SHARE = 0.01  # of its time, for which a matrix waits at its end
+_SECONDS = {"answered": 2.0, "failed": 0.3, "local": 60.0}  # for which it waits at least
 
 
 class Tracker:
     """Context manager that logs to `experiment`, which is created where missing. `uri` is as in
     `tracking_uri`, whose environment variable is read on construction.
 
-    No method raises an exception of MLflow's (see the module). KeyboardInterrupt passes through.
+    What it is told is logged on a thread of its own (see background.py). No method waits for the store, or
+    raises what it raises, so a store that is slow, hangs or is gone holds no run up. The first failure is one
+    line on stderr. Whatever could not be logged is missing until `fill` logs it from the records.
+
+    The end of the context waits for what is left. It gives up on a call that takes more than 1 % of the time
+    that the context took (2 s at least, and 0.3 s where the store failed last), or than `patience` seconds.
     """
 
-    def __init__(self, uri: str | None, experiment: str) -> None:
-        self.broken = False
-        self._store = Store(tracking_uri(uri), experiment)
-        self._open: Child | None = None
-        self._cell: str | None = None  # the parent run whose means are not computed yet
-        self._rows: list[Mapping[str, Any]] = []
-        self._flushed = time.monotonic()
+    def __init__(self, uri: str | None, experiment: str, patience: float | None = None) -> None:
+        self.filled = False
+        """Whether the store was made to agree with all records that `fill` got."""
+        self._uri, self._patience = tracking_uri(uri), patience
+        self._began = time.monotonic()
+        self._background = Background()
+        self._rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        self._flushed = self._began
+        self._running: set[str] = set()  # run ids
+        self._said = False
+        # what follows belongs to the thread
+        self._store = Store(self._uri, experiment)
+        self._open: dict[str, Child] = {}  # by run id
+        self._stale: set[str] = set()  # the parents whose means are not computed yet
+        self._failed, self._again = False, -math.inf
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        for run_id in list(self._rows):
+            self._flush(run_id)
+        self._later(self._close, at_once=True)
+        if not self._background.finish(self._is_stuck):
+            self.filled = False
+            self._say(f"{without_password(self._uri)} does not answer")
+        elif self._said and self.filled:
+            print("hift-bench: MLflow has every record now", file=sys.stderr)
 
-    @_guarded
     def start(self, spec: RunSpec) -> None:
         """Open a run for `spec`. It replaces the run of an earlier attempt at the same spec."""
-        self._kill_open()
-        now = round(time.time() * 1000)
-        self._open = self._store.create(spec.model_dump(mode="json"), spec.run_id, spec.hash, now)
-        self._enter_cell(self._open.parent)
-        self._store.client.update_run(self._open.parent, status="RUNNING")
+        self._running.add(spec.run_id)
+        self._later(self._start, spec, round(time.time() * 1000))
 
-    @_guarded
-    def steps(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Add curve rows to the open run. They are sent in batches, every 2 seconds or 100 rows."""
-        self._rows += rows
-        waited = time.monotonic() - self._flushed
-        if len(self._rows) >= _FLUSH_ROWS or waited > _FLUSH_SECONDS:
-            self._flush()
+    def steps(self, spec: RunSpec, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add curve rows to the run of `spec`. They are sent in batches, every 2 seconds or 100 rows."""
+        waiting = self._rows[spec.run_id]
+        waiting += rows
+        if len(waiting) >= _FLUSH_ROWS or time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            for run_id in list(self._rows):
+                self._flush(run_id)
+            self._flushed = time.monotonic()
 
-    @_guarded
     def finish(self, record: RunRecord, folder: Path) -> None:
-        """Complete the open run from its record. Where another or no run is open, log the whole record."""
-        child = self._open
-        if child is None or (child.run_id, child.spec_hash) != (record.run_id, record.spec_hash):
-            self._kill_open()
-            child = self._store.create_from(record)
-            self._enter_cell(child.parent)
-        self._flush()
-        self._store.complete(child, record, folder)
-        self._open = None
+        """Complete the run from its record. Where none is open, log the whole record."""
+        self._flush(record.run_id)
+        self._running.discard(record.run_id)
+        self._later(self._finish, record, folder)
 
-    @_guarded
+    def fill(self, records: Iterable[tuple[RunRecord, Path]]) -> None:
+        """Log what the store lacks of the records, each with its folder; close and tidy (see filling.py)."""
+        self._later(self._fill, list(records), set(self._running), at_once=True)
+
     def report(self, out: Path) -> None:
         """Attach the files of the report folder `out` to every cell that this tracker logged."""
+        self._later(self._report, out, at_once=True)
+
+    def _flush(self, run_id: str) -> None:
+        if rows := self._rows.pop(run_id, None):
+            self._later(self._steps, run_id, rows)
+
+    def _later(self, action: Callable[..., None], *arguments: Any, at_once: bool = False) -> None:
+        """Have the thread do `action`, unless the store failed in the last seconds; `at_once`: even then."""
+
+        def job() -> None:
+            if time.monotonic() < self._again and not at_once:
+                return
+            try:
+                with _quiet():
+                    action(*arguments)
+                self._failed = False
+            except Exception as error:
+                self._failed, self._again = True, time.monotonic() + _PAUSE_S
+                self._store = self._store.anew()  # what was known of it may no longer hold
+                lines = str(error).strip().splitlines() or [""]
+                self._say(f"{type(error).__name__}: {lines[0][:300]}")
+
+        self._background.put(job)
+
+    def _is_stuck(self) -> bool:
+        """Whether the present call has taken longer than a program that is about to end waits for it."""
+        least = _SECONDS["failed" if self._failed else "answered"]
+        if not is_remote(self._uri):
+            least = _SECONDS["local"]
+        patience = max(least, _SHARE * (time.monotonic() - self._began))
+        return self._store.age > (self._patience or patience)
+
+    def _say(self, reason: str) -> None:
+        if not self._said:
+            self._said = True
+            print(
+                f"hift-bench: MLflow failed: {reason}; no record is lost, and what is missing in MLflow is"
+                " logged at the end, or by `hift-bench sync`",
+                file=sys.stderr,
+            )
+
+    # on the thread
+
+    def _start(self, spec: RunSpec, now: int) -> None:
+        child = self._store.create(spec.model_dump(mode="json"), spec.run_id, spec.hash, now)
+        self._open[spec.run_id] = child
+        self._store.client.update_run(child.parent, status="RUNNING")
+        self._refresh(but={each.parent for each in self._open.values()})
+
+    def _steps(self, run_id: str, rows: list[Mapping[str, Any]]) -> None:
+        if child := self._open.get(run_id):
+            self._store.log_rows(child, rows)
+
+    def _finish(self, record: RunRecord, folder: Path) -> None:
+        child = self._open.pop(record.run_id, None)
+        if child is None or child.spec_hash != record.spec_hash:
+            child = self._store.create_from(record)
+        self._stale.add(child.parent)
+        self._store.complete(child, record, folder)
+
+    def _fill(self, records: list[tuple[RunRecord, Path]], running: set[str]) -> None:
+        self._open = {run_id: self._open[run_id] for run_id in running & self._open.keys()}
+        filling.fill(self._store, records, {child.id for child in self._open.values()})
+        self._stale.clear()
+        self.filled = True
+
+    def _report(self, out: Path) -> None:
         for cell, parent in self._store.parents.items():
-            if not cell.endswith("_search"):
-                self._store.client.log_artifacts(parent, str(out), "report")
+            if parent in self._store.written and not cell.endswith("_search"):
+                for path in sorted(p for p in out.rglob("*") if p.is_file()):
+                    inside = Path("report", path.parent.relative_to(out)).as_posix()
+                    self._store.client.log_artifact(parent, str(path), inside)
 
-    @_guarded
-    def sync(self, records: Iterable[RunRecord], folder: Path) -> None:
-        """Log `records`, whose files lie in `folder`. Records logged with equal content are skipped."""
-        parents: list[str] = []
-        for record in records:
-            self._store.supersede(record.spec, record.run_id, record.spec_hash)
-            runs = self._store.find(record.spec, record.run_id, record.spec_hash)
-            if not any(run.data.tags.get("hift.record") == values.digest(record) for run in runs):
-                self._store.complete(self._store.create_from(record), record, folder)
-            start = values.milliseconds(record.times.started)
-            parents.append(self._store.parent(record.spec, start))
-        for parent in dict.fromkeys(parents):
-            self._store.refresh_parent(parent)
-
-    @_guarded
     def _close(self) -> None:
-        self._kill_open()
-        self._enter_cell(None)
-
-    def _enter_cell(self, parent: str | None) -> None:
-        """Note the cell whose runs come next. When the cell changes, the last one's means are computed."""
-        if self._cell is not None and self._cell != parent:
-            self._store.refresh_parent(self._cell)
-        self._cell = parent
-
-    def _kill_open(self) -> None:
-        """Mark the open run KILLED. It has no record, because it was stopped (Ctrl-C) or refused."""
-        if self._open is not None:
-            child, now = self._open, round(time.time() * 1000)
-            self._flush()
-            self._open = None
+        """Mark the open runs KILLED. They have no record, because they were stopped (Ctrl-C)."""
+        now = round(time.time() * 1000)
+        while self._open:
+            _, child = self._open.popitem()
+            self._stale.add(child.parent)
             self._store.client.set_terminated(child.id, "KILLED", now)
+        self._refresh()
 
-    def _flush(self) -> None:
-        rows, self._rows, self._flushed = self._rows, [], time.monotonic()
-        if self._open is not None:
-            self._store.log_rows(self._open, rows)
+    def _refresh(self, but: Iterable[str] = ()) -> None:
+        """Compute the means of the cells in which a run ended, but those that have an open one."""
+        for parent in self._stale.difference(but):
+            self._store.refresh(parent)
+            self._stale.discard(parent)
 
 
 @contextlib.contextmanager
@@ -179,29 +193,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def dashboard(uri: str | None, port: int = 5000) -> tuple[str, list[str]]:
-    """Address and command of MLflow's UI on 127.0.0.1 at `port`, or at a free port where that is taken.
-
-    By MLflow's defaults the UI refuses requests for another host and cross-site requests. Raises UserError
-    where `uri` is a tracking server, which has a UI already. Sets an environment variable that the command
-    inherits; without it MLflow starts six job workers, which Ctrl-C does not end.
-    """
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    uri = tracking_uri(uri)
-    if uri.startswith(("http://", "https://")):
-        raise UserError(f"{uri}: a tracking server has its own dashboard; open that address")
-    port = _free_port(port)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    return f"http://127.0.0.1:{port}", command
-
-
-def _free_port(wanted: int) -> int:
-    for port in (wanted, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise UserError(f"port {wanted}: in use, and no other port on 127.0.0.1 is free")

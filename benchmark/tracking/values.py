@@ -5,7 +5,6 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmark.files import file_stem
@@ -110,9 +109,3 @@ def final_tags(record: RunRecord) -> dict[str, str]:
         tags["mlflow.source.git.commit"] = str(record.code["git_sha"])
         tags["hift.code_dirty"] = str(record.code.get("dirty"))
     return tags
-
-
-def artifact_folder(uri: str) -> Path | None:
-    """The artifact folder of a local sqlite store, `mlartifacts` beside its file; None for other stores."""
-    path = uri.removeprefix("sqlite:///")
-    return Path(path).resolve().parent / "mlartifacts" if path != uri else None

@@ -19,15 +19,8 @@ TRUNCATED = "results/m/glue-sst2_tiny-bert_full_s0.json"
 def call(cli, write, monkeypatch):
     """Call a command on m.yaml, with nothing tracked: its exit status, stdout and stderr."""
 
-    class Untracked(Watch):
-        __enter__, __exit__ = lambda self: self, lambda *_: None
-        report, broken = lambda *_: None, False
-
-        def sync(self, records, folder):
-            self.told += [("sync", one.run_id) for one in records]
-
-    watch = Untracked()
-    monkeypatch.setattr(tracker, "Tracker", lambda *_: watch)
+    watch = Watch()
+    monkeypatch.setattr(tracker, "Tracker", lambda *_, **__: watch)
     write(TWO_CELLS)
 
     def call(command, *arguments):
@@ -60,7 +53,7 @@ def test_each_command_names_it_once_and_goes_on(littered, call, command):
     assert err.count(FOREIGN) == (command in ("status", "report", "sync"))
     assert Path(TRUNCATED).read_bytes() == littered
     if command == "sync":
-        assert call.watch.of("sync") == [("glue-sst2_tiny-bert_head_s0",)]
+        assert call.watch.of("fill") == [("glue-sst2_tiny-bert_head_s0",)]
     if command == "report":
         assert "not run yet" in Path("reports/m/report.md").read_text()
 

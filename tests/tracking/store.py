@@ -16,11 +16,17 @@ def track(uri, folder, specs, *, steps=STEPS):
             tracker.start(spec)
             record = make_record(spec, score=0.8 + spec.seed / 100)
             for row in curve_rows(record, steps):
-                tracker.steps([{"event": "step", "total": steps, **row}])
+                tracker.steps(spec, [{"event": "step", "total": steps, **row}])
             records.append(write_run(folder, record, steps))
             tracker.finish(records[-1], folder)
-        assert not tracker.broken
     return records
+
+
+def fill(uri, folder, records):
+    """As `sync` does; whether the store has all records now."""
+    with Tracker(uri, "made_up") as tracker:
+        tracker.fill((record, folder) for record in records)
+    return tracker.filled
 
 
 def runs(uri, role, **tags):
@@ -43,6 +49,17 @@ def everything(uri):
             histories = {name: history(uri, run, name) for name in run.data.metrics}
             state = (run.info.status, run.info.start_time, run.info.end_time)
             content[run.info.run_id] = (role, state, run.data.params, run.data.tags, histories)
+    return content
+
+
+def content(uri):
+    """Everything but MLflow's ids and times."""
+    content = []
+    for role in ("cell", "run"):
+        for run in sorted(runs(uri, role), key=lambda run: run.info.run_name):
+            curves = {n: history(uri, run, n, times=False) for n in run.data.metrics}
+            own = {k: v for k, v in run.data.tags.items() if k.startswith("hift.")}
+            content.append((role, run.info.status, run.data.params, own, curves))
     return content
 
 

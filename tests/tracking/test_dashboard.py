@@ -1,6 +1,7 @@
-"""The dashboard shows the tracked runs, at a free port, to this machine only."""
+"""The dashboard shows the tracked runs at a free port, to this machine only or with passwords."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -15,17 +16,50 @@ from factories import make_spec
 from store import track
 
 from benchmark.errors import UserError
-from benchmark.tracking.tracker import dashboard
+from benchmark.tracking import dashboard
 
 
-def test_dashboard_refuses_a_server_and_moves_off_a_taken_port():
+def test_dashboard_refuses_a_server_and_moves_off_a_taken_port(uri):
     with pytest.raises(UserError, match="has its own dashboard"):
-        dashboard("http://127.0.0.1:5000")
+        dashboard.command("http://127.0.0.1:5000")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        address, command = dashboard("sqlite:///x.db", port)
+        address, command = dashboard.command(uri, port)
     assert address.startswith("http://127.0.0.1:") and not address.endswith(f":{port}")
-    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--host") + 1] == "127.0.0.1" and "--app-name" not in command
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3"])
+def test_others_reach_no_server_without_passwords(uri, monkeypatch, tmp_path, host):
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_AUTH_CONFIG_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=rf"{host}: .*pip install 'hift-benchmark\[suite,team\]'$"):
+        dashboard.command(uri, 0, host)
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: name)
+    for password in ("", "elevenchars"):
+        monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", password)
+        with pytest.raises(UserError, match=r"set MLFLOW_AUTH_ADMIN_PASSWORD, 12 characters"):
+            dashboard.command(uri, 0, host)
+
+
+def test_a_server_for_others_asks_for_passwords(uri, monkeypatch, tmp_path):
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: name)
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "twelve chars")
+    monkeypatch.delenv("MLFLOW_FLASK_SERVER_SECRET_KEY", raising=False)
+    _, command = dashboard.command(uri, 0, "0.0.0.0", tmp_path / "artifacts")
+    assert command[command.index("--app-name") + 1] == "basic-auth"
+    kept = (tmp_path / "artifacts").as_uri()
+    assert command[command.index("--artifacts-destination") + 1] == kept
+    assert len(os.environ["MLFLOW_FLASK_SERVER_SECRET_KEY"]) >= 32
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
+def test_an_address_of_another_machine_is_refused(uri, monkeypatch, host):
+    monkeypatch.setattr(dashboard, "_check_auth", lambda host: None)
+    with pytest.raises(UserError, match=f"{host}: no address of this machine"):
+        dashboard.command(uri, 0, host)
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from factories import curve_rows, make_failure, make_record, make_spec, write_run
-from store import STEPS, everything, history, runs, three, track
+from factories import curve_rows, make_failure, make_record, make_spec
+from store import STEPS, content, everything, fill, history, runs, three, track
 
 from benchmark.tracking.tracker import Tracker
 
@@ -51,8 +51,7 @@ def test_syncing_what_was_tracked_live_changes_nothing(uri, tmp_path):
     before = everything(uri)
     assert len(before) == 8
     for _ in range(2):
-        with Tracker(uri, "made_up") as tracker:
-            tracker.sync(records, folder)
+        assert fill(uri, folder, records)
     assert everything(uri) == before
 
 
@@ -62,20 +61,9 @@ def test_a_lost_store_is_rebuilt_by_sync(uri, tmp_path, empty_store):
     (tmp_path / "other").mkdir()
     shutil.copy(empty_store, tmp_path / "other" / "mlflow.db")
     rebuilt = f"sqlite:///{tmp_path}/other/mlflow.db"
-    with Tracker(rebuilt, "made_up") as tracker:
-        tracker.sync(records, folder)
-        once = everything(rebuilt)
-        tracker.sync(records, folder)
-    assert everything(rebuilt) == once
-
-    def content(uri):  # everything but MLflow's ids and times
-        content = []
-        for role in ("cell", "run"):
-            for run in sorted(runs(uri, role), key=lambda run: run.info.run_name):
-                curves = {n: history(uri, run, n, times=False) for n in run.data.metrics}
-                own = {k: v for k, v in run.data.tags.items() if k.startswith("hift.")}
-                content.append((role, run.info.status, run.data.params, own, curves))
-        return content
+    assert fill(rebuilt, folder, records)
+    once = everything(rebuilt)
+    assert fill(rebuilt, folder, records) and everything(rebuilt) == once
 
     assert content(rebuilt) == content(uri)
     child = runs(rebuilt, "run", **{"hift.run_id": records[0].run_id})[0]
@@ -90,7 +78,7 @@ def test_an_interrupted_run_is_killed_and_then_replaced_by_the_next_attempt(uri,
     spec, folder = make_spec(), tmp_path / "r"
     with pytest.raises(KeyboardInterrupt), Tracker(uri, "made_up") as tracker:
         tracker.start(spec)
-        tracker.steps(curve_rows(make_record(spec), STEPS)[:4])
+        tracker.steps(spec, curve_rows(make_record(spec), STEPS)[:4])
         raise KeyboardInterrupt
     (broken_off,) = runs(uri, "run")
     assert broken_off.info.status == runs(uri, "cell")[0].info.status == "KILLED"
@@ -101,18 +89,6 @@ def test_an_interrupted_run_is_killed_and_then_replaced_by_the_next_attempt(uri,
     (parent,) = runs(uri, "cell")
     assert child.info.status == parent.info.status == "FINISHED"
     assert len(history(uri, child, "train/loss")) == STEPS, "one attempt's history, not two"
-
-
-def test_a_killed_process_leaves_a_run_that_sync_completes(uri, tmp_path):
-    spec, folder = make_spec(), tmp_path / "r"
-    tracker = Tracker(uri, "made_up")
-    tracker.start(spec)
-    tracker.steps(curve_rows(make_record(spec), 200)[:100])
-    record = write_run(folder, make_record(spec), STEPS)
-    with Tracker(uri, "made_up") as later:
-        later.sync([record], folder)
-    (child,) = runs(uri, "run")
-    assert child.info.status == "FINISHED" and len(history(uri, child, "train/loss")) == STEPS
 
 
 def test_a_repeated_run_appears_once(uri, tmp_path):
@@ -134,9 +110,7 @@ def test_failures_and_trials(uri, tmp_path):
     trial = make_record(make_spec(score_on="dev", dev_examples=9))
     failure = make_failure(make_spec(seed=1), "oom", "out of memory\nby 3 GiB")
     interrupted = make_failure(make_spec(seed=2), "interrupted", "stopped by the user")
-    with Tracker(uri, "made_up") as tracker:
-        tracker.sync([trial, failure, interrupted], tmp_path)
-        assert not tracker.broken
+    assert fill(uri, tmp_path, [trial, failure, interrupted])
     (logged,) = runs(uri, "trial")
     assert logged.data.metrics["dev/accuracy"] == 0.8
     assert not [name for name in logged.data.metrics if name.startswith("score/")]
@@ -153,8 +127,7 @@ def test_gpu_memory_is_named_so_only_on_a_gpu(uri, tmp_path):
     record = make_record()
     memory = dataclasses.replace(record.memory, kind="cuda", load_peak=11)
     cuda = dataclasses.replace(record, memory=memory)
-    with Tracker(uri, "made_up") as tracker:
-        tracker.sync([cuda], tmp_path)
+    assert fill(uri, tmp_path, [cuda])
     (run,) = runs(uri, "run")
     assert run.data.metrics["memory/peak_gpu_bytes"] == record.memory.peak_allocated
     assert run.data.metrics["memory/load_peak_bytes"] == 11
@@ -181,7 +154,6 @@ def test_a_value_that_is_not_finite_is_left_out(uri):
     rows[1]["loss"], rows[2]["loss"] = None, math.nan
     with Tracker(uri, "made_up") as tracker:
         tracker.start(spec)
-        tracker.steps(rows)
-    assert not tracker.broken
+        tracker.steps(spec, rows)
     (run,) = runs(uri, "run")
     assert [step for step, *_ in history(uri, run, "train/loss")] == [0]

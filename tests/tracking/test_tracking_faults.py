@@ -1,67 +1,160 @@
-"""Stores that are broken, die, or also have the user's own runs: the matrix goes on, the error is shown."""
+"""Stores that are broken, hang, die, come back, or also have the user's own runs: a matrix loses nothing."""
 
 import dataclasses
 import logging
+import multiprocessing
+import threading
 
 import mlflow
 import pytest
 from factories import curve_rows, make_record, make_spec, write_run
 from mlflow import MlflowClient
-from store import STEPS, history, runs, track
+from servers import closed_port, deny, die, drip, hang, serving
+from store import STEPS, content, fill, history, runs, three, track
 
-from benchmark.tracking.tracker import Tracker, tracking_uri
+from benchmark.tracking import tracker as tracking
+from benchmark.tracking.client import connect
+from benchmark.tracking.tracker import Tracker
+
+
+def lines(capsys):
+    return [line for line in capsys.readouterr().err.splitlines() if "hift-bench" in line]
+
+
+def track_one(tracker, folder):
+    """What a matrix of one run tells the tracker."""
+    spec = make_spec()
+    record = write_run(folder, make_record(spec), STEPS)
+    tracker.start(spec)
+    for row in curve_rows(record, STEPS):
+        tracker.steps(spec, [row])
+    tracker.finish(record, folder)
+    tracker.fill([(record, folder)])
+    tracker.report(folder)
+
+
+@pytest.mark.parametrize("behave", [hang, drip, die, deny])
+def test_a_server_that_does_not_answer_is_not_waited_for(behave, tmp_path, capsys, monkeypatch):
+    """It still holds the connection when the context has ended; the one line says what to do."""
+    monkeypatch.setattr(tracking, "_SECONDS", {"answered": 0.05, "failed": 0.05})
+    with serving(behave) as (uri, released):
+        with Tracker(uri, "made_up") as tracker:
+            track_one(tracker, tmp_path)
+        assert not released.is_set() and not tracker.filled
+    (line,) = lines(capsys)
+    assert "MLflow failed: " in line and "logged at the end, or by `hift-bench sync`" in line
 
 
 @pytest.mark.parametrize(
-    "uri",
-    ["sqlite:////proc/nowhere/mlflow.db", "http://127.0.0.1:9", "sqlite:///{file}"],
+    "uri", ["sqlite:////proc/nowhere/m.db", "http://{closed}", "sqlite:///{file}"]
 )
-def test_a_broken_store_warns_once_in_one_line_and_never_raises(uri, tmp_path, capsys, monkeypatch):
+def test_a_broken_store_is_said_once_in_one_line(uri, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    (tmp_path / "not_a_database").write_text("no database\n" * 1000)
-    spec, folder = make_spec(), tmp_path / "r"
-    record = write_run(folder, make_record(spec), STEPS)
-    with Tracker(uri.format(file=tmp_path / "not_a_database"), "made_up") as tracker:
-        tracker.start(spec)
-        tracker.steps(curve_rows(record, STEPS))
-        tracker.finish(record, folder)
-        tracker.sync([record], folder)
-        tracker.report(folder)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "hift-bench" in line]
-    assert len(lines) == 1 and "MLflow failed, continuing without it" in lines[0]
+    (tmp_path / "text").write_text("no database\n" * 1000)
+    names = {"closed": f"127.0.0.1:{closed_port()}", "file": tmp_path / "text"}
+    with Tracker(uri.format(**names), "made_up") as tracker:
+        track_one(tracker, tmp_path)
+    assert not tracker.filled and len(lines(capsys)) == 1
 
 
-def test_a_store_that_dies_in_the_middle_is_left_and_rebuilt_later(uri, tmp_path, monkeypatch):
-    def die(*_, **__):
-        raise ConnectionError("gone")
+@pytest.mark.parametrize("method", ["create_run", "log_batch", "set_terminated"])
+def test_a_store_that_fails_and_comes_back_has_every_run_at_the_end(
+    uri, tmp_path, capsys, monkeypatch, method
+):
+    """It is tried again after a pause, and in any case by the fill at the end."""
+    original, broken = getattr(MlflowClient, method), threading.Event()
 
-    spec, folder = make_spec(), tmp_path / "r"
-    record = write_run(folder, make_record(spec), STEPS)
-    with Tracker(uri, "made_up") as tracker, monkeypatch.context() as patch:
-        tracker.start(spec)
-        patch.setattr(MlflowClient, "log_batch", die)
-        tracker.finish(record, folder)
-        assert tracker.broken
+    def fail(*arguments, **named):
+        if broken.is_set():
+            raise ConnectionError("gone")
+        return original(*arguments, **named)
+
+    folder, records = tmp_path / "r", []
+    monkeypatch.setattr(MlflowClient, method, fail)
     with Tracker(uri, "made_up") as tracker:
-        tracker.sync([record], folder)
+        for number, spec in enumerate(three()):
+            if number == 1:
+                assert tracker._background.finish(stuck=lambda: False)
+                broken.set()
+            tracker.start(spec)
+            records.append(write_run(folder, make_record(spec), STEPS))
+            tracker.steps(spec, curve_rows(records[-1], STEPS))
+            tracker.finish(records[-1], folder)
+        assert tracker._background.finish(stuck=lambda: False)
+        broken.clear()
+        tracker.fill((record, folder) for record in records)
+    assert tracker.filled
+    failed, healed = lines(capsys)
+    assert "ConnectionError: gone" in failed and healed.endswith("MLflow has every record now")
+    logged = content(uri)
+    assert [entry[1] for entry in logged] == ["FINISHED"] * 4 and logged[0][4]["seeds"] == [
+        (0, 3.0)
+    ]
+    for run in runs(uri, "run"):
+        assert len(history(uri, run, "train/loss")) == STEPS
+
+
+def test_a_run_that_starts_while_the_store_pauses_is_logged_by_its_end(uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking, "_PAUSE_S", 0.0)
+    folder, record = tmp_path / "r", make_record()
+    with Tracker(uri, "made_up") as tracker, monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", lambda *_, **__: 1 / 0)
+        tracker.start(make_spec())
+        assert tracker._background.finish(stuck=lambda: False)
+        patch.undo()
+        tracker.steps(make_spec(), curve_rows(record, STEPS))
+        tracker.finish(write_run(folder, record, STEPS), folder)
     (run,) = runs(uri, "run")
     assert run.info.status == "FINISHED" and len(history(uri, run, "train/loss")) == STEPS
 
 
-def test_an_interrupt_passes_through(uri, monkeypatch):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+def test_a_full_queue_loses_rows_until_the_end_only(uri, tmp_path):
+    """Whatever finds no room is logged from the records."""
+    folder, let_go = tmp_path / "r", threading.Event()
+    with Tracker(uri, "made_up") as tracker:
+        tracker._background.put(let_go.wait)
+        spec = make_spec()
+        record = write_run(folder, make_record(spec), STEPS)
+        tracker.start(spec)
+        while tracker._background.put(lambda: None):
+            pass
+        tracker.steps(spec, curve_rows(record, STEPS))
+        tracker.finish(record, folder)
+        let_go.set()
+        while not tracker._background.finish(stuck=lambda: False):
+            pass
+        tracker.fill([(record, folder)])
+    (run,) = runs(uri, "run")
+    assert run.info.status == "FINISHED" and len(history(uri, run, "train/loss")) == STEPS
 
-    monkeypatch.setattr(MlflowClient, "create_run", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        Tracker(uri, "made_up").start(make_spec())
+
+def create(folder, start):
+    """Connect to a new store in this process, and log a run."""
+    start.wait()
+    client = connect(f"sqlite:///{folder}/mlflow.db")
+    client.create_run(client.create_experiment(multiprocessing.current_process().name))
+
+
+@pytest.mark.slow
+def test_processes_that_create_a_store_at_once_both_work(tmp_path):
+    """MLflow's own creation fails then. A store that a killed process left half made is in nobody's way."""
+    (tmp_path / "mlflow.db.new").write_bytes(b"half of a store")
+    context = multiprocessing.get_context("spawn")
+    start = context.Event()
+    processes = [context.Process(target=create, args=(tmp_path, start)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    assert len(client.search_experiments()) == 3 and not (tmp_path / "mlflow.db.new").exists()
 
 
 def test_a_record_without_its_curve_file_is_still_logged(uri, tmp_path, capsys):
     record = dataclasses.replace(make_record(), curve="curves/gone.csv")
-    with Tracker(uri, "made_up") as tracker:
-        tracker.sync([record], tmp_path)
-        assert not tracker.broken
+    assert fill(uri, tmp_path, [record])
     (run,) = runs(uri, "run")
     assert run.info.status == "FINISHED" and run.data.metrics["score/accuracy"] == 0.8
     assert "curves/gone.csv: curve not tracked" in capsys.readouterr().err
@@ -89,21 +182,13 @@ def test_the_report_lands_on_every_cell(uri, tmp_path):
     (out / "plots" / "pareto.png").write_bytes(b"\x89PNG")
     records = [make_record(s) for s in (make_spec(), make_spec(strategy="hift"))]
     with Tracker(uri, "made_up") as tracker:
-        tracker.sync(records, tmp_path)
+        tracker.fill((record, tmp_path) for record in records)
         tracker.report(out)
     client = MlflowClient(tracking_uri=uri)
     for cell in runs(uri, "cell"):
         files = {f.path for f in client.list_artifacts(cell.info.run_id, "report")}
         assert files == {"report/index.html", "report/plots"}
     assert len(runs(uri, "cell")) == 2
-
-
-def test_the_uri_is_read_when_a_tracker_is_made(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert tracking_uri(None) == "sqlite:///mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
-    assert tracking_uri(None) == "sqlite:///elsewhere.db"
-    assert tracking_uri("sqlite:///given.db") == "sqlite:///given.db"
 
 
 def test_log_levels_are_as_before(uri, tmp_path):
