@@ -154,13 +154,16 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
+def empty_store(_own_cache):
     """An MLflow store whose tables are created once for all tests, because creating them takes seconds."""
     from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
+    from benchmark.files import build_once
+
+    def create(folder):
+        MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return build_once(Path(os.environ["HIFT_CACHE"]) / "empty store", create) / "mlflow.db"
 
 
 @pytest.fixture
