@@ -6,12 +6,12 @@ import io
 import pytest
 from factories import make_record, make_spec
 from rich.console import Console
+from twin_tables import tokenizer_of
 
 import tasks.base
 from benchmark.commands import progress
 from benchmark.data import examples
 from benchmark.errors import UserError
-from benchmark.models import registry
 from benchmark.records import record
 from benchmark.report import tables
 from benchmark.run.settings import data_settings
@@ -52,10 +52,6 @@ def load(spec):
     return examples.load(data_settings(spec), adapter, tokenizer_of(spec.model))
 
 
-def tokenizer_of(model="tiny-gpt2"):
-    return registry.load_tokenizer(registry.source(model))
-
-
 def ids_of(row, tokenizer):
     """Prompt, and answer with the end token, tokenised apart."""
     prompt = tokenizer(f"{row['meaning_representation']} ###")["input_ids"]
@@ -70,7 +66,7 @@ def pairs_of(rows):
 
 
 def test_long_training_rows_are_left_out_unless_the_spec_says_otherwise(e2e):
-    tokenizer = tokenizer_of()
+    tokenizer = tokenizer_of("tiny-gpt2")
     found = load(e2e_spec())
     assert (found.long.train_dropped, found.long.train_cut, found.long.eval_cut) == (3, 0, 2)
     short = ids_of(SHORT, tokenizer)
@@ -80,7 +76,7 @@ def test_long_training_rows_are_left_out_unless_the_spec_says_otherwise(e2e):
 
 
 def test_a_training_prompt_is_cut_from_the_left_and_its_answer_stays(e2e):
-    tokenizer = tokenizer_of()
+    tokenizer = tokenizer_of("tiny-gpt2")
     found = load(e2e_spec(too_long="truncate"))
     # the row whose answer alone is too long has nothing to cut
     assert (found.long.train_dropped, found.long.train_cut, found.long.eval_cut) == (1, 2, 2)
@@ -97,7 +93,7 @@ def test_a_training_prompt_is_cut_from_the_left_and_its_answer_stays(e2e):
 def test_all_are_refused_in_one_line_with_the_max_length_that_holds_them(e2e):
     with pytest.raises(UserError) as raised:
         load(e2e_spec(too_long="error"))
-    tokenizer = tokenizer_of()
+    tokenizer = tokenizer_of("tiny-gpt2")
     most = sum(map(len, ids_of(LONG_ANSWER, tokenizer)))
     assert str(raised.value) == (
         f"{e2e}/tuetschek/e2e_nlg: generation/e2e_nlg: 3 of 20 rows of train and 2 of 8 rows of validation"
@@ -111,7 +107,7 @@ def test_all_are_refused_in_one_line_with_the_max_length_that_holds_them(e2e):
 @pytest.mark.parametrize("too_long", ["drop", "truncate"])
 def test_a_row_to_be_scored_is_read_as_if_it_had_no_right_answer(e2e, too_long):
     """As LoRA's and MeZO's code: the last tokens of the prompt, with room for what is generated."""
-    tokenizer = tokenizer_of()
+    tokenizer = tokenizer_of("tiny-gpt2")
     found = load(e2e_spec(too_long=too_long)).evaluation
     assert len(found.ids) == len(found.references) == 8
     prompts = [prompt for prompt, _ in pairs_of(found)]

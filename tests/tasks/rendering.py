@@ -15,10 +15,11 @@ import yaml
 from datasets import Dataset, DatasetDict
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
+    sys.path[:0] = [str(folder) for folder in Path(__file__).parents[1:3]]
+
+from twin_tables import tables, tokenizer_of
 
 from benchmark.data import splits
-from benchmark.models import registry
 from benchmark.twin import data as twins
 from tasks import base, templates
 from tasks.dataset import plain
@@ -42,7 +43,7 @@ MADE_UP = {
 @functools.cache
 def twin(dataset_id, config):
     """The generated splits of one dataset."""
-    made = twins.tables(dataset_id, config)
+    made = tables(dataset_id, config)
     return DatasetDict(
         {name: Dataset.from_list(rows, made.features) for name, rows in made.splits.items()}
     )
@@ -64,11 +65,6 @@ def adapter(name):
 
 def take(rows, numbers):
     return {column: [values[number] for number in numbers] for column, values in rows.items()}
-
-
-@functools.cache
-def tokenizer_of(model):
-    return registry.load_tokenizer(registry.source(model))
 
 
 def strings(value):

@@ -4,7 +4,8 @@ import pytest
 import rendering
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config
-from twin_rows import examples, features, task, tokenizer_of
+from twin_rows import examples, features, task
+from twin_tables import tokenizer_of
 
 from benchmark.models import registry
 from tasks import base

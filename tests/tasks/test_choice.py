@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from twin_rows import examples, features, task, tokenizer_of
+from twin_rows import examples, features, task
+from twin_tables import tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry

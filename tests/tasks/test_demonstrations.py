@@ -2,7 +2,8 @@
 
 import pytest
 import rendering
-from twin_rows import examples, task, tokenizer_of
+from twin_rows import examples, task
+from twin_tables import tokenizer_of
 
 from tasks import base
 

@@ -5,7 +5,8 @@ import types
 import pytest
 import torch
 from factories import make_spec
-from twin_rows import examples, features, task, tokenizer_of, twin_rows
+from twin_rows import examples, features, task, twin_rows
+from twin_tables import tokenizer_of
 
 from benchmark.models import registry
 from benchmark.run import recipe

@@ -6,7 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twin_rows import examples, features, task, tokenizer_of, twin_rows
+from twin_rows import examples, features, task, twin_rows
+from twin_tables import tokenizer_of
 
 from benchmark.models import registry
 from tasks import base

@@ -8,7 +8,8 @@ import pytest
 from datasets import load_dataset
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
-from twin_rows import SHARED, task, tokenizer_of, twin_rows
+from twin_rows import SHARED, task, twin_rows
+from twin_tables import tokenizer_of
 
 from tasks import base
 

@@ -3,7 +3,8 @@
 import pytest
 import rendering
 import torch
-from twin_rows import examples, features, task, tokenizer_of
+from twin_rows import examples, features, task
+from twin_tables import tables, tokenizer_of
 
 from benchmark.errors import Unsupported
 from benchmark.models import registry
@@ -136,10 +137,8 @@ def test_the_template_is_lm_bff_s(name):
 
 @pytest.mark.parametrize("name", MEANT)
 def test_a_label_has_its_own_word(name):
-    from benchmark.twin import data as twins
-
     dataset = base.load(name).dataset
-    names = twins.tables(dataset.id, dataset.config).features[base.load(name).label].names
+    names = tables(dataset.id, dataset.config).features[base.load(name).label].names
     assert dict(zip(names, base.load(name).words, strict=True)) == MEANT[name]
 
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from benchmark.models import registry
-from benchmark.twin import data as twins
+from twin_tables import tables
+
 from tasks import base
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -13,10 +13,10 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 def twin_rows(task, role="eval", n=None):
     """The first `n` rows of a role of the task's twin, as columns."""
     origin = task.dataset.origins[role]
-    tables = twins.tables(origin.id, origin.config)
+    twin = tables(origin.id, origin.config)
     split = re.sub(r"\[.*", "", task.dataset.splits[role])
-    rows = tables.splits[split][:n]
-    return {name: [row[name] for row in rows] for name in tables.features}
+    rows = twin.splits[split][:n]
+    return {name: [row[name] for row in rows] for name in twin.features}
 
 
 def examples(adapter, tokenizer, role="eval", n=6, max_length=128):
@@ -34,10 +34,6 @@ def features(adapter, rows, tokenizer, max_length=128):
     return [
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
-
-
-def tokenizer_of(name):
-    return registry.load_tokenizer(registry.source(name))
 
 
 def task(name):

@@ -16,15 +16,12 @@ from twin_schemas import (
     STANDARD,
     SUPER,
 )
+from twin_tables import tables
 
+from benchmark.cache import cache_folder
 from benchmark.twin import data
 
 MIRROR = Path(__file__).parents[2] / "../shared/data"
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("twin-data")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +34,8 @@ def test_every_twin_is_covered_here():
 
 
 @pytest.mark.parametrize("pair", OFFICIAL)
-def test_the_loader_reads_the_official_schema(root, pair):
+def test_the_loader_reads_the_official_schema(pair):
+    root = cache_folder(f"twin-data-{data.VERSION}")  # what other tests have built is there
     twin = datasets.load_dataset(str(data.build(*pair, root)), pair[1])
     assert list(twin) == SPLITS.get(pair, STANDARD)
     for rows in twin.values():
@@ -60,7 +58,7 @@ def test_schema_equals_the_mirror_s(pair):
 
 
 def splits(pair) -> dict[str, list[dict]]:
-    return data.tables(*pair).splits
+    return tables(*pair).splits
 
 
 @pytest.mark.parametrize("pair", OFFICIAL)
