@@ -65,11 +65,17 @@ def _train_wrapped(rank, wrap, accumulate, steps):
     return end, traffic.gradients, quiet, len(reduced)
 
 
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def unwrapped(ranks):
+    return ranks(_train_unwrapped, 2, STEPS)
+
+
 @pytest.mark.parametrize("wrap", ["before", "between", "after"])
-def test_a_ddp_around_the_model_changes_nothing_and_its_no_sync_is_heeded(ranks, wrap):
-    steps = 12
-    answers = ranks(_train_wrapped, wrap, 2, steps)
-    unwrapped = ranks(_train_unwrapped, 2, steps)
+def test_a_ddp_around_the_model_changes_nothing_and_its_no_sync_is_heeded(ranks, unwrapped, wrap):
+    answers = ranks(_train_wrapped, wrap, 2, STEPS)
     size = sum(p.nbytes for p in tiny().parameters())
     for (wrapped, sent, reduced, released), expected in zip(answers, unwrapped, strict=True):
         assert all(torch.equal(wrapped[n], w) for n, w in expected.items())
