@@ -120,6 +120,7 @@ def test_a_record_needs_the_standard_library_alone(tmp_path):
 # --- what is installed ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_and_data_file(tmp_path):
     source = tmp_path / "source"
     source.mkdir()

@@ -18,7 +18,7 @@ from benchmark.matrices import matrix
 from benchmark.models import registry
 from benchmark.records import record
 
-DIGITS, LARGE, DEEP = "9" * 5000, f"1{'0' * 30}", "[" * 3000
+DIGITS, LARGE, DEEP = "9" * 5000, f"1{'0' * 30}", "[" * 1000
 NAMES = "abcdefghijklmnopqrst"
 BOMB = "bomb: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{chr(ord(a) + 1)}: &{chr(ord(a) + 1)} [{', '.join([f'*{a}'] * 9)}]\n" for a in "abcdefgh"
@@ -39,9 +39,9 @@ MATRICES = {
     "5,000 digits as a count": (but("steps: 2", f"steps: {DIGITS}"), "Exceeds the limit"),
     "5,000 digits as a seed": (setting(f"seeds: [{DIGITS}]"), "Exceeds the limit"),
     "5,000 digits as a key": (f"? {DIGITS}\n: 3\n", "Exceeds the limit"),
-    "lists 3,000 deep": (DEEP, "nested too deeply"),
-    "closed lists 3,000 deep": (but("1.0e-3", DEEP + "]" * 3000), "nested too deeply"),
-    "tables 3,000 deep": ("{a: " * 3000 + "1" + "}" * 3000, "nested too deeply"),
+    "lists 1,000 deep": (DEEP, "nested too deeply"),
+    "closed lists 1,000 deep": (but("1.0e-3", DEEP + "]" * 1000), "nested too deeply"),
+    "tables 1,000 deep": ("{a: " * 1000 + "1" + "}" * 1000, "nested too deeply"),
     "an alias bomb": (BOMB + USUAL, "line 6: aliases stand for more than 100,000 values"),
     "an alias bomb of tables": (
         "a: &a {x: 1}\n"

@@ -255,7 +255,7 @@ def test_overlap_is_in_the_record_and_older_records_load():
 
 
 @real("tuetschek/e2e_nlg")
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_real_e2e_has_no_overlap_and_an_example_per_group(seed, tokenizer, of_real):
     """Every held-out representation is one example with the references of all its rows."""
     task, train, _ = of_real("generation/e2e_nlg")

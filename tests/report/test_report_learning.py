@@ -252,6 +252,7 @@ strategies: {full: {}, hift: {order: top2down}}
 """
 
 
+@pytest.mark.slow
 def test_real_runs_that_are_looked_at(tmp_path, monkeypatch, cli, in_process, undrawn):
     monkeypatch.chdir(tmp_path)
     Path("m.yaml").write_text(MATRIX)

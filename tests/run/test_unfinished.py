@@ -109,10 +109,10 @@ def broken_off(spec, folder, scratch, monkeypatch, after=2):
                 {"strategy": "full", "precision": "bf16"},
                 {"strategy": "lora", "precision": "bf16"},
                 {"strategy": "head"},
+                {"strategy": "hift", "select": "best", "dev_examples": 10},
+                {"strategy": "lora", "task": "mezo/sst2"},
             )
         ),
-        {"strategy": "hift", "select": "best", "dev_examples": 10},
-        {"strategy": "lora", "task": "mezo/sst2"},
         {"strategy": "hift", "precision": "mixed_hi", "task": "mezo/sst2"},  # tied weights
         {"strategy": "none", "task": "mezo/sst2", "demonstrations": 2}
         | dict.fromkeys(("lr", "max_steps", "batch_size")),

@@ -139,6 +139,7 @@ def test_what_the_other_strategies_train_with_is_not_in_its_spec(load):
     assert not next(c for c in load(searched).cells if c.label == "zero").trials()
 
 
+@pytest.mark.slow
 def test_a_matrix_of_both_compares_them_and_goes_through_the_runner(go, in_process, results):
     in_process()
     short = MATRIX.replace("tasks: [mezo/sst2, mezo/rte]", "tasks: [mezo/sst2]")

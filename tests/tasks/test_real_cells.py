@@ -78,7 +78,11 @@ def test_e2e(run):
 
 
 @pytest.mark.parametrize(
-    ("name", "split"), [("generation/gsm8k", "test"), ("generation/e2e_nlg", "validation")]
+    ("name", "split"),
+    [
+        ("generation/gsm8k", "test"),
+        pytest.param("generation/e2e_nlg", "validation", marks=pytest.mark.slow),
+    ],
 )
 def test_real_rows_are_rendered_and_a_step_makes_them_likelier(model, gpt2, name, split):
     adapter = task(name)

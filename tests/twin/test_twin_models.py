@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from benchmark.cache import cache_folder
 from benchmark.errors import UserError
 from benchmark.models import registry
 from benchmark.twin import models
@@ -38,8 +39,9 @@ def _one_thread():
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("twin-models")
+def root():
+    """Where the tests of this session build them, each once."""
+    return cache_folder(f"twin-models-{models.VERSION}")
 
 
 @pytest.fixture(params=models.TWINS)
