@@ -89,13 +89,22 @@ class Answers(Adapter):
     def log_probs(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Log-probabilities (B, A) of the answer tokens; 0 before a shorter answer. A: the longest answer.
 
-        `seen_ids`, if the batch has them, are what the model reads in place of `input_ids`.
+        If the batch has them, `seen_ids` are what the model reads in place of `input_ids`, and `counted`
+        (B, A) is 0 for the last tokens that are no answer's.
         """
         columns = ("input_ids", "attention_mask", "answer_lengths")
         given = (batch[name] for name in columns)
         return batches.answer_log_probs(
-            model, *given, seen=batch.get("seen_ids"), chunked=self.chunked
+            model,
+            *given,
+            seen=batch.get("seen_ids"),
+            counted=batch.get("counted"),
+            chunked=self.chunked,
         )
 
+    def tokens(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The number of answer tokens of each example, (B,)."""
+        return batch["answer_lengths"]
+
     def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return -self.log_probs(model, batch).sum() / batch["answer_lengths"].sum()
+        return -self.log_probs(model, batch).sum() / self.tokens(batch).sum()

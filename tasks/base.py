@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from tasks import config as schemas
 from tasks import includes, metrics, templates
+from tasks import labels as class_labels
+from tasks.chat_config import ChatConfig
 from tasks.config import DatasetConfig, TaskConfig
-from tasks.names import nearest
+from tasks.names import complaint
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,7 @@ ADAPTERS: dict[str, tuple[str, type[TaskConfig]]] = {
     "generation": ("tasks.generation:Generation", schemas.GenerationConfig),
     "response": ("tasks.language_model:Response", schemas.ResponseConfig),
     "language_model": ("tasks.language_model:LanguageModel", schemas.LanguageModelConfig),
+    "chat": ("tasks.chat:Chat", ChatConfig),
 }
 """name -> the adapter as "module:Class", and the schema of its task YAMLs."""
 HEADS = {
@@ -54,7 +57,9 @@ HEADS = {
     "spans": "question_answering",
     "tagging": "token_classification",
     "masked": "masked_lm",
-    **dict.fromkeys(("candidates", "generation", "response", "language_model"), "causal_lm"),
+    **dict.fromkeys(
+        ("candidates", "generation", "response", "language_model", "chat"), "causal_lm"
+    ),
 }
 """Adapter -> its `Adapter.head`, for a plan or a list, which import no torch."""
 
@@ -197,16 +202,14 @@ class Adapter(abc.ABC):
         return values
 
     def labels(self, rows: Rows, name: str, labels: Sequence[str]) -> list[int]:
-        """A column of class indices. Raises TaskError for a value that is not an index of `labels`."""
-        indices = self.column(rows, name)
-        for row, label in enumerate(indices):
-            if not isinstance(label, int) or not 0 <= label < len(labels):
-                problem = "is outside" if isinstance(label, int) else "is no index of"
-                raise TaskError(
-                    f"{self.config.name}: column {name}: label {label!r} {problem} {', '.join(labels)}",
-                    row,
-                )
-        return [int(label) for label in indices]  # some sources have booleans
+        """A column of classes, given by index or text (`tasks.labels`), as indices. Raises TaskError."""
+        indices = []
+        for row, value in enumerate(self.column(rows, name)):
+            try:
+                indices.append(class_labels.index(value, labels))
+            except ValueError as error:
+                raise TaskError(f"{self.config.name}: column {name}: label {error}", row) from None
+        return indices
 
     def lists(self, column: Sequence[Any], name: str) -> list[list[str]]:
         """A column of lists of texts; `name` is its name, for messages.
@@ -278,15 +281,6 @@ def each(rows: Rows) -> "list[dict[str, Any]]":
     return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
-def label_arguments(labels: Sequence[str]) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a classification head; label i of `labels` has index i."""
-    return {
-        "num_labels": len(labels),
-        "id2label": dict(enumerate(labels)),
-        "label2id": {label: index for index, label in enumerate(labels)},
-    }
-
-
 def names() -> list[str]:
     """The names of all tasks, sorted."""
     return sorted(str(p.relative_to(CONFIGS).with_suffix("")) for p in CONFIGS.rglob("*.yaml"))
@@ -299,19 +293,23 @@ def load(name: str) -> TaskConfig:
     if name not in known:
         raise KeyError(name)
     try:
-        chain = includes.layers(CONFIGS, name, known)
+        chain = includes.layers(CONFIGS / f"{name}.yaml", CONFIGS, known)
     except ValueError as error:
         raise TaskError(str(error)) from None
     return parse(name, includes.merged(chain), lambda keys: str(includes.source(chain, keys)))
 
 
 def parse(
-    name: str, content: Mapping[str, Any], where: str | Callable[[Sequence[str | int]], str]
+    name: str,
+    content: Mapping[str, Any],
+    where: str | Callable[[Sequence[str | int]], str],
+    also: Sequence[str] = (),
 ) -> TaskConfig:
     """The configuration of the task `name`, from the `content` of its YAML.
 
     Raises TaskError whose message starts with `where` and names the wrong key. `where` is the file, or a
-    function that returns the file of a (nested) key.
+    function that returns the file of a (nested) key. `also`: keys that the YAML may have beside those of
+    `content`, for the hint to the nearest.
     """
     kind = content.get("adapter")
     keys: Sequence[str | int] = ["adapter"]
@@ -320,23 +318,11 @@ def parse(
         try:
             return ADAPTERS[kind][1](name=name, **content)
         except ValidationError as error:
-            first = error.errors()[0]
-            keys, reason = first["loc"], first["msg"].removeprefix("Value error, ")
-            if first["type"] == "extra_forbidden":
-                reason += _nearest_key(ADAPTERS[kind][1], keys)
+            schema = ADAPTERS[kind][1]
+            valid = {*schema.model_fields, "include", *also} - {"name"}
+            keys, reason = complaint(error, schema, valid, content)
     place = where if isinstance(where, str) else where(keys)
     raise TaskError(": ".join(filter(None, (place, ".".join(map(str, keys)), reason))))
-
-
-def _nearest_key(schema: type[BaseModel], keys: Sequence[str | int]) -> str:
-    """A hint with the nearest valid key, for the unknown key at the end of the path `keys` in `schema`."""
-    valid = {*schema.model_fields, "include"} - {"name"}
-    for key in keys[:-1]:
-        inner = schema.model_fields[str(key)].annotation if key in schema.model_fields else None
-        if not isinstance(inner, type) or not issubclass(inner, BaseModel):
-            return ""
-        schema, valid = inner, {*inner.model_fields}
-    return nearest(keys[-1], valid)
 
 
 def adapter(config: TaskConfig) -> Adapter:

@@ -42,14 +42,16 @@ def answer_log_probs(
     lengths: torch.Tensor,
     *,
     seen: torch.Tensor | None = None,
+    counted: torch.Tensor | None = None,
     chunked: bool = False,
 ) -> torch.Tensor:
     """Log-probabilities (N, A) of the answer tokens: the last `lengths` (N,) tokens of each row.
 
     A is the longest answer. Entries before a shorter answer are 0. `ids` and `mask` (N, L) are padded on the
     left. Logits are computed for the last A + 1 positions only, so their memory does not grow with the
-    prompt. `seen` (N, L) are the ids that the model reads, if these are not `ids`. chunked: logits are
-    computed in chunks (see `tasks.chunked`).
+    prompt. `seen` (N, L) are the ids that the model reads, if these are not `ids`. `counted` (N, A) is 0 for
+    tokens that are left out, with 0 as their log-probability. chunked: logits are computed in chunks (see
+    `tasks.chunked`).
     """
     longest = int(lengths.max())
     targets = ids[:, -longest:]
@@ -61,6 +63,8 @@ def answer_log_probs(
     }
     place = torch.arange(longest, device=ids.device)
     in_answer = place >= longest - lengths[:, None]
+    if counted is not None:
+        in_answer = in_answer & counted.bool()
     if chunked:
         return -token_losses(model, targets.where(in_answer, IGNORED), inputs)
     logits = model(**inputs, use_cache=False).logits[:, :-1]

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks.base import Adapter, Collate, Rows, TaskError, label_arguments
+from tasks import labels
+from tasks.base import Adapter, Collate, Rows, TaskError
 from tasks.config import ClassificationConfig, RegressionConfig
 
 
@@ -54,7 +55,7 @@ class Classification(_Head):
     config: ClassificationConfig
 
     def model_arguments(self) -> dict[str, Any]:
-        return label_arguments(self.config.labels)
+        return labels.arguments(self.config.labels)
 
     def targets(self, rows: Rows) -> list[int]:
         return self.labels(rows, self.config.label, self.config.labels)
@@ -68,13 +69,13 @@ class Classification(_Head):
         return self.logits(model, batch).argmax(dim=-1).tolist()
 
     def references(self, rows: Rows) -> list[Any]:
-        labels = self.targets(rows)
+        right = self.targets(rows)
         if self.config.question_id is None:
-            return labels
+            return right
         questions = self.texts(rows, self.config.question_id)
         return [
             {"question": question, "label": label}
-            for question, label in zip(questions, labels, strict=True)
+            for question, label in zip(questions, right, strict=True)
         ]
 
 

@@ -1,4 +1,7 @@
-"""The key `dataset` of a task YAML: which dataset and splits, and how rows of train are held out."""
+"""The key `dataset` of a task YAML: which dataset and splits, and how rows of train are held out.
+
+A task of the user's own has the key `data` in its place, with files of rows.
+"""
 
 import json
 import re
@@ -42,6 +45,15 @@ class Origin(Strict):
         return COMMIT.fullmatch(self.revision) is not None
 
 
+UNPINNED = "unpinned"
+"""The revision of files of the user's own."""
+SHARE, SHARE_SEED = 0.1, 0
+"""The share of the rows that is held out for evaluation where the user gives no file for it, and the seed."""
+HELD_OUT = f"train[{SHARE:.0%} held out for evaluation by seed {SHARE_SEED}]"
+REST = "train[without the rows held out for evaluation]"
+"""The splits of such a task: equal inputs, or rows of one group (`group_by`), are all in one of them."""
+
+
 class DatasetConfig(Origin):
     """The dataset of a task.
 
@@ -49,6 +61,8 @@ class DatasetConfig(Origin):
     `sizes`: the official number of rows of these splits, for planning; with `shots` the number of shots.
     `without`: rows to leave out, by a value of a column, such as SNLI's label -1 (no agreed label).
     `evaluated_on`: the dataset of the role `eval`, if it is another one.
+    `files`: the files of each role, for a task of the user's own (`tasks.own`). Then `id` is the task's name,
+    and without a file for `eval` the splits are REST and HELD_OUT.
 
     The other keys say how rows of train are held out:
     `group_by`: a column. Rows with equal text in it have one source, so all are held out or none.
@@ -63,6 +77,7 @@ class DatasetConfig(Origin):
     without: dict[str, int | str] = {}
     shots: Shots | None = None
     evaluated_on: Origin | None = None
+    files: dict[str, str] = {}
     group_by: str | None = None
     held_out: Literal["random", "like_eval"] = "random"
     nested: bool = False
@@ -91,6 +106,19 @@ class DatasetConfig(Origin):
         if self.shots and (self.group_by or self.nested or self.held_out != "random"):
             raise ValueError("shots: cannot be combined with group_by, held_out or nested")
         return self
+
+
+class Data(Strict):
+    """The key `data` of a task of the user's own: files of rows (.jsonl, .csv, .parquet), `eval` if there is
+    one, and keys of `DatasetConfig` about rows."""
+
+    train: str
+    eval: str | None = None
+    without: dict[str, int | str] = {}
+    shots: Shots | None = None
+    group_by: str | None = None
+    held_out: Literal["random", "like_eval"] = "random"
+    nested: bool = False
 
 
 def plain(value: Any) -> str:

@@ -18,14 +18,13 @@ class Layer:
     content: Mapping[str, Any]
 
 
-def layers(folder: Path, name: str, names: Sequence[str]) -> list[Layer]:
-    """The YAML of the task `name` in `folder`, the one it includes, and so on.
+def layers(path: Path, folder: Path, names: Sequence[str]) -> list[Layer]:
+    """The YAML at `path`, the one in `folder` that it includes, and so on.
 
-    `names`: all valid task names. Raises ValueError that names the file for an include that is unknown or
-    circular, and for a file that is not a YAML mapping.
+    `names`: all names that can be included. Raises ValueError that names the file for an include that is
+    unknown or circular, and for a file that is not a YAML mapping; OSError for one that cannot be read.
     """
     chain: list[Layer] = []
-    path = folder / f"{name}.yaml"
     while True:
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ class Response(Answers):
         tokenizer: PreTrainedTokenizerBase,
     ) -> list[list[float]]:
         sums = -self.log_probs(model, batch).double().sum(-1)
-        pairs = zip(sums.tolist(), batch["answer_lengths"].tolist(), strict=True)
+        pairs = zip(sums.tolist(), self.tokens(batch).tolist(), strict=True)
         return [[total, tokens] for total, tokens in pairs]
 
     def references(self, rows: Rows) -> list[int]:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tasks import batches
-from tasks.base import Adapter, Collate, Rows, TaskError, label_arguments
+from tasks import batches, labels
+from tasks.base import Adapter, Collate, Rows, TaskError
 from tasks.config import TaggingConfig
 
 IGNORED = -100
@@ -26,7 +26,7 @@ class Tagging(Adapter):
     head = "token_classification"
 
     def model_arguments(self) -> dict[str, Any]:
-        return label_arguments(self.config.names)
+        return labels.arguments(self.config.names)
 
     def encode(
         self,
@@ -58,10 +58,11 @@ class Tagging(Adapter):
         return [list(words) for words in sentences]
 
     def tags(self, rows: Rows) -> list[list[int]]:
-        """The tag indices of each row. Raises TaskError unless there is one valid index per word."""
+        """The tag indices of each row. Raises TaskError unless there is one tag (`tasks.labels`) per word."""
         column, names = self.config.tags, self.config.names
-        indices = self.column(rows, column)
-        for at, (tags, words) in enumerate(zip(indices, self.words(rows), strict=True)):
+        indices: list[list[int]] = []
+        given = self.column(rows, column)
+        for at, (tags, words) in enumerate(zip(given, self.words(rows), strict=True)):
             if not isinstance(tags, list | tuple):
                 raise TaskError(f"{self.config.name}: column {column}: {tags!r} is no list", at)
             if len(tags) != len(words):
@@ -69,14 +70,11 @@ class Tagging(Adapter):
                     f"{self.config.name}: column {column}: {len(tags)} tags for {len(words)} words",
                     at,
                 )
-            for tag in tags:
-                if not isinstance(tag, int) or not 0 <= tag < len(names):
-                    raise TaskError(
-                        f"{self.config.name}: column {column}: tag {tag!r} is outside "
-                        f"{', '.join(names)}",
-                        at,
-                    )
-        return [list(tags) for tags in indices]
+            try:
+                indices.append([labels.index(tag, names) for tag in tags])
+            except ValueError as error:
+                raise TaskError(f"{self.config.name}: column {column}: tag {error}", at) from None
+        return indices
 
     def references(self, rows: Rows) -> list[list[str]]:
         return [[self.config.names[tag] for tag in tags] for tags in self.tags(rows)]

@@ -1,13 +1,14 @@
-"""What the parquet files of a mirror or twin say without their rows being read: columns and numbers of rows.
+"""What the files of a mirror, a twin or the user's own say before a run: columns and numbers of rows.
 
 `check` refuses before a run starts what the run would refuse after its libraries are loaded. It says nothing
 of data on the Hub, or of files that cannot be told to belong to a split by their names.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cache import cache_folder
-from benchmark.data import drawing, sources, splits
+from benchmark.data import drawing, own_files, sources, splits
 from benchmark.data.settings import DataSettings
 from benchmark.errors import UserError
 from benchmark.twin import data as twin
@@ -18,6 +19,9 @@ from tasks.dataset import Origin
 def check(task: TaskConfig, settings: DataSettings) -> None:
     """Raises UserError for missing columns, and for more rows than there are."""
     drawing.check_shots(settings, task)
+    if task.dataset.files:
+        _check_own(task, settings)
+        return
     for role, origin in task.dataset.origins.items():
         folder = _folder(origin, settings.data)
         name = splits.name(task.dataset, role)
@@ -25,14 +29,29 @@ def check(task: TaskConfig, settings: DataSettings) -> None:
         if not found:
             continue
         columns, rows = found
-        for column in _needed(task):
-            if column.partition(".")[0] not in columns:
-                raise UserError(
-                    f"{folder}: {task.name}: column {column} is missing; the data has {', '.join(columns)}"
-                )
+        _check_columns(task, columns, str(folder))
         # the examples of a language model task are parts of rows
         if role == "train" and not task.dataset.shots and task.adapter != "language_model":
             drawing.check_enough(settings, task, rows, str(folder))
+
+
+def _check_own(task: TaskConfig, settings: DataSettings) -> None:
+    """The same for the user's own files, and for one that is damaged. Missing ones: `sources.check`."""
+    if not all(Path(file).is_file() for file in task.dataset.files.values()):
+        return
+    for file in task.dataset.files.values():
+        _check_columns(task, own_files.contents(Path(file)).columns, file)
+    if not task.dataset.shots and task.adapter != "language_model":
+        rows = own_files.train_rows(task)
+        drawing.check_enough(settings, task, rows, task.dataset.files["train"])
+
+
+def _check_columns(task: TaskConfig, columns: Sequence[str], where: str) -> None:
+    for column in _needed(task):
+        if column.partition(".")[0] not in columns:
+            raise UserError(
+                f"{where}: {task.name}: column {column} is missing; the data has {', '.join(columns)}"
+            )
 
 
 def _needed(task: TaskConfig) -> list[str]:

@@ -11,7 +11,7 @@ class DataSettings:
     `trains`: whether the run trains. If not, the rows drawn from train are not encoded.
     """
 
-    data: Literal["hub", "mirror", "twin"]
+    data: Literal["hub", "mirror", "twin", "files"]
     seed: int
     train_examples: int | None = None
     eval_examples: int | None = None

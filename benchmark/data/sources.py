@@ -1,19 +1,22 @@
-"""Reads a task's datasets from one of three sources: the Hub, a mirror folder, or the generated twin.
+"""Reads a task's datasets from one of four sources: the Hub, a mirror folder, the generated twin, or files.
 
-A mirror has the folder layout of the Hub. A twin is a mirror with generated content. The user chooses the
-source and the record names it. There is no automatic fallback to another source.
+A mirror has the folder layout of the Hub. A twin is a mirror with generated content. Files are those that a
+task of the user's own names. The user chooses the source and the record names it. There is no automatic
+fallback to another source.
 """
 
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.cache import cache_folder
+from benchmark.data import own_files
 from benchmark.errors import UserError
 from tasks.base import TaskConfig
-from tasks.dataset import Origin
+from tasks.dataset import UNPINNED, Origin
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -22,7 +25,10 @@ ROOT_VARIABLE = "HIFT_DATA_ROOT"
 
 
 class Read(NamedTuple):
-    """A dataset that was read. `where`: its folder, or its id on the Hub. `commit`: None for a folder."""
+    """A dataset that was read. `where`: its folder or file, or its id on the Hub.
+
+    `commit`: None for a folder, UNPINNED for a file of the user's own.
+    """
 
     where: str
     splits: "DatasetDict"
@@ -36,7 +42,10 @@ def mirror_root() -> Path | None:
 
 
 def check(task: TaskConfig, source: str) -> None:
-    """Raises UserError for a mirror that lacks the task's dataset or holds a damaged file. Reads no rows."""
+    """Raises UserError for a mirror that lacks the task's dataset or holds a damaged file, and for a file of
+    the user's own that is missing or damaged."""
+    for file in task.dataset.files.values():
+        own_files.contents(Path(file))
     if source != "mirror":
         return
     for origin in task.dataset.origins.values():
@@ -83,12 +92,25 @@ def folder_of(task: TaskConfig, origin: Origin, source: str) -> Path:
 
 def read_all(task: TaskConfig, source: str) -> dict[str, Read]:
     """The dataset of each role ("train", "eval"). One dataset that has both roles is read once."""
+    if task.dataset.files:
+        return _own(task)
     train, evaluation = task.dataset.origins.values()
     train_read = read(task, train, source)
     return {
         "train": train_read,
         "eval": train_read if evaluation is train else read(task, evaluation, source),
     }
+
+
+def _own(task: TaskConfig) -> dict[str, Read]:
+    """The files of the user's own, each as the one split of its name."""
+    from datasets import DatasetDict
+
+    reads = {}
+    for role, file in task.dataset.files.items():
+        rows = own_files.read(Path(file), Path(_cache_of([Path(file).resolve()])))
+        reads[role] = Read(file, DatasetDict({role: rows}), UNPINNED)
+    return {"eval": reads["train"], **reads}
 
 
 def read(task: TaskConfig, origin: Origin, source: str) -> Read:
@@ -108,7 +130,7 @@ def read(task: TaskConfig, origin: Origin, source: str) -> Read:
         if source == "mirror":
             _check(task, origin)
         where = path = str(folder_of(task, origin, source).resolve())
-        arguments = {"cache_dir": _cache_of(Path(path))}
+        arguments = {"cache_dir": _cache_of(Path(path).rglob("*"))}
 
     def prepared() -> tuple["DatasetDict", str]:
         builder = datasets.load_dataset_builder(path, origin.config, **arguments)
@@ -140,12 +162,12 @@ def read(task: TaskConfig, origin: Origin, source: str) -> Read:
     return Read(where, splits, commit)
 
 
-def _cache_of(folder: Path) -> str:
-    """The cache folder for the files in `folder`, with a key made of their paths, sizes and times.
+def _cache_of(paths: Iterable[Path]) -> str:
+    """The cache folder for the files among `paths`, with a key made of their paths, sizes and times.
 
     The library's own key for a local folder is the header of its README. With that key it would return
     cached rows of another folder, or of an older version of a file.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in paths if path.is_file())
     stamps = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return str(cache_folder("datasets") / hashlib.sha256(repr(stamps).encode()).hexdigest()[:16])

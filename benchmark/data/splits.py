@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmark.data import own_files
 from benchmark.errors import UserError, nearest
 from tasks.base import DatasetConfig, TaskConfig
+from tasks.dataset import HELD_OUT, REST
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -39,12 +41,13 @@ def name(dataset: DatasetConfig, role: str) -> str:
 def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part:
     """The rows of a role (`train` or `eval`). Raises UserError for a split or column that does not exist."""
     dataset, where = task.dataset, f"{where}: {task.name}"
-    named = _SLICE.fullmatch(dataset.splits[role])
+    of_a_share = dataset.splits[role] in (REST, HELD_OUT)
+    named = _SLICE.fullmatch(name(dataset, role) if of_a_share else dataset.splits[role])
     split = named["split"] if named else dataset.splits[role]
     if named is None or split not in splits:
         raise UserError(f"{where}: split {split} does not exist; there are {', '.join(splits)}")
     rows = splits[split]
-    if not named[2] and not dataset.without:
+    if not named[2] and not dataset.without and not of_a_share:
         return Part(rows, range(len(rows)))
     numbers = list(range(len(rows)))[slice(*(int(n) if n else None for n in named.group(3, 4)))]
     in_slice = len(numbers)
@@ -54,4 +57,8 @@ def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part
             raise UserError(f"{where}: {split} has no column {column}{hint}")
         values = list(rows[column])
         numbers = [number for number in numbers if values[number] != value]
-    return Part(rows.select(numbers), numbers, in_slice - len(numbers))
+    left_out = in_slice - len(numbers)
+    if of_a_share:  # both roles have the same rows
+        left_out = left_out if role == "train" else 0
+        numbers = own_files.part(rows.select(numbers), numbers, task, role, where)
+    return Part(rows.select(numbers), numbers, left_out)

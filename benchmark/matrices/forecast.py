@@ -12,6 +12,7 @@ from benchmark.errors import UserError
 from benchmark.matrices.planning import Planned
 from benchmark.records.spec import RunSpec
 from benchmark.sizes import GIB
+from tasks import own
 from tasks.config import Columns, Words
 
 
@@ -70,7 +71,7 @@ def simulated(spec: RunSpec) -> int | None:
 
     if not strategy_class(spec.strategy).trains:
         return None
-    adapter = tasks.base.adapter(tasks.base.load(spec.task))
+    adapter = tasks.base.adapter(own.of(spec.task, spec.task_file))
     setting = Setting(
         model=spec.model,
         strategy=spec.strategy,

@@ -18,6 +18,7 @@ from benchmark.records.spec import RunSpec
 from benchmark.strategies import build, checked_options, compatibility, strategy_class
 from benchmark.strategies.settings import TrainingSettings
 from benchmark.twin import models as twins
+from tasks import own
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def fault(spec: RunSpec) -> Fault | None:
 
 
 def _check(spec: RunSpec) -> None:
-    task = tasks.base.load(spec.task)
+    task = own.of(spec.task, spec.task_file)
     strategy = build(spec.strategy, TrainingSettings.of(spec), spec.options)
     facts.check_device(spec.precision, bool(environment.accelerators()))
     folder = _folder(spec)

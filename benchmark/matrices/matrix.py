@@ -8,22 +8,23 @@ import copy
 import itertools
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-import tasks.base
 from benchmark.errors import UserError, first_complaint, nearest
-from benchmark.matrices import names
+from benchmark.matrices import names, own_tasks
+from benchmark.matrices.own_tasks import Asked
 from benchmark.matrices.search import Search
 from benchmark.records import yamltext
 from benchmark.records.spec import TRAINING, RunSpec
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 SETTINGS = frozenset(RunSpec.model_fields) - {
-    *("matrix", "task", "task_version", "model", "strategy", "label", "options", "seed", "score_on")
+    *("matrix", "task", "task_version", "task_file", "task_digest", "model"),
+    *("strategy", "label", "options", "seed", "score_on"),
 }
 AXES = ("tasks", "models", "strategies")
 KEYS = ("name", "description", "defaults", *AXES, "exclude", "cells")
@@ -99,9 +100,7 @@ def load(path: Path) -> Matrix:
     axes["models"] = _models(data, defaults, path)
     for label in axes["strategies"]:
         names.check_label(label, path)
-    for task in axes["tasks"]:
-        if task not in (known := tasks.base.names()):
-            raise UserError(f"{path}: tasks.{task}: unknown task{nearest(task, known)}")
+    asked = own_tasks.asked(axes["tasks"], path)
     paired = {
         task: _of_task(f"{path}: tasks.{task}.models", settings, axes["models"])
         for task, settings in axes["tasks"].items()
@@ -128,7 +127,7 @@ def load(path: Path) -> Matrix:
             if _selects(entry, place)
         ]
         settings, origin = _merged(layers, path)
-        cells.append(_cell(path, name, task, model, label, settings, origin))
+        cells.append(_cell(path, name, asked[task], model, label, settings, origin))
     if not cells:
         raise UserError(f"{path}: exclude: leaves no cell to run")
     names.check_run_ids([run_id for cell in cells for run_id in cell.run_ids], path)
@@ -154,7 +153,7 @@ def _merged(
 def _cell(
     path: Path,
     matrix: str,
-    task: str,
+    task: Asked,
     model: str,
     label: str,
     settings: dict[str, Any],
@@ -199,13 +198,18 @@ def _cell(
         raise fail(
             str(error.errors()[0]["loc"][0]), first_complaint(error, options_type.model_fields)
         ) from None
+    try:
+        source = task.source(settings.get("data"))
+    except UserError as error:
+        raise fail("data", str(error)) from None
     fixed = {
         **settings,
-        **{"matrix": matrix, "task": task, "model": model, "strategy": strategy, "label": label},
-        "task_version": tasks.base.load(task).version,
+        **source,
+        **task.fields,
+        **{"matrix": matrix, "model": model, "strategy": strategy, "label": label},
         "options": options,
     }
-    cell = Cell(task, model, strategy, label, tuple(seeds), fixed, search)
+    cell = Cell(task.name, model, strategy, label, tuple(seeds), fixed, search)
     try:
         specs = cell.trials() + cell.runs(search.lr[0] if search else None)
     except ValidationError as error:
@@ -213,9 +217,7 @@ def _cell(
         named = message.partition(":")[0]  # a contradiction between keys has no place of its own
         key = str((error.errors()[0]["loc"] or (named if named in SETTINGS else "epochs",))[0])
         raise fail("seeds" if key == "seed" else key, message) from None
-    return Cell(
-        task, model, strategy, label, tuple(s.seed for s in specs[-len(seeds) :]), fixed, search
-    )
+    return replace(cell, seeds=tuple(spec.seed for spec in specs[-len(seeds) :]))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -36,6 +36,13 @@ def check_label(label: str, path: Path) -> None:
         raise UserError(f"{path}: strategies: {reprlib.repr(label)} {known}")
 
 
+def check_own_task(entry: str, stem: str, path: Path) -> None:
+    """Refuse a task's file whose name, without its suffix, is blank, too long or not printable."""
+    if not stem.strip(" .") or len(stem) > LONGEST or not stem.isprintable():
+        known = f"is not a file with a name of 1 to {LONGEST} printable characters"
+        raise UserError(f"{path}: tasks: {reprlib.repr(entry)} {known}")
+
+
 def check_run_ids(run_ids: Iterable[str], path: Path) -> None:
     """Refuse a run id that is no file name, or the file name of another."""
     seen: set[str] = set()

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import tasks.base
+from benchmark.data import own_files
 from benchmark.errors import UserError
 from benchmark.matrices import foreseen, search
 from benchmark.matrices.foreseen import Fault
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.records import environment, record
 from benchmark.records.spec import RunSpec
+from tasks import own
 
 SETTLED = ("done", "unsupported")
 """States that another run on this machine would not change."""
@@ -148,7 +149,17 @@ def damaged(planned: Iterable[Planned], results: Path) -> Iterator[str]:
 
 
 def predicted_steps(spec: RunSpec) -> int:
-    """Optimizer steps of the spec. A spec that trains on all rows is counted by the official row count."""
-    dataset = tasks.base.load(spec.task).dataset
-    size = dataset.sizes["train"] - (0 if dataset.shots else spec.dev_examples)
+    """Optimizer steps of the spec.
+
+    A spec that trains on all rows is counted by the official row count, or for a task of the user's own by
+    the rows of its file; 0 if that cannot be read.
+    """
+    task = own.of(spec.task, spec.task_file)
+    dataset, rows = task.dataset, task.dataset.sizes["train"]
+    if dataset.files and not dataset.shots:
+        try:
+            rows = own_files.train_rows(task)
+        except UserError:  # `foreseen` says so
+            return 0
+    size = rows - (0 if dataset.shots else spec.dev_examples)
     return spec.steps(min(size, spec.train_examples or size))

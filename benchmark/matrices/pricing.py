@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import tasks.base
 from benchmark.data import sources
 from benchmark.errors import UserError
 from benchmark.matrices import forecast, planning
@@ -18,21 +17,28 @@ from benchmark.matrices.foreseen import Fault
 from benchmark.matrices.matrix import Cell
 from benchmark.matrices.planning import Planned
 from benchmark.models import registry
+from tasks import own
 from tasks.dataset import COMMIT, Origin
 
 
 class Need(NamedTuple):
-    """A dataset or weights that a cell needs. `variant`: the source of the data, or the model's revision."""
+    """A dataset or weights that a cell needs. `variant`: the source of the data, or the model's revision.
+
+    `file`: the YAML of a task of the user's own.
+    """
 
     kind: Literal["data", "weights"]
     name: str
     variant: str | None
+    file: str | None = None
 
 
 def needs(cell: Cell) -> tuple[Need, Need]:
     """The dataset and the weights of a cell."""
     revision = cell.settings.get("model_revision")
-    return Need("data", cell.task, cell.settings["data"]), Need("weights", cell.model, revision)
+    file = cell.settings.get("task_file")
+    data = Need("data", cell.task, cell.settings["data"], file)
+    return data, Need("weights", cell.model, revision)
 
 
 def absent(planned: Iterable[Planned]) -> dict[Need, str]:
@@ -102,7 +108,7 @@ def _unpinned(needed: Iterable[Need]) -> Iterator[str]:
     readers: dict[str, list[str]] = {}
     for need in needed:
         if need.kind == "data" and need.variant == "hub":
-            for origin in tasks.base.load(need.name).dataset.origins.values():
+            for origin in own.of(need.name, need.file).dataset.origins.values():
                 if not origin.pinned:
                     branch = f"dataset {origin.id}: {origin.revision}"
                     readers.setdefault(branch, []).append(need.name)
@@ -132,7 +138,7 @@ def _lacks(planned: Planned, missing: Mapping[Need, str]) -> str | None:
 
 def _no_data(need: Need) -> str | None:
     """Why the task's data cannot be read here; None if it can be. A twin is built when it is needed."""
-    task = tasks.base.load(need.name)
+    task = own.of(need.name, need.file)
     if need.variant != "hub":
         try:
             sources.check(task, str(need.variant))

@@ -19,6 +19,7 @@ from benchmark.records import predictions, record
 from benchmark.records.predictions import Predictions
 from benchmark.records.record import RunRecord, Scores
 from benchmark.records.spec import RunSpec
+from tasks import own
 from tasks.metrics import standard_error
 
 
@@ -116,7 +117,7 @@ def _again(spec: RunSpec, results: Path) -> Rescored:
     if len(stored.predictions) != old.n:
         count = len(stored.predictions)
         raise UserError(f"{predictions_path}: has {count} predictions, not the {old.n} of {path}")
-    task = tasks.base.load(spec.task)
+    task = own.of(spec.task, spec.task_file)
     adapter = tasks.base.adapter(task)
     try:
         scores = adapter.score(stored.predictions, stored.references)

@@ -16,7 +16,6 @@ from typing import Any, Protocol, TextIO
 
 import filelock
 
-import tasks.base
 from benchmark.data import sources
 from benchmark.errors import UserError
 from benchmark.files import write_text
@@ -29,6 +28,7 @@ from benchmark.records import record
 from benchmark.records.folders import UNFINISHED, Folder
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
+from tasks import own
 
 
 class Progress(Protocol):
@@ -85,8 +85,10 @@ def check(matrix: Matrix) -> None:
         (cell.model, cell.settings.get("model_revision")) for cell in matrix.cells
     ):
         registry.source(name, revision)
-    for task, source in dict.fromkeys((cell.task, cell.settings["data"]) for cell in matrix.cells):
-        sources.check(tasks.base.load(task), source)
+    for task, file, source in dict.fromkeys(
+        (cell.task, cell.settings.get("task_file"), cell.settings["data"]) for cell in matrix.cells
+    ):
+        sources.check(own.of(task, file), source)
 
 
 def run(

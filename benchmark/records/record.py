@@ -181,7 +181,8 @@ class Overlap:
 class Inputs:
     """The model and the data of a run.
 
-    `*_revision`: the commit on the Hub, or the version of a package or twin; None for a folder.
+    `*_revision`: the commit on the Hub, or the version of a package or twin; None for a folder, and
+    "unpinned" for a task's files of the user's own.
     `*_fingerprint`: hashes of the weights as loaded, and of the sampled rows.
     `read_*`: number of rows of the split in the source.
     `examples_*`: number of examples used, for training (or as demonstrations) and for the score.
@@ -199,7 +200,7 @@ class Inputs:
     model_revision: str | None
     model_fingerprint: str
     dataset: str
-    dataset_source: Literal["hub", "mirror", "twin"]
+    dataset_source: Literal["hub", "mirror", "twin", "files"]
     dataset_revision: str | None
     dataset_fingerprint: str
     task_version: int

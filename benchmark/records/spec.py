@@ -38,7 +38,7 @@ TRAINING = frozenset(
     }
 )
 """Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
-CHANGES_NOTHING = frozenset({"matrix", "label", "checkpoint_every"})
+CHANGES_NOTHING = frozenset({"matrix", "label", "task_file", "checkpoint_every"})
 """Fields of RunSpec that change no number of the run, and so are not part of its hash."""
 
 
@@ -61,6 +61,9 @@ class Strict(BaseModel):
 class RunSpec(Strict):
     """One training run and its evaluation. Without `lr` nothing trains: the model is evaluated as loaded.
 
+    `task_file`: the YAML of a task of the user's own (`tasks.own`). `task_digest`: a hash of that task and of
+    its files of rows, which `data: files` stands for.
+
     A new field must have a default. No default and no meaning of a field ever changes. The hash leaves out
     fields that equal their default, so existing records stay valid when fields are added.
 
@@ -71,6 +74,8 @@ class RunSpec(Strict):
     matrix: str
     task: str
     task_version: int
+    task_file: str | None = None
+    task_digest: str | None = None
     model: str
     model_revision: str | None = None
     strategy: str
@@ -78,7 +83,7 @@ class RunSpec(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
-    data: Literal["hub", "mirror", "twin"]
+    data: Literal["hub", "mirror", "twin", "files"]
     train_examples: Positive | None = None
     eval_examples: Positive | None = None
     dev_examples: Count = 0

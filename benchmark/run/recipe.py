@@ -40,7 +40,8 @@ from benchmark.run.fit import Fit, Report
 from benchmark.run.settings import data_settings
 from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.strategies.settings import TrainingSettings
-from tasks.base import Adapter
+from tasks import own
+from tasks.base import Adapter, TaskConfig
 from tasks.metrics import NotFinite
 
 
@@ -67,7 +68,7 @@ def run(
 
     # 1. strategy, task and model; a combination that cannot work is refused before data or weights are read
     strategy = strategies.build(spec.strategy, TrainingSettings.of(spec), spec.options)
-    adapter = tasks.base.adapter(tasks.base.load(spec.task))
+    adapter = tasks.base.adapter(_task(spec))
     adapter.chunked = spec.loss == "chunked"
     source = registry.at_commit(registry.source(spec.model, spec.model_revision))
     tokenizer = registry.load_tokenizer(source)
@@ -117,6 +118,14 @@ def run(
     write(record, folder / f"{spec.run_id}.json")
     unfinished.remove()
     return record
+
+
+def _task(spec: RunSpec) -> TaskConfig:
+    """The task of the run. Raises UserError if one of the user's own changed after the run was planned."""
+    task = own.of(spec.task, spec.task_file)
+    if spec.task_file and own.digest(task) != spec.task_digest:
+        raise UserError(f"{spec.task_file}: the file or its data changed after the run was planned")
+    return task
 
 
 def _inputs(spec: RunSpec, adapter: Adapter, source: Source, data: Data, loaded: Loaded) -> Inputs:

@@ -124,7 +124,7 @@ def test_scores_are_scikit_learns():
             "row 1: glue/sst2: column label: label 2 is outside negative, positive",
         ),
         ({"label": [1, -1, 0]}, "row 1: glue/sst2: column label: label -1 is outside"),
-        ({"label": [1, 0, "positive"]}, "row 2: glue/sst2: column label: label 'positive'"),
+        ({"label": [1, "positive", "good"]}, "row 2: glue/sst2: column label: label 'good'"),
         ({"label": [1, 0, 0.5]}, "row 2: glue/sst2: column label: label 0.5"),
         ({"sentence": ["good", "", "bad"]}, "row 1: glue/sst2: column sentence: empty text ''"),
         ({"sentence": ["good", "bad", None]}, "row 2: glue/sst2: column sentence: empty text None"),
