@@ -14,16 +14,18 @@ from pathlib import Path
 import pytest
 from documents import ROOT, blocks, surroundings
 from memory_cases import folder
+from own_tasks import reviews, write_rows
 
 import tasks.base
 from benchmark.strategies import STRATEGIES
 
 MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 
-# how each command is tried: `walk` as printed, in the documents' order, in a folder that holds mine.yaml;
-# `call`, `schedule`, `fit`, `csv` and `pages` in this process, in an empty folder, `speed` so on a tiny model
-# and `memory` without its budget; `make` by make -n; `mirror` up to the data root that is not there; `plan`
-# in the checkout; `dashboard` in tests/tracking/test_dashboard.py; `shell` sets up the reader's own shell
+# how each command is tried: `walk` as printed, in the documents' order, in a folder that holds the YAMLs;
+# `own` in this process, in a folder that holds rows, too; `call`, `schedule`, `fit`, `csv` and `pages` so in
+# an empty folder, `speed` on a tiny model and `memory` without its budget; `make` by make -n; `mirror` up to
+# the data root that is not there; `plan` in the checkout; `dashboard` in tests/tracking/test_dashboard.py;
+# `shell` sets up the reader's own shell
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
@@ -35,6 +37,7 @@ COMMANDS = {
     "hift-bench run mine.yaml": "walk",
     "hift-bench status mine.yaml --format md": "walk",
     "hift-bench report mine.yaml": "walk",
+    "hift-bench run own.yaml --keep-model": "own",
     "hift-bench list tasks": "call",
     "hift-bench list models": "call",
     "hift-bench list strategies": "call",
@@ -87,11 +90,16 @@ def test_make_knows_its_targets(command):
     assert done.returncode == 0, done.stderr
 
 
+def write_yamls(folder):
+    """The README's YAML blocks as files, by the names in their first lines."""
+    for text in blocks("README.md", "yaml"):
+        name = re.match(r"# (\S+\.yaml)\n", text)
+        (folder / name[1]).write_text(text, encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_walk_leaves_two_scored_runs_a_report_and_tracking(tmp_path):
-    (matrix,) = blocks("README.md", "yaml")
-    name = re.match(r"# (\S+\.yaml)\n", matrix)
-    (tmp_path / name[1]).write_text(matrix, encoding="utf-8")
+    write_yamls(tmp_path)
     printed = {}
     for command in tried("walk"):
         done = subprocess.run(
@@ -118,6 +126,28 @@ def call(cli, tmp_path, monkeypatch):
         return out
 
     return call
+
+
+@pytest.mark.slow
+def test_own_data_are_trained_on_and_the_models_are_kept(call, in_process, tmp_path):
+    in_process()
+    write_yamls(tmp_path)
+    rows = reviews()
+    rows["mood"] = [{"sad": "bad", "glad": "good"}[mood] for mood in rows["mood"]]
+    write_rows(tmp_path / "reviews.csv", rows)
+    (command,) = tried("own")
+    call(command)
+    for path in (tmp_path / "results/own").glob("*.json"):
+        done = json.loads(path.read_text(encoding="utf-8"))
+        assert (
+            done["inputs"]["dataset_revision"] == "unpinned"
+            and "10% held out" in done["scores"]["split"]
+        )
+        kept = path.parent / done["model_folder"]
+        assert {"model.safetensors", "tokenizer.json", "README.md"} <= {
+            p.name for p in kept.iterdir()
+        }
+    assert len(list((tmp_path / "results/own/models").iterdir())) == 2
 
 
 @pytest.mark.parametrize("command", tried("call"))

@@ -76,6 +76,13 @@ def run(
             "--no-warm", help="Start a new Python interpreter for each run, which is slower."
         ),
     ] = False,
+    keep_model: Annotated[
+        bool,
+        typer.Option(
+            "--keep-model",
+            help="Save each trained model in results/<matrix>/models, as `keep` does.",
+        ),
+    ] = False,
     format: TableFormat = Format.text,
 ) -> None:
     """Run what is not done of a matrix, a process each; then write the report and print the summary."""
@@ -87,6 +94,7 @@ def run(
 
     use_mirror(data_root)
     loaded = matrices.load(matrix)
+    loaded = loaded.keeping() if keep_model else loaded
     runner.check(loaded)
     store = uris.usable(tracking_uri)
     planned = planning.plan(loaded, results)

@@ -62,6 +62,7 @@ class Cell:
             "score_on": "dev_loss" if self.search.by == "loss" else "dev",
             "dev_examples": self.search.examples,
             "eval_every": None,
+            "keep": "none",
         }
         return [
             self._spec(seed=seed, lr=lr, **fields)
@@ -86,6 +87,17 @@ class Matrix:
     description: str
     path: Path
     cells: tuple[Cell, ...]
+
+    def keeping(self) -> "Matrix":
+        """The same runs, with each trained model kept: the best where `select` chooses one, or the last."""
+
+        def kept(cell: Cell) -> Cell:
+            last = cell.settings.get("select", "last") == "last"
+            return replace(cell, settings={**cell.settings, "keep": "last" if last else "best"})
+
+        trains = (strategy_class(cell.strategy).trains for cell in self.cells)
+        cells = (kept(cell) if of else cell for cell, of in zip(self.cells, trains, strict=True))
+        return replace(self, cells=tuple(cells))
 
 
 def load(path: Path) -> Matrix:

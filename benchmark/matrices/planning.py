@@ -15,6 +15,7 @@ from benchmark.matrices import foreseen, search
 from benchmark.matrices.foreseen import Fault
 from benchmark.matrices.matrix import Cell, Matrix
 from benchmark.records import environment, record
+from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 from tasks import own
 
@@ -61,7 +62,7 @@ def state_of(spec: RunSpec, results: Path) -> str:
 
     A damaged record counts as missing (`damaged` names it). A record is stale if its spec has another hash,
     or if it says `unsupported` and comes from another kind of machine (`environment.same`): the run may be
-    possible here.
+    possible here. So is one whose model is to be kept and is not there.
     """
     path = path_of(spec, results)
     if not path.exists():
@@ -73,7 +74,14 @@ def state_of(spec: RunSpec, results: Path) -> str:
     elsewhere = last.status == "unsupported" and not environment.same(last.environment)
     if last.spec_hash != spec.hash or elsewhere:
         return "stale"
+    if last.status == "success" and spec.keep != "none" and not _kept(last, path.parent):
+        return "stale"
     return "done" if last.status == "success" else last.status
+
+
+def _kept(done: RunRecord, folder: Path) -> bool:
+    """Whether the trained model of the record in `folder` is there."""
+    return done.model_folder is not None and (folder / done.model_folder).is_dir()
 
 
 def trials(cell: Cell, results: Path) -> list[RunSpec]:

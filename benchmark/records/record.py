@@ -2,7 +2,8 @@
 
 This file owns the versioned schema, the atomic write and the strict load. It uses the standard library only,
 so a record can be read anywhere. A record `<run_id>.json` names two files by paths relative to its folder:
-the values of each step (`curve`, CSV) and the predictions (JSON lines, `predictions.py`).
+the values of each step (`curve`, CSV) and the predictions (JSON lines, `predictions.py`); and the folder of
+the trained model, if it was kept (`model_folder`).
 """
 
 import csv
@@ -238,6 +239,7 @@ class RunRecord:
     evaluations: list[Evaluation] = field(default_factory=list)
     curve: str | None = None
     predictions: str | None = None
+    model_folder: str | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def __post_init__(self) -> None:

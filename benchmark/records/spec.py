@@ -34,11 +34,11 @@ TRAINING = frozenset(
     {
         *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
         *("clip", "epochs", "max_steps", "batch_size", "group_by_length", "accumulate"),
-        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every"),
+        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every", "keep"),
     }
 )
 """Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
-CHANGES_NOTHING = frozenset({"matrix", "label", "task_file", "checkpoint_every"})
+CHANGES_NOTHING = frozenset({"matrix", "label", "task_file", "checkpoint_every", "keep"})
 """Fields of RunSpec that change no number of the run, and so are not part of its hash."""
 
 
@@ -62,7 +62,8 @@ class RunSpec(Strict):
     """One training run and its evaluation. Without `lr` nothing trains: the model is evaluated as loaded.
 
     `task_file`: the YAML of a task of the user's own (`tasks.own`). `task_digest`: a hash of that task and of
-    its files of rows, which `data: files` stands for.
+    its files of rows, which `data: files` stands for. `keep`: whether the trained model is saved, as it is at
+    the last step or as `select` chooses it.
 
     A new field must have a default. No default and no meaning of a field ever changes. The hash leaves out
     fields that equal their default, so existing records stay valid when fields are added.
@@ -111,6 +112,7 @@ class RunSpec(Strict):
     precision: Literal["fp32", "bf16", "fp16", "bf16_weights", "mixed", "mixed_hi"] = "fp32"
     select: Literal["last", "best", "best_loss"] = "last"
     eval_every: Positive | None = None
+    keep: Literal["none", "last", "best"] = "none"
     checkpoint_every: Positive | Annotated[str, Field(pattern=r"^([1-9]\d*min|never)$")] = "10min"
 
     @field_validator("optimizer")
@@ -135,6 +137,11 @@ class RunSpec(Strict):
         if self.select != "last" and not self.dev_examples:
             raise ValueError(
                 f"select: {self.select} requires dev_examples (rows held out of the training set)"
+            )
+        if self.keep != "none" and (self.keep == "last") != (self.select == "last"):
+            needs = "best or best_loss" if self.keep == "best" else "last"
+            raise ValueError(
+                f"keep: {self.keep} requires select: {needs}, as what is kept is what is scored"
             )
         try:
             optimizers.check_options(self.optimizer, self.optimizer_options)

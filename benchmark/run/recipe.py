@@ -33,7 +33,7 @@ from benchmark.records import environment, predictions
 from benchmark.records.folders import UNFINISHED
 from benchmark.records.record import Inputs, RunRecord, Status, Times, write
 from benchmark.records.spec import RunSpec
-from benchmark.run import compatibility
+from benchmark.run import compatibility, kept
 from benchmark.run.allocator import keep_freed_memory
 from benchmark.run.evaluation import Evaluated, evaluate
 from benchmark.run.fit import Fit, Report
@@ -85,6 +85,8 @@ def run(
         recompute_activations(loaded.model)
     # .train() because from_pretrained returns the model in eval mode, without dropout
     model = strategy.prepared(loaded.model).train()
+    if spec.keep != "none":
+        kept.check(model, spec.strategy, folder)
     unfinished = Unfinished(
         scratch and scratch / f"{spec.stem}{UNFINISHED}",
         _identity(spec, inputs, source),
@@ -113,6 +115,13 @@ def run(
         record = common.record("oom", str(error).splitlines()[0] if str(error) else "out of memory")
     else:
         record = _success(common, folder, trained, evaluated, evaluation_s)
+        if spec.keep != "none":
+            try:
+                saved = kept.save(model, tokenizer, record, spec.stem, folder)
+            except OSError as error:  # a full disk costs the model, and not the scores
+                report({"event": "note", "note": f"{spec.run_id}: the model is not kept: {error}"})
+            else:
+                record = replace(record, model_folder=saved)
 
     # 4. the record
     write(record, folder / f"{spec.run_id}.json")
