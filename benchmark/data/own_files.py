@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import glob
 import json
 import shutil
 import sys
@@ -104,7 +105,7 @@ def read(path: Path, cache: Path) -> "Dataset":
     try:
         rows: Dataset = datasets.load_dataset(
             FORMATS[path.suffix],
-            data_files=str(path.resolve()),
+            data_files=glob.escape(str(path.resolve())),
             split="train",
             cache_dir=str(cache),
             **arguments,

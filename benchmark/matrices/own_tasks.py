@@ -9,6 +9,7 @@ from typing import Any
 import tasks.base
 from benchmark.errors import UserError, nearest
 from benchmark.matrices import names
+from benchmark.records import yamltext
 from tasks import own
 from tasks.config import TaskConfig
 
@@ -46,6 +47,16 @@ class Asked:
         return {"data": "hub"} if self.file else {}
 
 
+def _check_text(file: Path) -> None:
+    """Raises UserError for a file that is no sound YAML, such as one with a key given twice."""
+    try:
+        yamltext.parse(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file}: {error}") from None
+    except OSError:  # `own.load` says so
+        pass
+
+
 def asked(entries: Iterable[str], matrix: Path) -> dict[str, Asked]:
     """The task of each entry of `tasks:` in the file `matrix`.
 
@@ -62,6 +73,7 @@ def asked(entries: Iterable[str], matrix: Path) -> dict[str, Asked]:
                 raise UserError(
                     f"{matrix}: tasks.{entry}: would be named {own.name(file)}, as {other} is: rename one"
                 )
+            _check_text(file)
             found[entry] = Asked(own.load(file), file)
         elif entry in (known := tasks.base.names()):
             found[entry] = Asked(tasks.base.load(entry))

@@ -7,7 +7,7 @@ from benchmark.data import own_files, sources, splits
 from benchmark.errors import UserError
 from tasks import base, own
 
-FORMATS = ("rows.jsonl", "rows.csv", "rows.parquet")
+FORMATS = ("my rows [1].jsonl", "rows*.csv", "rows?.parquet")
 ODD = reviews(8) | {"text": ['a "b", c', "é\nü", "NA", "None", "null", "x" * 200_000, " y ", "1"]}
 
 

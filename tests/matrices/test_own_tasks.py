@@ -1,13 +1,14 @@
 """A matrix on data of the user's own: names, what is refused, what a plan foresees, and a run's record."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 from own_tasks import reviews, write_rows, write_task
 
-from benchmark.matrices import matrix, planning
+from benchmark.matrices import matrix, planning, rescore
 from benchmark.records import record
 from benchmark.report import tables
 
@@ -67,6 +68,11 @@ def test_refused(mine, write, refused, old, new, said):
     assert refused("plan", "m.yaml").startswith(said)
 
 
+def test_yaml_that_is_not_sound_is_refused_by_line(mine, refused):
+    mine.write_text("adapter: classification\nlabel: a\nlabel: b\n")
+    assert refused("plan", "m.yaml") == "tasks/mine.yaml: line 3: key 'label' is given twice"
+
+
 def test_a_plan_foresees_missing_files_and_columns(mine, cli, refused):
     (planned,) = json.loads(cli("plan", "m.yaml", "--format", "json")[1])
     assert (planned["state"], planned["lacks"]) == ("missing", None)
@@ -102,6 +108,9 @@ def test_a_run_says_unpinned_and_what_was_held_out(mine, go, in_process, tmp_pat
     assert inputs.overlap_eval == record.Overlap(exact=0.0, group=0.0)
     rows = {row[0]: row[1] for row in tables.provenance_table([done]).rows}
     assert rows["data: own/mine/files"].startswith("files, revision unpinned; ")
+    loaded = matrix.load(tmp_path / "made_up.yaml")
+    (rescored,) = rescore.rescore(loaded, tmp_path / "results")
+    assert rescored.new == done.scores
     # the same rows in another format, given for evaluation, are other examples of another run
     write_rows(tmp_path / "tasks/eval.csv", reviews(6, start=90))
     write_task(tmp_path / "tasks/mine.yaml", data={"train": "rows.jsonl", "eval": "eval.csv"})
@@ -119,3 +128,63 @@ def test_a_task_that_changed_after_the_plan_is_refused(mine, in_process):
     with pytest.raises(UserError, match="changed after the run was planned"):
         recipe.run(planned, Path("results"))
     assert not Path("results").exists()
+
+
+CHAT = """\
+defaults: {model: tiny-gpt2, max_steps: 4, batch_size: 4, max_length: 96, lr: 1.0e-2, keep: last}
+tasks: [tasks/talks.yaml]
+strategies: {hift: {}, lora: {}}
+"""
+TALKS = (
+    "adapter: chat\ndata: {train: talks.jsonl, eval: eval.jsonl}\nmessages: talk\ntemplate: plain\n"
+)
+SCORED = (41, 1234, 77)
+
+
+def talk(n):
+    first = [{"from": "human", "value": f"Add {n}"}, {"from": "gpt", "value": f"that is {n + 1}"}]
+    return [*first, {"from": "human", "value": "Thanks"}, {"from": "gpt", "value": "gladly"}]
+
+
+def perplexity(model, tokenizer):
+    """Of the answers in the SCORED conversations, one by one, from their texts written out."""
+    import torch
+
+    def tokens(pieces):
+        return tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]
+
+    losses = []
+    start, end = tokenizer.bos_token or "", tokenizer.eos_token
+    for n in SCORED:
+        first = f"{start}### User:\nAdd {n}\n\n### Assistant:\n"
+        second = "\n\n### User:\nThanks\n\n### Assistant:\n"
+        pieces = [first, f"that is {n + 1}{end}", second, f"gladly{end}"]
+        ids, ends = tokens(pieces), [len(tokens(pieces[: k + 1])) for k in range(4)]
+        with torch.no_grad():
+            log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        for at in (*range(ends[0], ends[1]), *range(ends[2], ends[3])):
+            losses.append(-float(log_probs[at - 1, ids[at]]))
+    return math.exp(sum(losses) / len(losses))
+
+
+@pytest.mark.slow
+def test_the_perplexity_of_a_chat_run_is_that_of_its_kept_model(go, in_process, tmp_path):
+    """Scored anew by transformers and peft alone."""
+    from peft import AutoPeftModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    in_process()
+    write_rows(tmp_path / "tasks/talks.jsonl", {"talk": [talk(n) for n in range(20)]})
+    write_rows(tmp_path / "tasks/eval.jsonl", {"talk": [talk(n) for n in SCORED]})
+    metric = "metrics: [perplexity]\nmain: perplexity\nhigher_is_better: false\n"
+    (tmp_path / "tasks/talks.yaml").write_text(TALKS + metric)
+    assert dict(go(CHAT)[0].ended) == {"trained": 2}
+    records = {r.spec["strategy"]: r for r in record.load_all(tmp_path / "results/made_up")}
+    kinds = {"hift": AutoModelForCausalLM, "lora": AutoPeftModelForCausalLM}
+    for strategy, kind in kinds.items():
+        folder = tmp_path / "results/made_up" / records[strategy].model_folder
+        found = perplexity(
+            kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+        )
+        assert records[strategy].scores.main == pytest.approx(found, rel=1e-4)
+    assert records["hift"].scores.main != pytest.approx(records["lora"].scores.main, rel=1e-3)
