@@ -89,9 +89,10 @@ def _fill_in_template(path: Path, content: dict[str, Any]) -> None:
 def digest(task: TaskConfig) -> str:
     """A hash of the task and of the content of its files, 12 hex digits; no path is part of it.
 
-    A file that is missing has a hash of its own.
+    Keys at their defaults are left out, so that a new one changes no hash. A file that is missing has a hash
+    of its own.
     """
-    content = task.model_dump(mode="json", exclude={"name"})
+    content = task.model_dump(mode="json", exclude={"name", "card"}, exclude_defaults=True)
     content["dataset"]["files"] = {
         role: _digest_of(Path(file)) for role, file in task.dataset.files.items()
     }
@@ -129,7 +130,7 @@ def _dataset(path: Path, content: Any) -> dict[str, Any]:
         "config": "files",
         "revision": UNPINNED,
         "splits": splits,
-        "sizes": {"train": 0, "eval": 0},  # `benchmark.data.files` counts them
+        "sizes": {"train": 0, "eval": 0},  # benchmark/data/own_files.py counts them
         "files": files,
         **data.model_dump(exclude={"train", "eval"}),
     }
