@@ -137,12 +137,25 @@ def run(
 
 
 def status(
-    matrix: MatrixFile, results: Results = RESULTS, format: TableFormat = Format.text
+    matrix: MatrixFile,
+    results: Results = RESULTS,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="First wait until no run is left, and show how far it is."),
+    ] = False,
+    format: TableFormat = Format.text,
 ) -> None:
     """Print the summary table of a matrix from its records."""
     from benchmark.matrices import matrix as matrices
 
-    _show_summary(matrices.load(matrix), results, format, note=say)
+    loaded = matrices.load(matrix)
+    if watch:
+        from rich.console import Console
+
+        from benchmark.commands import watch as watching
+
+        watching.watch(loaded, results, Console(stderr=True))
+    _show_summary(loaded, results, format, note=say)
 
 
 def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:

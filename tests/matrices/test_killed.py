@@ -3,6 +3,7 @@
 import csv
 import random
 import signal
+import sqlite3
 import subprocess
 import time
 
@@ -82,3 +83,8 @@ def test_runs_that_are_killed_in_training_end_with_the_same_bytes_and_leave_no_p
         resumed += end.times.resumed_from
     assert any(step < 24 for step in resumed), "some went on within the training"
     assert not list((broken / "results").rglob("*.unfinished"))
+    query = "select name, status from runs where lifecycle_stage = 'active'"
+    with sqlite3.connect(broken / "mlflow.db") as store:
+        logged = store.execute(query).fetchall()
+    assert {status for _, status in logged} == {"FINISHED"}, "MLflow's, which were killed too"
+    assert len({name for name, _ in logged}) == len(logged) == 2 * len(ends), "a parent for each"

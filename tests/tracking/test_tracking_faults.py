@@ -9,6 +9,7 @@ import mlflow
 import pytest
 from factories import curve_rows, make_record, make_spec, write_run
 from mlflow import MlflowClient
+from runs import TWO_CELLS, pretend
 from servers import closed_port, deny, die, drip, hang, serving
 from store import STEPS, content, fill, history, runs, three, track
 
@@ -43,6 +44,22 @@ def test_a_server_that_does_not_answer_is_not_waited_for(behave, tmp_path, capsy
         assert not released.is_set() and not tracker.filled
     (line,) = lines(capsys)
     assert "MLflow failed: " in line and "logged at the end, or by `hift-bench sync`" in line
+
+
+def test_a_matrix_ends_while_its_server_hangs_and_sync_logs_it_elsewhere(
+    cli, in_process, write, undrawn, uri, monkeypatch
+):
+    in_process(pretend())
+    write(TWO_CELLS)
+    monkeypatch.setattr(tracking, "_SECONDS", {"answered": 0.05, "failed": 0.05, "local": 60})
+    with serving(hang) as (hanging, released):
+        code, _, err = cli("run", "m.yaml", "--tracking-uri", hanging)
+        assert code == 0 and not released.is_set() and err.count("MLflow failed") == 1
+    code, _, err = cli("sync", "m.yaml", "--tracking-uri", uri)
+    assert code == 0 and "MLflow" not in err
+    client = MlflowClient(tracking_uri=uri)
+    found = client.search_runs([client.get_experiment_by_name("m").experiment_id])
+    assert len(found) == 4 and {run.info.status for run in found} == {"FINISHED"}
 
 
 @pytest.mark.parametrize(
