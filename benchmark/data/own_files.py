@@ -6,14 +6,14 @@ import glob
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchmark.data import overlap
 from benchmark.errors import UserError, nearest
 from tasks.base import TaskConfig
-from tasks.dataset import HELD_OUT, REST, SHARE, SHARE_SEED
+from tasks.dataset import SHARE, SHARE_SEED
 from tasks.own import FORMATS
 
 if TYPE_CHECKING:
@@ -88,10 +88,14 @@ def _of_parquet(path: Path) -> Contents:
 
 
 def train_rows(task: TaskConfig) -> int:
-    """The number of rows to train on, about, if some of them are held out for evaluation (equal rows stay
-    together)."""
+    """The number of rows to train on: with `shots` as many as there are shots. It is off by a few where rows
+    are held out for evaluation, as equal rows stay together."""
     rows = contents(Path(task.dataset.files["train"])).rows
-    return rows if "eval" in task.dataset.files else rows - _share(rows)
+    rows = rows if "eval" in task.dataset.files else rows - _share(rows)
+    if task.dataset.shots is None:
+        return rows
+    classes: Sequence[str] = getattr(task, "labels", None) or getattr(task, "words", ())
+    return min(rows, task.dataset.shots.count * len(classes))
 
 
 def read(path: Path, cache: Path) -> "Dataset":
@@ -118,12 +122,10 @@ def read(path: Path, cache: Path) -> "Dataset":
 
 
 def part(rows: "Dataset", numbers: list[int], task: TaskConfig, role: str, where: str) -> list[int]:
-    """The `numbers` of the rows of a role among `rows`, if the user gave no file for evaluation.
+    """The `numbers` of the rows of a role among those of `rows`, where the user gave no file for evaluation.
 
     SHARE of the rows is held out, drawn with SHARE_SEED; equal inputs and rows of one group stay together.
     """
-    if task.dataset.splits[role] not in (REST, HELD_OUT):
-        return numbers
     groups = overlap.groups(overlap.sources(rows, task, where))
     if len(groups) < 2:
         raise UserError(f"{where}: too few different rows to hold some out: give data.eval")

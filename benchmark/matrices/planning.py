@@ -164,7 +164,7 @@ def predicted_steps(spec: RunSpec) -> int:
     """
     task = own.of(spec.task, spec.task_file)
     dataset, rows = task.dataset, task.dataset.sizes["train"]
-    if dataset.files and not dataset.shots:
+    if dataset.files:
         try:
             rows = own_files.train_rows(task)
         except UserError:  # `foreseen` says so

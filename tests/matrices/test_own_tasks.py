@@ -93,6 +93,10 @@ def test_epochs_count_the_rows_of_the_file(mine, write):
     write_rows(Path("tasks/eval.csv"), reviews(6, start=90))
     write_task(mine, data={"train": "rows.jsonl", "eval": "eval.csv"})
     assert planning.predicted_steps(spec()) == 20
+    write_task(mine, data={"train": "rows.jsonl", "shots": {"per": "mood", "count": 8}})
+    assert planning.predicted_steps(spec()) == 8  # 8 rows of each of 2 classes
+    write_rows(Path("tasks/rows.jsonl"), {"text": [], "mood": []})
+    assert planning.predicted_steps(spec()) == 0
 
 
 def test_a_run_says_unpinned_and_what_was_held_out(mine, go, in_process, tmp_path):
