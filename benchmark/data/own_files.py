@@ -6,7 +6,7 @@ import glob
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,7 +94,7 @@ def train_rows(task: TaskConfig) -> int:
     rows = rows if "eval" in task.dataset.files else rows - _share(rows)
     if task.dataset.shots is None:
         return rows
-    classes: Sequence[str] = getattr(task, "labels", None) or getattr(task, "words", ())
+    classes = getattr(task, "labels", getattr(task, "words", ()))
     return min(rows, task.dataset.shots.count * len(classes))
 
 
