@@ -6,6 +6,7 @@ Jinja2's autoescape, in Markdown by `escape_markdown`.
 """
 
 import csv
+import functools
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -78,8 +79,12 @@ def write_report(
     return out / "index.html"
 
 
+@functools.cache
 def environment(templates: Path, *, html: bool) -> "Environment":
-    """A Jinja environment for the folder `templates` that escapes values for HTML, else for Markdown."""
+    """A Jinja environment for the folder `templates` that escapes values for HTML, else for Markdown.
+
+    One for each, because it keeps the compiled templates: compiling takes longer than filling them in.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
