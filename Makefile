@@ -7,10 +7,10 @@ INSTALLED := $(VENV)/.installed
 SCRATCH := results/_scratch/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test slow regress lint types docs format clean
+.PHONY: help install smollm2 demo test slow test-chaos regress lint types docs format clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 install: $(INSTALLED) ## .venv with the package and what it needs, at the versions of constraints.txt
 
@@ -31,6 +31,9 @@ test: $(INSTALLED) ## the tests that take about a second, and need no GPU, netwo
 
 slow: $(INSTALLED) ## the tests that take longer
 	@$(PYTEST) -m 'slow and not gpu and not network and not browser'
+
+test-chaos: $(INSTALLED) ## a matrix that is killed 20 times, at random: HIFT_KILLS, HIFT_CHAOS_SEED
+	@HIFT_KILLS=$${HIFT_KILLS:-20} $(PYTEST) -m slow tests/matrices/test_killed.py
 
 regress: $(INSTALLED) ## tiny models against their committed losses and scores
 	@$(BIN)/hift-bench regress

@@ -62,6 +62,22 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+ROOM = 1 << 20
+"""Bytes that must be free where results are written: a record, a curve and predictions."""
+
+
+def check_room(folder: Path) -> None:
+    """Raises OSError, naming `folder`, if it cannot be made, nothing can be written there, or ROOM bytes
+    cannot: whoever is about to work for hours asks first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+            file.flush()
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(folder)) from error
+
+
 def build_once(target: Path, fill: Callable[[Path], None]) -> Path:
     """Return the folder `target`. If it does not exist, `fill` builds it.
 

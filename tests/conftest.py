@@ -86,7 +86,7 @@ def child(main):
     """A process (`processes.Process`) that calls `main()`, as a run's would, in this one."""
 
     class Child:
-        def __init__(self, arguments, log, variables):
+        def __init__(self, arguments, log, variables, hold=()):
             before = sys.argv, sys.stdout, sys.stderr, logging.raiseExceptions
             printed = io.StringIO()
             sys.argv, sys.stdout, sys.stderr = [sys.argv[0], *arguments], printed, log
@@ -99,6 +99,8 @@ def child(main):
 
         def wait(self):
             return self._code
+
+        def kill(self): ...
 
     return Child
 

@@ -35,10 +35,10 @@ class Watch:
     def started(self, spec, steps):
         self.told.append(("started", spec.run_id, steps))
 
-    def noted(self, note):
+    def noted(self, note, spec=None):
         self.told.append(("noted", note))
 
-    def stepped(self, row):
+    def stepped(self, spec, row):
         self.told.append(("stepped", row["step"]))
         self.on_step(row)
 

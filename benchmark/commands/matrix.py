@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,8 @@ from benchmark.commands.options import (
     Results,
     TableFormat,
     TrackingUri,
+    parse_duration,
+    parse_shard,
     say,
     use_mirror,
 )
@@ -70,6 +72,20 @@ def run(
         int | None,
         typer.Option(min=1, help="At most this many runs, and the learning-rate trials they need."),
     ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(min=1, max=1024, help="Runs at once, which share out threads and GPUs."),
+    ] = 1,
+    shard: Annotated[
+        str | None,
+        typer.Option(help="2/4: the second of four parts of the matrix, for a scheduler."),
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="End a run after this time, such as 90s, 30min or 2h.")
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Repeat runs that ran out of memory or diverged.")
+    ] = False,
     no_warm: Annotated[
         bool,
         typer.Option(
@@ -87,31 +103,46 @@ def run(
 ) -> None:
     """Run what is not done of a matrix, a process each; then write the report and print the summary."""
     from benchmark.commands.progress import bars
+    from benchmark.matrices import forecast, planning, runner
     from benchmark.matrices import matrix as matrices
-    from benchmark.matrices import planning, runner
+    from benchmark.matrices.room import Room
     from benchmark.tracking import uris
     from benchmark.tracking.tracker import Tracker
 
     use_mirror(data_root)
     loaded = matrices.load(matrix)
     loaded = loaded.keeping() if keep_model else loaded
+    share, limit_s = parse_shard(shard), parse_duration("--time-limit", time_limit)
+    settled = planning.RETRIED if retry else planning.SETTLED
     runner.check(loaded)
     store = uris.usable(tracking_uri)
     planned = planning.plan(loaded, results)
     for line in planning.damaged(planned, results):
         say(line)
     before = [p.state for p in planned]
-    todo = [p for p in planned if p.state not in planning.SETTLED]
+    own = {run_id for _, run_ids in share.cells(loaded.cells) for run_id in run_ids}
+    todo = [p for p in planned if p.state not in settled and (p.trial or p.run_id in own)]
     with Tracker(store, loaded.name) as tracker:
         with bars(len(todo)) as progress:
             outcome = runner.run(
-                loaded, results, tracker=tracker, progress=progress, limit=limit, warm=not no_warm
+                loaded,
+                results,
+                tracker=tracker,
+                progress=progress,
+                limit=limit,
+                warm=not no_warm,
+                workers=workers,
+                room=Room(forecast.peaks) if workers > 1 else None,
+                share=share,
+                settled=settled,
+                limit_s=limit_s,
             )
         tracker.fill(_all_records(loaded, results))
         written = _write_report(loaded, results, reports)
         tracker.report(written.parent)
         _show_summary(loaded, results, format)
-    say(closing_line(outcome.ended, before, total=len(planning.plan(loaded, results))))
+    after = [p.state for p in planning.plan(loaded, results)]
+    say(closing_line(outcome.ended, before, after, settled))
     if outcome.removed:
         left = ", ".join(folder.name for folder in outcome.removed)
         say(
@@ -180,24 +211,33 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
 
 SYNC_PATIENCE_S = 30.0
 """Seconds that `sync` waits for one answer of a store."""
-ENDS = ("trained", "evaluated", "failed", "refused", "unsupported", "already done", "left")
+ENDS = (
+    *("trained", "evaluated", "failed", "refused", "unsupported", "already done"),
+    *("done by other runners", "oom before", "diverged before", "left"),
+)
 """The counts of the closing line, in its order. A run is in exactly one of them."""
 
 
-def closing_line(ended: Mapping[str, int], before: Iterable[str], *, total: int) -> str:
-    """The counts of all `total` runs of a matrix, lr trials included: "3 trained, 1 refused, 16 left".
+def closing_line(
+    ended: Mapping[str, int], before: Sequence[str], after: Sequence[str], settled: Collection[str]
+) -> str:
+    """The counts of all runs of a matrix, lr trials included: "3 trained, 1 refused, 16 left".
 
-    ended: how the runs of this call ended (`runner.Outcome.ended`). before: the state of each run before it.
-    Runs that were unsupported before count as unsupported. Left are the runs that were not started: those
-    beyond the limit, and those whose learning rate could not be chosen.
+    ended: how the runs of this call ended (`runner.Outcome.ended`). before, after: the state of each run
+    before and after it. settled: the states in which runs were left alone; those that were unsupported count
+    as that. Left are the runs that were not started: those beyond the limit, of other shards, and those whose
+    learning rate could not be chosen.
     """
-    counts = Counter(ended)
-    for state in before:
-        if state == "done":
-            counts["already done"] += 1
-        elif state == "unsupported":
-            counts["unsupported"] += 1
-    counts["left"] = total - counts.total()
+    counts, states = Counter(ended), Counter(before)
+    own = counts["trained"] + counts["evaluated"]
+    counts["already done"] = states["done"]
+    counts["unsupported"] += states["unsupported"]
+    for state in set(settled) - {"done", "unsupported"}:
+        counts[f"{state} before"] = states[state]
+    # one that failed here may have been done elsewhere since
+    by_others = min(after.count("done") - states["done"] - own, len(after) - counts.total())
+    counts["done by other runners"] = max(0, by_others)
+    counts["left"] = max(0, len(after) - counts.total())
     return ", ".join(f"{counts[end]} {end}" for end in ENDS if counts[end])
 
 

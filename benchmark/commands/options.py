@@ -2,17 +2,21 @@
 
 import math
 import os
+import re
 import reprlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from benchmark.console import Format, printable
 from benchmark.errors import UserError
 from benchmark.records import yamltext
+
+if TYPE_CHECKING:
+    from benchmark.matrices.pending import Share
 
 MatrixFile = Annotated[
     Path, typer.Argument(help="A matrix YAML, such as those in benchmark/matrices.")
@@ -79,3 +83,28 @@ def strategy_options(texts: Sequence[str] | None, **flags: Any) -> dict[str, Any
                 f"--option {name}: {reprlib.repr(value)} is not valid YAML: {error}"
             ) from None
     return options
+
+
+def parse_duration(flag: str, text: str | None) -> float | None:
+    """A time such as 90s, 30min or 2h in seconds. Raises UserError, naming the option, for any other text."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?) *(s|min|h|d)", text.strip())
+    if not found or not (seconds := float(found[1]) * _SECONDS[found[2]]):
+        raise UserError(f"{flag} {text}: not a time, such as 90s, 30min, 2h or 1d")
+    return seconds
+
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_shard(text: str | None) -> "Share":
+    """The part of a matrix that --shard names as number/of; the whole for None. Raises UserError."""
+    from benchmark.matrices.pending import ALL, Share
+
+    if text is None:
+        return ALL
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UserError(f"--shard {text}: not a part of a matrix, such as 1/4, 2/4, 3/4 or 4/4")
+    return Share(int(found[1]), int(found[2]))

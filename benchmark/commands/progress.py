@@ -1,8 +1,9 @@
-"""Progress on stderr: a bar for the current run on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a bar for each run in progress on a terminal, plain lines elsewhere."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -24,6 +26,16 @@ LINE_SECONDS = 30.0
 """Seconds between two plain lines about the steps of a run."""
 
 
+@dataclass
+class _Shown:
+    """A run in progress. began, printed: when it began, and when its last plain line was printed."""
+
+    name: str
+    began: float
+    printed: float
+    task: TaskID | None = None
+
+
 class Bars:
     """The runner's Progress on a console: a bar for each run, then one line with its score or error.
 
@@ -34,44 +46,47 @@ class Bars:
     def __init__(self, console: Console, bars: Progress | None, total: int | None) -> None:
         self._console, self._bars, self._total = console, bars, total
         self._number = 0
-        self._printed = 0.0  # when the last plain line was printed
+        self._runs: dict[str, _Shown] = {}  # those in progress, by run id
 
     def started(self, spec: RunSpec, steps: int | None) -> None:
         self._number += 1
         of = f"/{max(self._total, self._number)}" if self._total else ""
         rate = f", trial of lr {spec.lr:g}" if spec.is_trial else ""
         run = printable(f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}")
-        self._name = f"[{self._number}{of}] {run}"
-        self._began = self._printed = time.monotonic()
+        now = time.monotonic()
+        shown = self._runs[spec.run_id] = _Shown(f"[{self._number}{of}] {run}", now, now)
         if self._bars is not None:
-            self._task = self._bars.add_task(escape(self._name), total=steps, loss="starting")
+            shown.task = self._bars.add_task(escape(shown.name), total=steps, loss="starting")
         else:
-            self._say("started")
+            self._say(shown.name, "started")
 
-    def noted(self, note: str) -> None:
-        """Print a note of the run, such as the rows that it leaves out."""
-        self._say(note)
+    def noted(self, note: str, spec: RunSpec | None = None) -> None:
+        """Print a note, such as of the rows that a run leaves out."""
+        self._say("hift-bench" if spec is None else self._runs[spec.run_id].name, note)
 
-    def stepped(self, row: Mapping[str, Any]) -> None:
-        loss = "" if row["loss"] is None else f"loss {row['loss']:.4f}"
-        if self._bars is not None:
-            self._bars.update(self._task, completed=row["step"], total=row["total"], loss=loss)
-        elif time.monotonic() - self._printed > LINE_SECONDS:
-            self._printed = time.monotonic()
-            self._say(f"step {row['step']}/{row['total']} {loss}")
+    def stepped(self, spec: RunSpec, row: Mapping[str, Any]) -> None:
+        shown, loss = self._runs[spec.run_id], ""
+        if row["loss"] is not None:
+            loss = f"loss {row['loss']:.4f}"
+        if self._bars is not None and shown.task is not None:
+            self._bars.update(shown.task, completed=row["step"], total=row["total"], loss=loss)
+        elif time.monotonic() - shown.printed > LINE_SECONDS:
+            shown.printed = time.monotonic()
+            self._say(shown.name, f"step {row['step']}/{row['total']} {loss}")
 
     def finished(self, spec: RunSpec, done: RunRecord) -> None:
-        if self._bars is not None:
-            self._bars.remove_task(self._task)
-        seconds = time.monotonic() - self._began
+        shown = self._runs.pop(spec.run_id)
+        if self._bars is not None and shown.task is not None:
+            self._bars.remove_task(shown.task)
+        seconds = time.monotonic() - shown.began
         if done.scores is None:
             result = f"{done.status}: {done.error}"
         else:
             result = f"{done.scores.metric} {done.scores.main:.4f} on {done.scores.split}"
-        self._say(f"{result} ({seconds:.0f} s)")
+        self._say(shown.name, f"{result} ({seconds:.0f} s)")
 
-    def _say(self, what: str) -> None:
-        self._console.print(f"{self._name}: {printable(what)}", markup=False, soft_wrap=True)
+    def _say(self, name: str, what: str) -> None:
+        self._console.print(f"{name}: {printable(what)}", markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager

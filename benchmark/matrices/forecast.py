@@ -1,6 +1,6 @@
 """Predicted peak memory of a matrix's cells, and whether it is within a budget.
 
-Only `simulated` imports torch.
+Only `simulated` and `peaks` import torch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,8 +58,14 @@ def of(
 
 
 def simulated(spec: RunSpec) -> int | None:
-    """Peak bytes of the run's training step on a CUDA device, from `benchmark.memory.simulate`; None if
-    nothing trains.
+    """Peak bytes of the run's training step on a CUDA device; otherwise as `peaks`."""
+    found = peaks(spec, "cuda")
+    return None if found is None else found[0]
+
+
+def peaks(spec: RunSpec, device: str) -> tuple[int, int] | None:
+    """Peak bytes of the run's training step on `device` ("cpu" or "cuda"), and of the state that it keeps in
+    host memory, from `benchmark.memory.simulate`; None if nothing trains.
 
     The prediction assumes that every text has `max_length` tokens, so it is at least the peak of a real
     batch. The exception are tasks whose rows list their own candidates: their number is not known, and one is
@@ -83,8 +89,11 @@ def simulated(spec: RunSpec) -> int | None:
         seq_len=spec.max_length,
         head=adapter.head,
         labels=adapter.model_arguments().get("num_labels", 2),
+        checkpointing=spec.checkpointing,
+        loss=spec.loss,
     )
-    return simulate.peak(setting, device="cuda").total
+    found = simulate.peak(setting, device=device)
+    return found.total, found.host
 
 
 def _inputs(task: Any) -> int:

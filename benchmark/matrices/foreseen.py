@@ -23,9 +23,10 @@ from tasks import own
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a run cannot be made. status: `unsupported` for what cannot work, `refused` for bad input."""
+    """Why a run cannot be made. status: `unsupported` for what cannot work, `refused` for bad input, `oom`
+    for what is too large for the machine."""
 
-    status: Literal["unsupported", "refused"]
+    status: Literal["unsupported", "refused", "oom"]
     reason: str
 
 

@@ -19,8 +19,15 @@ from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 from tasks import own
 
-SETTLED = ("done", "unsupported")
+RETRIED = ("done", "unsupported")
 """States that another run on this machine would not change."""
+RESULTS = ("oom", "diverged")
+"""States of runs that gave no scores, which is a result: it is repeated only where a user asks for it."""
+SETTLED = (*RETRIED, *RESULTS)
+"""States in which a run is left alone."""
+
+UNDECIDED = ("missing", "stale", "refused", "interrupted", "timeout")
+"""States of a trial that say nothing about its learning rate."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
     """The mean score of the cell's trials at one rate; None while one of them has not run."""
     scores = []
     for trial in cell.trials([rate]):
-        if state_of(trial, results) in ("missing", "stale", "refused", "interrupted"):
+        if state_of(trial, results) in UNDECIDED:
             return None
         scores.append(record.load(path_of(trial, results)).scores)
     return search.outcome_of(scores)

@@ -12,9 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import IO, Any, Protocol, TextIO
 
 from benchmark.lifetime import RUNNER
 
@@ -25,7 +25,7 @@ class Process(Protocol):
     """The part of subprocess.Popen that the runner uses."""
 
     @property
-    def stdout(self) -> Iterable[str] | None: ...
+    def stdout(self) -> IO[str] | None: ...
     def kill(self) -> None: ...
     def wait(self) -> int: ...
 
@@ -36,8 +36,15 @@ class Starter(Protocol):
     def prepare(self, variables: Mapping[str, str]) -> None:
         """Prepare a start with these environment variables, without waiting for it."""
 
-    def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
-        """Start a run with the command line `arguments`; its stderr goes to `log`."""
+    def start(
+        self,
+        arguments: Sequence[str],
+        log: TextIO,
+        variables: Mapping[str, str],
+        hold: Sequence[int] = (),
+    ) -> Process:
+        """Start a run with the command line `arguments`; its stderr goes to `log`. It inherits the open files
+        `hold`, and so the locks on them."""
 
 
 @contextlib.contextmanager
@@ -61,12 +68,20 @@ class Interpreters:
 
     def prepare(self, variables: Mapping[str, str]) -> None: ...
 
-    def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
+    def start(
+        self,
+        arguments: Sequence[str],
+        log: TextIO,
+        variables: Mapping[str, str],
+        hold: Sequence[int] = (),
+    ) -> Process:
         return subprocess.Popen(
             [sys.executable, "-m", RUN, *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
+            pass_fds=hold,
             env={**variables, RUNNER: str(os.getpid())},
         )
 
@@ -90,15 +105,21 @@ class Forks:
         if self._instead is None:
             self._serving(variables)
 
-    def start(self, arguments: Sequence[str], log: TextIO, variables: Mapping[str, str]) -> Process:
+    def start(
+        self,
+        arguments: Sequence[str],
+        log: TextIO,
+        variables: Mapping[str, str],
+        hold: Sequence[int] = (),
+    ) -> Process:
         if self._instead is None:
             try:
-                return self._serving(variables).fork(arguments, log)
+                return self._serving(variables).fork(arguments, log, hold)
             except NoFork as error:
                 self.close()
                 self._instead = Interpreters()
                 self._note(f"no warm server, so each run starts slowly: {error}; log: {self._log}")
-        return self._instead.start(arguments, log, variables)
+        return self._instead.start(arguments, log, variables, hold)
 
     def _serving(self, variables: Mapping[str, str]) -> "Server":
         if self._server is None or not self._server.serves(variables):
@@ -132,13 +153,14 @@ class Server:
         """Whether the server is alive and has this environment."""
         return self._process.poll() is None and self._variables == dict(variables)
 
-    def fork(self, arguments: Sequence[str], log: TextIO) -> "Fork":
-        """A run with the command line `arguments`; its stderr goes to `log`. Raises NoFork."""
+    def fork(self, arguments: Sequence[str], log: TextIO, hold: Sequence[int] = ()) -> "Fork":
+        """A run with the command line `arguments`; its stderr goes to `log`. It inherits the open files
+        `hold`. Raises NoFork."""
         request = json.dumps({"arguments": list(arguments)}).encode()
         reader, writer = os.pipe()
         try:
             with contextlib.suppress(ConnectionError):  # the server has ended; `reply` returns None
-                socket.send_fds(self._socket, [request], [writer, log.fileno()])
+                socket.send_fds(self._socket, [request], [writer, log.fileno(), *hold])
             reply = self.reply()
         finally:
             os.close(writer)
@@ -174,7 +196,7 @@ class Fork:
 
     def __init__(self, server: Server, pid: int, stdout: int) -> None:
         """stdout: the file descriptor from which the run's stdout is read."""
-        self.stdout = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 (wait closes it)
+        self.stdout = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 (whoever reads it closes it)
         self._server, self._pid = server, pid
         self._returncode: int | None = None
 
@@ -189,5 +211,4 @@ class Fork:
         if self._returncode is None:
             reply = self._server.reply()
             self._returncode = self._server.wait() if reply is None else reply["returncode"]
-        self.stdout.close()
         return self._returncode

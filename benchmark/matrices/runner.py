@@ -1,42 +1,46 @@
-"""Runs a matrix: each run that is not done, one after the other, in a process of its own.
+"""Runs a matrix: each run that is not done in a process of its own, on one worker or several at once.
 
 A run is done when its record has the hash of its spec and the status success. An interrupted matrix therefore
 resumes when it is run again. A failed run does not stop the ones after it. The runner talks to MLflow, not
-the run, so an error of MLflow cannot end a run.
+the run, so an error of MLflow cannot end a run. Several runners may work on one results folder (pending.py).
 """
 
+import contextlib
+import os
+import queue
 import shutil
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
-
-import filelock
+from typing import Any, Protocol
 
 from benchmark.data import sources
-from benchmark.errors import UserError
-from benchmark.files import write_text
-from benchmark.matrices import child, foreseen, planning, processes
-from benchmark.matrices.foreseen import Fault
-from benchmark.matrices.matrix import Cell, Matrix
+from benchmark.files import check_room
+from benchmark.matrices import child, claims, foreseen, planning, processes
+from benchmark.matrices.attempt import Attempt, Inbox
+from benchmark.matrices.matrix import Matrix
+from benchmark.matrices.pending import ALL, Pending, Share
 from benchmark.matrices.planning import Planned
+from benchmark.matrices.room import Room
+from benchmark.matrices.workers import gpu_of, variables_of
 from benchmark.models import registry
-from benchmark.records import record
 from benchmark.records.folders import UNFINISHED, Folder
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 from tasks import own
+
+LOOK_S = 1.0
+"""Seconds between two looks at what other runners have ended."""
 
 
 class Progress(Protocol):
     """What shows the progress of the runs: the bars of the command line (benchmark/commands/progress.py)."""
 
     def started(self, spec: RunSpec, steps: int | None) -> None: ...
-    def noted(self, note: str) -> None: ...
-    def stepped(self, row: Mapping[str, Any]) -> None: ...
+    def noted(self, note: str, spec: RunSpec | None = None) -> None: ...
+    def stepped(self, spec: RunSpec, row: Mapping[str, Any]) -> None: ...
     def finished(self, spec: RunSpec, done: RunRecord) -> None: ...
 
 
@@ -99,59 +103,192 @@ def run(
     progress: Progress,
     limit: int | None = None,
     warm: bool = True,
+    workers: int = 1,
+    room: Room | None = None,
+    share: Share = ALL,
+    settled: Collection[str] = planning.SETTLED,
+    limit_s: float | None = None,
 ) -> Outcome:
-    """Run what is not done: at most `limit` runs, and the trials that they need.
+    """Run what is not done: at most `limit` runs, and the trials that they need, `workers` at once.
 
-    warm: fork the runs from a server that has imported all libraries, where the system allows it. Raises
-    UserError or TaskError if the matrix cannot run (see `check`), and UserError if another process runs it.
+    warm: fork the runs from servers that have imported all libraries, where the system allows it. room: the
+    memory into which they have to fit; None: it is not looked at. share: the part of the matrix that is run.
+    settled: the states of runs that are left alone. limit_s: seconds after which a run is ended. Raises
+    UserError or TaskError if the matrix cannot run (see `check`), and OSError if nothing can be written.
     """
     check(matrix)
     scratch = results / Folder.scratch / matrix.name
-    scratch.mkdir(parents=True, exist_ok=True)
-    outcome = Outcome()
-    try:
-        with (
-            filelock.FileLock(scratch / "lock", timeout=0),
-            processes.starter(warm, scratch / "warm.log", progress.noted) as starter,
-        ):
-            outcome.removed += _remove_unowned(scratch, planning.plan(matrix, results))
-            for spec in _to_run(matrix, results, limit, outcome):
-                if fault := foreseen.fault(spec):
-                    _refuse(spec, fault, results, tracker, progress, outcome)
-                else:
-                    _run_one(spec, results, scratch, starter, tracker, progress, outcome)
-    except filelock.Timeout:
-        raise UserError(f"{matrix.path}: another process is running this matrix") from None
-    return outcome
+    for folder in (scratch, results / matrix.name):
+        check_room(folder)
+    with contextlib.ExitStack() as stack:
+        session = _Session(
+            results=results,
+            scratch=scratch,
+            tracker=tracker,
+            progress=progress,
+            pending=Pending(matrix, results, scratch, settled, limit, share),
+            limit_s=limit_s,
+            room=room,
+            idle=[
+                _Worker(number, workers, stack.enter_context(_starter(warm, scratch, progress)))
+                for number in range(workers)
+            ],
+        )
+        session.outcome.removed += _remove_unowned(scratch, planning.plan(matrix, results))
+        session.run()
+    session.outcome.failed += session.pending.failed
+    return session.outcome
 
 
-def _to_run(
-    matrix: Matrix, results: Path, limit: int | None, outcome: Outcome
-) -> Iterator[RunSpec]:
-    """The specs that are not done, one at a time: trials run before their cell's rate is chosen."""
-    started = 0
-    for cell in matrix.cells:
-        if limit is not None and started >= limit:
-            return
-        rate = None
-        if cell.search:
-            yield from _trials_to_run(cell, results)
-            try:
-                rate = planning.chosen_rate(cell, results)
-            except UserError:  # every trial failed, and each has reported its reason
-                states = {
-                    planning.state_of(trial, results) for trial in planning.trials(cell, results)
-                }
-                outcome.failed += states != {"unsupported"}
-                continue
-            if rate is None:  # a trial was refused; the outcome has its reason
-                continue
-        for spec in cell.runs(rate):
-            if planning.state_of(spec, results) not in planning.SETTLED and (
-                limit is None or started < limit
-            ):
-                started += 1
-                yield spec
+def _starter(
+    warm: bool, scratch: Path, progress: Progress
+) -> contextlib.AbstractContextManager[processes.Starter]:
+    return processes.starter(warm, scratch / "warm.log", progress.noted)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What makes one run at a time: worker `number` of `of`."""
+
+    number: int
+    of: int
+    starter: processes.Starter
+
+    def variables(self, spec: RunSpec) -> dict[str, str]:
+        """The environment variables of a run."""
+        return variables_of(self.number, self.of, child.environment_of(spec))
+
+    @property
+    def gpu(self) -> str | None:
+        """The GPU of its runs, as CUDA_VISIBLE_DEVICES names it; None: it has the whole machine, or none."""
+        return gpu_of(self.number, os.environ) if self.of > 1 else None
+
+
+@dataclass(kw_only=True)
+class _Session:
+    """One call of `run`. `idle`: the workers without a run."""
+
+    results: Path
+    scratch: Path
+    tracker: Tracker
+    progress: Progress
+    pending: Pending
+    limit_s: float | None
+    room: Room | None
+    idle: list[_Worker]
+    outcome: Outcome = field(default_factory=Outcome)
+    running: dict[Attempt, _Worker] = field(default_factory=dict)
+    inbox: Inbox = field(default_factory=queue.SimpleQueue)
+
+    def run(self) -> None:
+        """Run until nothing is left. If this is broken off, no process is left and each run has a record."""
+        waiting = False
+        try:
+            while self._start() or self.pending.left:
+                if not self.running and not waiting:
+                    self.progress.noted("waits for runs that another runner has")
+                waiting = not self.running
+                self._listen()
+        except BaseException as stop:
+            self._break_off(stop)
+            raise
+
+    def _start(self) -> bool:
+        """Give the idle workers runs; whether any worker has one now."""
+        begun = []
+        while self.idle and (attempt := self._next()):
+            worker = self.running[attempt] = self.idle.pop(0)
+            worker.starter.prepare(worker.variables(attempt.spec))
+            begun.append(attempt)
+        for attempt in begun:  # all are prepared: their servers import at the same time
+            worker, spec = self.running[attempt], attempt.spec
+            self._tell_start(spec)
+            attempt.start(worker.starter, worker.variables(spec), self.inbox, self.limit_s)
+        return bool(self.running)
+
+    def _next(self) -> Attempt | None:
+        """The next run that needs a process. Why others cannot be made is recorded."""
+        while taken := self.pending.take(self._fits):
+            check_room(self.scratch)
+            attempt = Attempt(*taken, self.results, self.scratch)
+            fault = foreseen.fault(attempt.spec)
+            if fault is None and self.room is not None:
+                fault = self.room.fault(attempt.spec, self.idle[0].gpu)
+            if fault is None:
+                return attempt
+            self._tell_start(attempt.spec)
+            self._end(attempt, attempt.write(fault.status, fault.reason))
+        return None
+
+    def _fits(self, spec: RunSpec) -> bool:
+        """Whether the next worker may run it now, by the memory that is left."""
+        running = [(attempt.spec, worker.gpu) for attempt, worker in self.running.items()]
+        return self.room is None or self.room.fits(spec, self.idle[0].gpu, running)
+
+    def _tell_start(self, spec: RunSpec) -> None:
+        self.progress.started(spec, planning.predicted_steps(spec))
+        self.tracker.start(spec)
+
+    def _listen(self) -> None:
+        """Pass on the next event, and end the runs whose time is over. Does not wait long if a worker is idle
+        and another runner may end what it waits for."""
+        with contextlib.suppress(queue.Empty):
+            attempt, line = self.inbox.get(timeout=self._patience())
+            if attempt in self.running:  # not one that was ended for its time
+                if line is None:
+                    self._end(attempt, attempt.finish())
+                elif event := attempt.event(line):
+                    self._pass_on(attempt.spec, event)
+        for attempt in list(self.running):
+            if attempt.deadline is not None and time.monotonic() > attempt.deadline:
+                attempt.kill()
+                reason = f"stopped after its time limit of {self.limit_s:g} s"
+                self._end(attempt, attempt.killed("timeout", reason))
+
+    def _patience(self) -> float | None:
+        """Seconds to wait for an event; None: until there is one."""
+        now = time.monotonic()
+        ends = [max(0.0, a.deadline - now) for a in self.running if a.deadline is not None]
+        if self.idle and self.pending.left:
+            ends.append(LOOK_S)
+        return min(ends, default=None)
+
+    def _pass_on(self, spec: RunSpec, event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            self.progress.noted(event["note"], spec)
+        elif event["event"] == "step":
+            self.progress.stepped(spec, event)
+            self.tracker.steps(spec, [event])
+
+    def _end(self, attempt: Attempt, done: RunRecord) -> None:
+        """Count the run, which has ended with the record `done`, and free its worker."""
+        spec, outcome = attempt.spec, self.outcome
+        end = _end(spec, done)
+        outcome.ended[end] += 1
+        self.tracker.finish(done, attempt.folder)
+        if end == "refused":
+            outcome.refused.append(str(done.error))
+        elif end == "failed":
+            outcome.failed += 1
+        elif done.times.fixed_s is not None:
+            outside = time.time() - attempt.began - done.times.total_s  # the start of the process
+            outcome.fixed_s.append(done.times.fixed_s + outside)
+        self.progress.finished(spec, done)
+        self.pending.ended(spec)
+        attempt.release()
+        if worker := self.running.pop(attempt, None):
+            self.idle.append(worker)
+
+    def _break_off(self, stop: BaseException) -> None:
+        """Kill what runs, and record that it was interrupted."""
+        reason = str(stop) or "stopped by the user"
+        for attempt in self.running:
+            attempt.kill()
+        for attempt in self.running:
+            done = attempt.killed("interrupted", " ".join(reason.split()))
+            if done.status != "interrupted":
+                self.tracker.finish(done, attempt.folder)
+            attempt.release()
 
 
 def _remove_unowned(scratch: Path, planned: Iterable[Planned]) -> list[Path]:
@@ -169,103 +306,15 @@ def _remove_unowned(scratch: Path, planned: Iterable[Planned]) -> list[Path]:
         if (stem := folder.name.removesuffix(UNFINISHED)) not in kept
         and stem.rpartition(".")[0] not in waiting
     ]
+    removed = []
     for folder in unowned:
-        shutil.rmtree(folder, ignore_errors=True)
-    return unowned
-
-
-def _trials_to_run(cell: Cell, results: Path) -> Iterator[RunSpec]:
-    """The trials that are not done, each once. The scores of a grid may add rates beyond its edge."""
-    begun: set[str] = set()
-    while True:
-        waiting = (t for t in planning.trials(cell, results) if t.run_id not in begun)
-        trial = next(
-            (t for t in waiting if planning.state_of(t, results) not in planning.SETTLED), None
-        )
-        if trial is None:
-            return
-        begun.add(trial.run_id)
-        yield trial
-
-
-def _refuse(
-    spec: RunSpec,
-    fault: Fault,
-    results: Path,
-    tracker: Tracker,
-    progress: Progress,
-    outcome: Outcome,
-) -> None:
-    """Record why the run cannot be made, without a process."""
-    folder, path = planning.folder_of(spec, results), planning.path_of(spec, results)
-    progress.started(spec, planning.predicted_steps(spec))
-    tracker.start(spec)
-    done = child.write_unfinished(spec, path, time.time(), fault.status, fault.reason)
-    end = _end(spec, done)
-    outcome.ended[end] += 1
-    if end == "refused":
-        outcome.refused.append(fault.reason)
-    tracker.finish(done, folder)
-    progress.finished(spec, done)
-
-
-def _run_one(
-    spec: RunSpec,
-    results: Path,
-    scratch: Path,
-    starter: processes.Starter,
-    tracker: Tracker,
-    progress: Progress,
-    outcome: Outcome,
-) -> None:
-    """Run `spec` in a process of its own.
-
-    Its events go to `progress` and `tracker`, all else that it prints to a log in `scratch`.
-    """
-    folder, path = planning.folder_of(spec, results), planning.path_of(spec, results)
-    spec_path, log_path = scratch / f"{spec.run_id}.spec.json", scratch / f"{spec.run_id}.log"
-    write_text(spec_path, spec.model_dump_json())
-    variables = child.environment_of(spec)
-    before = child.identity(path)
-    started = time.time()
-    starter.prepare(variables)
-    progress.started(spec, planning.predicted_steps(spec))
-    tracker.start(spec)
-    process = None
-    with open(log_path, "w", encoding="utf-8") as log:
-        try:
-            arguments = [str(spec_path), str(folder)]
-            process = starter.start(arguments, log, variables)
-            stopped = _listen(spec, process, log, tracker, progress)
-            code = process.wait()
-        except KeyboardInterrupt as stop:
-            if process is not None:
-                process.kill()  # whatever it does; all that it writes is whole
-                process.wait()
-            if child.identity(path) == before:
-                reason = str(stop) or "stopped by the user"
-                child.write_unfinished(spec, path, started, "interrupted", reason)
-            else:
-                tracker.finish(record.load(path), folder)
-            raise
-    if child.identity(path) != before:  # a new record counts, whatever the exit status
-        done = record.load(path)
-    elif stopped:  # its event, refused or unsupported, is the status
-        done = child.write_unfinished(spec, path, started, stopped["event"], stopped["error"])
-    else:
-        status = "interrupted" if code == -signal.SIGTERM else "failed"
-        done = child.write_unfinished(spec, path, started, status, child.why(code, log_path))
-    end = _end(spec, done)
-    outcome.ended[end] += 1
-    tracker.finish(done, folder)
-    if end == "refused":
-        outcome.refused.append(str(done.error))
-    elif end == "failed":
-        outcome.failed += 1
-    elif done.times.fixed_s is not None:
-        outside = time.time() - started - done.times.total_s  # the start of the process
-        outcome.fixed_s.append(done.times.fixed_s + outside)
-    progress.finished(spec, done)
+        run_id = folder.name.removesuffix(UNFINISHED).rpartition(".")[0]
+        # None: a runner with other settings works on the run
+        if claim := claims.take(scratch / f"{run_id}.lock"):
+            shutil.rmtree(folder, ignore_errors=True)
+            claim.release()
+            removed.append(folder)
+    return removed
 
 
 def _end(spec: RunSpec, done: RunRecord) -> str:
@@ -273,30 +322,3 @@ def _end(spec: RunSpec, done: RunRecord) -> str:
     if done.status == "success":
         return "evaluated" if spec.lr is None else "trained"
     return done.status if done.status in ("refused", "unsupported") else "failed"
-
-
-def _listen(
-    spec: RunSpec,
-    process: processes.Process,
-    log: TextIO,
-    tracker: Tracker,
-    progress: Progress,
-) -> dict[str, str]:
-    """Pass on the events of a run until its stdout ends.
-
-    Returns the event "refused" or "unsupported", which gives the reason that it stopped; {} if there is none.
-    """
-    stopped: dict[str, str] = {}
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = child.event(line)
-        if event is None:  # printed by a native library, or cut off when the process was killed
-            log.write(line)
-        elif event["event"] == "note":
-            progress.noted(event["note"])
-        elif event["event"] == "step":
-            progress.stepped(event)
-            tracker.steps(spec, [event])
-        elif "error" in event:
-            stopped = event
-    return stopped

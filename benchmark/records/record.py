@@ -24,7 +24,9 @@ from benchmark.records import jsonfile
 
 SCHEMA_VERSION = 1
 
-Status = Literal["success", "oom", "diverged", "failed", "unsupported", "refused", "interrupted"]
+Status = Literal[
+    "success", "oom", "diverged", "timeout", "failed", "unsupported", "refused", "interrupted"
+]
 STATUSES: tuple[str, ...] = typing.get_args(Status)
 _NAMES_THE_RUN = {"task": str, "model": str, "strategy": str, "label": str, "seed": int}
 """The keys of a record's spec by which it is shown, and the type of each."""

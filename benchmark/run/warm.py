@@ -3,7 +3,8 @@
 The runner starts it as `python -m benchmark.run.warm SOCKET`. SOCKET is the file descriptor of an inherited
 Unix socket of type SOCK_SEQPACKET. The server does one run at a time, with three packets per run:
 
-    runner -> server   {"arguments": [...]}, with two file descriptors: the run's stdout and stderr
+    runner -> server   {"arguments": [...]}, with file descriptors: the run's stdout and stderr, and those
+                       that it holds open (the lock on the run)
     server -> runner   {"pid": 123}: the run has started; or {"error": "..."}: the server cannot fork
     server -> runner   {"returncode": 0}: the run has ended; -N if signal N ended it, as in subprocess
 
@@ -33,6 +34,10 @@ LATER = (
     *(f"transformers.models.{name}.modeling_{name}" for name in FAMILIES),
 )
 """Modules that a run imports inside functions, apart from those of its strategy and its task."""
+
+
+MOST_FILES = 8
+"""File descriptors that one request may have."""
 
 
 def preload() -> None:
@@ -106,7 +111,7 @@ def serve(requests: socket.socket, run: Callable[[], int]) -> int:
     """
     ended = None
     while True:
-        message, files, _, _ = socket.recv_fds(requests, 1 << 16, 2)
+        message, files, _, _ = socket.recv_fds(requests, 1 << 16, MOST_FILES)
         if ended is not None:
             os.waitpid(ended, 0)
         if not message:
@@ -132,8 +137,8 @@ def serve(requests: socket.socket, run: Callable[[], int]) -> int:
 
 
 def _become(arguments: Sequence[str], files: Sequence[int]) -> None:
-    """Set the `arguments` of this fork, and redirect its stdout and stderr to the descriptors `files`."""
-    for file, standard in zip(files, (1, 2), strict=True):
+    """Set the `arguments` of this fork, and redirect its stdout and stderr to the first two of `files`."""
+    for file, standard in zip(files, (1, 2), strict=False):
         os.dup2(file, standard)
         os.close(file)
     sys.argv[1:] = arguments

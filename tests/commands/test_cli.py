@@ -14,7 +14,8 @@ from factories import make_failure, make_record
 from runs import FAILING, TWO_CELLS, Watch, pretend, say
 
 from benchmark.cli import app
-from benchmark.matrices import listing, matrix
+from benchmark.commands.matrix import closing_line
+from benchmark.matrices import listing, matrix, planning
 from benchmark.models.registry import MODELS
 from benchmark.records import record
 from benchmark.strategies import STRATEGIES
@@ -160,11 +161,11 @@ def ends_by(run_of):
 def test_the_closing_line_counts_every_run_once(cli, here, in_process, untracked):
     Path("m.yaml").write_text(SEEDS)
 
-    def closing_line(*options):
+    def closing(*options):
         return cli("run", "m.yaml", *options)[2].split("\nreport:")[0].splitlines()[-2:]
 
     in_process(pretend())
-    assert "1 trained, 3 left" in closing_line("--limit", "1")
+    assert "1 trained, 3 left" in closing("--limit", "1")
     in_process(
         ends_by(
             {
@@ -174,11 +175,18 @@ def test_the_closing_line_counts_every_run_once(cli, here, in_process, untracked
             }
         )
     )
-    assert "1 failed, 1 refused, 1 unsupported, 1 already done" in closing_line()
+    assert "1 failed, 1 refused, 1 unsupported, 1 already done" in closing()
     in_process(pretend())
-    assert "1 trained, 1 unsupported, 1 already done, 1 left" in closing_line("--limit", "1")
-    assert "1 trained, 1 unsupported, 2 already done" in closing_line()
-    assert "1 unsupported, 3 already done" in closing_line()
+    assert "1 trained, 1 unsupported, 1 already done, 1 oom before" in closing()
+    assert "1 trained, 1 unsupported, 2 already done" in closing("--retry")
+    assert "1 unsupported, 3 already done" in closing()
+
+
+def test_the_closing_line_counts_what_other_runners_did_meanwhile():
+    """A run that failed here was done there: it counts once."""
+    ended, missing, done = {"trained": 3, "failed": 1}, ["missing"] * 5, ["done"] * 5
+    line = closing_line(ended, missing, done, planning.SETTLED)
+    assert line == "3 trained, 1 failed, 1 done by other runners"
 
 
 def test_the_closing_line_of_runs_that_train_nothing(cli, here, in_process, untracked):
@@ -194,7 +202,7 @@ def test_the_closing_line_counts_the_trials_of_a_search(cli, here, in_process, u
     code, _, err = cli("run", "m.yaml")
     assert code == 1 and "\n1 trained, 2 failed, 1 left\n" in err
     in_process(pretend())
-    assert "\n3 trained, 1 already done\n" in cli("run", "m.yaml")[2]
+    assert "\n3 trained, 1 already done\n" in cli("run", "m.yaml", "--retry")[2]
 
 
 def test_refused_once_said_once(cli, here, in_process, untracked):

@@ -189,7 +189,7 @@ def test_the_note_is_a_line_under_the_name_of_the_run(terminal):
     with progress.Progress(console=console) as shown:
         bars = progress.Bars(console, shown if terminal else None, 3)
         bars.started(make_spec(), 10)
-        bars.noted("longer than max_length 128: [3] training rows left out")
+        bars.noted("longer than max_length 128: [3] training rows left out", make_spec())
     assert ": longer than max_length 128: [3] training rows left out\n" in console.file.getvalue()
 
 

@@ -292,14 +292,16 @@ def test_the_simulated_step_is_the_runs(monkeypatch, task, batch, head, labels):
 
     asked = []
     monkeypatch.setattr(
-        simulate, "peak", lambda setting, device: asked.append(setting) or Mock(total=7)
+        simulate, "peak", lambda setting, device: asked.append(setting) or Mock(total=7, host=3)
     )
     spec = make_spec(
         **{"task": task, "strategy": "hift", "options": {"group_size": 2}, "optimizer": "sgdm"},
         **{"batch_size": 4, "accumulate": 2, "max_length": 48, "precision": "mixed_hi"},
+        checkpointing=True,
     )
-    assert forecast.simulated(spec) == 7
-    (setting,) = asked
+    assert forecast.simulated(spec) == 7 and forecast.peaks(spec, "cpu") == (7, 3)
+    setting, other = asked
+    assert setting == other and setting.checkpointing
     assert (setting.batch_size, setting.head, setting.labels) == (batch, head, labels)
     assert (setting.seq_len, setting.precision, setting.optimizer) == (48, "mixed_hi", "sgdm")
     assert (setting.strategy, setting.options) == ("hift", {"group_size": 2})

@@ -97,7 +97,7 @@ def test_the_record_of_a_run_that_failed_and_then_crashed_stays_too(go, child, r
 def test_the_record_of_an_earlier_try_is_not_taken_for_this_one(
     go, child, results, ending, message
 ):
-    child("", status="diverged")
+    child("", status="timeout")
     go(ONE_CELL)
     child(ending, status=None)
     outcome, watch = go(ONE_CELL)
@@ -130,7 +130,7 @@ def test_no_downgrade_by_ctrl_c_after_the_record(go, child, results, tmp_path):
 
 
 def test_ctrl_c_before_the_record_interrupts_a_second_try_as_well(go, child, results):
-    child("", status="diverged")
+    child("", status="timeout")
     go(ONE_CELL)
     child(f"print({STEP!r}, flush=True); time.sleep(60)", status=None)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,113 @@
+"""Attempt: one try at a run, as the runner sees it, from the start of its process to its record."""
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from benchmark.files import write_text
+from benchmark.matrices import child, planning, processes
+from benchmark.matrices.claims import Claim
+from benchmark.records import record
+from benchmark.records.record import RunRecord
+from benchmark.records.spec import RunSpec
+
+Inbox = queue.SimpleQueue[tuple["Attempt", str | None]]
+"""Lines that processes print, each with its attempt; None follows the last one."""
+
+
+class Attempt:
+    """One try at `spec`, of which the runner has the `claim`.
+
+    Its events come through the inbox of `start`. All else that its process prints goes to a log in `scratch`.
+    """
+
+    def __init__(self, spec: RunSpec, claim: Claim, results: Path, scratch: Path) -> None:
+        self.spec, self.folder = spec, planning.folder_of(spec, results)
+        self._claim, self._path = claim, planning.path_of(spec, results)
+        self._spec_path = scratch / f"{spec.run_id}.spec.json"
+        self._log_path = scratch / f"{spec.run_id}.log"
+        self._log: TextIO | None = None
+        self._process: processes.Process | None = None
+        self._stopped: dict[str, Any] = {}
+        self._before = child.identity(self._path)
+        self.began = time.time()
+        self.deadline: float | None = None
+
+    def start(
+        self,
+        starter: processes.Starter,
+        variables: Mapping[str, str],
+        inbox: Inbox,
+        limit_s: float | None,
+    ) -> None:
+        """Start the process; `deadline` is then the time.monotonic() after which it has had `limit_s`."""
+        write_text(self._spec_path, self.spec.model_dump_json())
+        self._log = open(self._log_path, "w", encoding="utf-8")  # noqa: SIM115 (release closes it)
+        arguments = [str(self._spec_path), str(self.folder)]
+        self._process = starter.start(arguments, self._log, variables, (self._claim.file,))
+        if limit_s is not None:
+            self.deadline = time.monotonic() + limit_s
+        assert self._process.stdout is not None
+        reader = threading.Thread(
+            target=self._read, args=(self._process.stdout, inbox), daemon=True
+        )
+        reader.start()
+
+    def _read(self, stdout: IO[str], inbox: Inbox) -> None:
+        try:
+            with stdout:
+                for line in stdout:
+                    inbox.put((self, line))
+        finally:
+            inbox.put((self, None))
+
+    def event(self, line: str) -> dict[str, Any] | None:
+        """The event in a line that the process printed. None: it is none, or says why the run stops."""
+        event = child.event(line)
+        if event is None and self._log is not None:  # of a native library, or cut off by a kill
+            self._log.write(line)
+        if event is not None and "error" in event:  # refused or unsupported
+            self._stopped = event
+            return None
+        return event
+
+    def finish(self) -> RunRecord:
+        """Wait until the process has ended. Returns the record, which says why if the run wrote none."""
+        assert self._process is not None
+        code = self._process.wait()
+        if self._has_record:  # whatever the exit status
+            return record.load(self._path)
+        if self._stopped:
+            return self.write(self._stopped["event"], self._stopped["error"])
+        status = "interrupted" if code == -signal.SIGTERM else "failed"
+        return self.write(status, child.why(code, self._log_path))
+
+    def kill(self) -> None:
+        """Kill the process, whatever it does: all that it writes is whole."""
+        if self._process is not None:
+            self._process.kill()
+
+    def killed(self, status: str, reason: str) -> RunRecord:
+        """As `finish` after `kill`, with `status` and `reason` if the run wrote no record."""
+        if self._process is not None:
+            self._process.wait()
+        return record.load(self._path) if self._has_record else self.write(status, reason)
+
+    @property
+    def _has_record(self) -> bool:
+        """Whether there is a record that was not there before."""
+        return child.identity(self._path) != self._before
+
+    def release(self) -> None:
+        """Give the run free, once its process has ended."""
+        if self._log is not None:
+            self._log.close()
+        self._claim.release()
+
+    def write(self, status: str, reason: str) -> RunRecord:
+        """Write and return a record without results."""
+        return child.write_unfinished(self.spec, self._path, self.began, status, reason)
