@@ -5,9 +5,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 _LOCK_S = 120.0  # MLflow takes seconds to create a store
 
@@ -43,20 +46,28 @@ def connect(uri: str) -> Calls:
     A lock file beside it keeps processes from creating or migrating it at once, which MLflow does not. It is
     created under another name, so that a process that is killed leaves no half of it.
     """
+    path = sqlite_file(uri)
+    if path is None:
+        from mlflow import MlflowClient
+
+        return Calls(MlflowClient(tracking_uri=uri))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=_LOCK_S):
+        if not path.exists() or not path.stat().st_size:
+            new = path.with_name(f"{path.name}.new")
+            new.unlink(missing_ok=True)
+            _opened(f"sqlite:///{new}")
+            os.replace(new, path)
+        return Calls(_opened(uri))
+
+
+def _opened(uri: str) -> "MlflowClient":
+    """A client that has opened its store, which creates or migrates it."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    path = sqlite_file(uri)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=_LOCK_S):
-            if not path.exists() or not path.stat().st_size:
-                new = path.with_name(f"{path.name}.new")
-                new.unlink(missing_ok=True)
-                MlflowClient(tracking_uri=f"sqlite:///{new}").search_experiments(max_results=1)
-                os.replace(new, path)
-            client.search_experiments(max_results=1)  # opening a store migrates it
-    return Calls(client)
+    client.search_experiments(max_results=1)
+    return client
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -102,6 +102,8 @@ def _tidy_parents(store: Store, runs: Iterable["Run"]) -> None:
             parents[cell].append(store.client.get_run(made))
         parent, *others = parents[cell]
         store.parents[cell] = parent.info.run_id
+        if not parent.data.params and children[cell]:  # its process was killed
+            store.describe(parent.info.run_id, children[cell][0].data.params)
         for run in others:
             store.client.delete_run(run.info.run_id)
         for run in children[cell]:

@@ -4,6 +4,7 @@ Every call uses an MlflowClient of the store's URI, so an active run of the user
 """
 
 import functools
+import math
 import os
 import statistics
 import sys
@@ -51,6 +52,7 @@ class Store:
         self.parents: dict[str, str] = {}
         self.written: set[str] = set()
         self._calls: Calls | None = None
+        self._began = math.inf  # when it began to connect
         # set before mlflow is imported: by default it retries a dead server for minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -66,13 +68,14 @@ class Store:
     def client(self) -> Any:
         """An MlflowClient, in `Calls`."""
         if self._calls is None:
+            self._began = time.monotonic()
             self._calls = connect(self.uri)
         return self._calls
 
     @property
     def age(self) -> float:
-        """Seconds that the present call has waited for its answer; below 0 if there is none."""
-        return self._calls.age if self._calls else -1.0
+        """Seconds that the present call, or connecting, has waited for its answer; below 0 if none does."""
+        return self._calls.age if self._calls else time.monotonic() - self._began
 
     @functools.cached_property
     def _experiment_id(self) -> str:
@@ -118,12 +121,14 @@ class Store:
             else:
                 tags = {"hift.matrix": self.experiment, "hift.cell": cell, "hift.role": role}
                 created = self.client.create_run(self._experiment_id, start, tags, cell).info
-                names = {
-                    name: spec[name] for name in ("task", "data", "model", "strategy", "label")
-                }
-                self._log_parameters(created.run_id, names)
+                self.describe(created.run_id, spec)
                 self.parents[cell] = created.run_id
         return self.parents[cell]
+
+    def describe(self, parent: str, spec: Mapping[str, Any]) -> None:
+        """Log what the cell of `spec` is to its parent run."""
+        names = ("task", "data", "model", "strategy", "label")
+        self._log_parameters(parent, {name: spec[name] for name in names})
 
     def create(self, spec: Mapping[str, Any], run_id: str, spec_hash: str, start: int) -> Child:
         """Create a child run. An earlier child of the same spec is deleted, because its history belongs to an

@@ -47,11 +47,11 @@ def log_until(uri, folder, calls):
     return record, True
 
 
-@pytest.mark.parametrize("calls", [4, 9, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [6, 15, pytest.param(None, marks=pytest.mark.slow)])
 def test_a_process_killed_before_any_call_leaves_what_a_fill_completes(
     uri, tmp_path, empty_store, calls
 ):
-    """At 4 there is a parent without a child, at 9 the tag of the record without the end of the run."""
+    """At 6 there is a parent without its parameters, at 15 the tag of the record without the run's end."""
     track(uri, tmp_path / "r", [make_spec()])
     undisturbed = content(uri)
     for number in range(1, 40) if calls is None else [calls]:

@@ -46,6 +46,17 @@ def test_a_server_that_does_not_answer_is_not_waited_for(behave, tmp_path, capsy
     assert "MLflow failed: " in line and "logged at the end, or by `hift-bench sync`" in line
 
 
+def test_a_database_that_hangs_is_not_waited_for(tmp_path, capsys, monkeypatch):
+    """MLflow opens it when its client is made, before any call."""
+    let_go = threading.Event()
+    monkeypatch.setattr(mlflow, "MlflowClient", lambda **_: let_go.wait() and 1 / 0)
+    monkeypatch.setattr(tracking, "_SECONDS", {"answered": 0.05, "failed": 0.05})
+    with Tracker("mysql://127.0.0.1/m", "made_up") as tracker:
+        track_one(tracker, tmp_path)
+    assert not let_go.is_set() and not tracker.filled and len(lines(capsys)) == 1
+    let_go.set()
+
+
 def test_a_matrix_ends_while_its_server_hangs_and_sync_logs_it_elsewhere(
     cli, in_process, write, undrawn, uri, monkeypatch
 ):
