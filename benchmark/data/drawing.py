@@ -186,7 +186,7 @@ def _draw_shots(
     if shots.per not in rows.column_names:
         hint = nearest(shots.per, rows.column_names)
         raise UserError(f"{where}: {task.name}: {split} has no column {shots.per}{hint}")
-    labels = list(rows[shots.per])
+    labels = rows[shots.per][:]  # [:], as a column itself reads one row at a time
     by_class: dict[Any, list[int]] = {label: [] for label in labels}
     for index in order:
         by_class[labels[index]].append(index)

@@ -126,7 +126,7 @@ def load(settings: DataSettings, adapter: Adapter, tokenizer: "PreTrainedTokeniz
             :12
         ],
         read={role: len(r.splits[splits.name(task.dataset, role)]) for role, r in read.items()},
-        truncated=sum(sum(part["truncated"]) for part in encoded),
+        truncated=sum(sum(part["truncated"][:]) for part in encoded),
         left_out=sum(part.left_out for part in raw.values()),
         set_aside=drawn.set_aside,
         long=too_long.counts(encoder.long, settings, task.name),

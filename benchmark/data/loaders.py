@@ -152,5 +152,5 @@ def _lengths(rows: Rows) -> list[int]:
     assert rows.encoded is not None
     return [
         max(map(len, ids)) if ids and isinstance(ids[0], list) else len(ids)
-        for ids in rows.encoded["input_ids"]
+        for ids in rows.encoded["input_ids"][:]
     ]

@@ -55,7 +55,7 @@ def part(splits: "DatasetDict", task: TaskConfig, role: str, where: str) -> Part
         if column not in rows.column_names:
             hint = nearest(column, rows.column_names)
             raise UserError(f"{where}: {split} has no column {column}{hint}")
-        values = list(rows[column])
+        values = rows[column][:]  # [:], as a column itself reads one row at a time
         numbers = [number for number in numbers if values[number] != value]
     left_out = in_slice - len(numbers)
     if of_a_share:  # both roles have the same rows

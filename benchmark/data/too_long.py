@@ -82,8 +82,8 @@ def find(rows: Long, encoded: "Dataset", max_length: int) -> Long:
     """`rows` with its long rows filled in, from the columns `needs` and `truncated` of the encoded rows."""
     if "needs" not in encoded.column_names:
         return rows
-    needs = {index: n for index, n in enumerate(encoded["needs"]) if n > max_length}
-    cut = encoded["truncated"]
+    needs = {index: n for index, n in enumerate(encoded["needs"][:]) if n > max_length}
+    cut = encoded["truncated"][:]
     uncut = frozenset(index for index in needs if not cut[index])
     return dataclasses.replace(rows, needs=needs, uncut=uncut)
 

@@ -55,7 +55,7 @@ def twin_part(name, role):
     task = base.load(name)
     origin = task.dataset.origins[role]
     rows = splits.part(twin(origin.id, origin.config), task, role, "twin").rows
-    return {column: list(rows[column]) for column in rows.column_names}
+    return {column: rows[column][:] for column in rows.column_names}
 
 
 @functools.cache
