@@ -52,6 +52,7 @@ for command in (
 ):
     app.command()(command)
 app.command(name="list")(list_)
+hift_bench = typer.main.get_command(app)
 
 
 LONGEST = 2000
@@ -70,7 +71,7 @@ def main() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         with stoppable():
-            code = typer.main.get_command(app).main(prog_name="hift-bench", standalone_mode=False)
+            code = hift_bench.main(prog_name="hift-bench", standalone_mode=False)
         sys.stdout.flush()  # here a full disk or a closed pipe is said, and not at the exit
     except (UserError, TaskError) as error:
         _refuse(" ".join(str(error).split()))

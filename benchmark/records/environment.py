@@ -17,6 +17,8 @@ PACKAGES = (
 ROOT = Path(__file__).resolve().parents[2]
 DEVICES, NVIDIA = Path("/dev"), Path("/proc/driver/nvidia/gpus")
 
+version = functools.cache(importlib.metadata.version)  # which parses the package's description
+
 
 def environment(more: Iterable[str] = ()) -> dict[str, Any]:
     """`machine`, and what torch says: threads, device and kind of processor of this process. Imports torch.
@@ -44,7 +46,7 @@ def machine(more: Iterable[str] = ()) -> dict[str, Any]:
         "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
         "cores": os.cpu_count(),
         "accelerators": accelerators(),
-        "packages": {name: importlib.metadata.version(name) for name in (*PACKAGES, *more)},
+        "packages": {name: version(name) for name in (*PACKAGES, *more)},
     }
 
 
@@ -81,7 +83,7 @@ def _versions(names: Iterable[str]) -> dict[str, str | None]:
     versions: dict[str, str | None] = {}
     for name in names:
         try:
-            versions[name] = importlib.metadata.version(name)
+            versions[name] = version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return versions

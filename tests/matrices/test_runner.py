@@ -1,6 +1,5 @@
 """Many runs: what is skipped, resumed and recorded, also where a process dies or a person stops it."""
 
-import importlib.metadata
 import json
 import os
 import signal
@@ -118,7 +117,7 @@ def test_a_strategy_that_does_not_work_with_its_settings_is_recorded_without_a_p
     ("module", "name", "elsewhere"),
     [
         (environment, "accelerators", lambda: ["NVIDIA H200", "/dev/nvidia0"]),
-        (importlib.metadata, "version", lambda name: "99" if name == "peft" else version(name)),
+        (environment, "version", lambda name: "99" if name == "peft" else version(name)),
     ],
     ids=["a GPU", "another version of peft"],
 )
