@@ -92,6 +92,12 @@ def run(
             "--no-warm", help="Start a new Python interpreter for each run, which is slower."
         ),
     ] = False,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            help="When the matrix ends, ring the bell (bell) or post to this webhook URL."
+        ),
+    ] = None,
     keep_model: Annotated[
         bool,
         typer.Option(
@@ -102,6 +108,7 @@ def run(
     format: TableFormat = Format.text,
 ) -> None:
     """Run what is not done of a matrix, a process each; then write the report and print the summary."""
+    from benchmark.commands import notice
     from benchmark.commands.progress import bars
     from benchmark.matrices import forecast, planning, runner
     from benchmark.matrices import matrix as matrices
@@ -116,13 +123,14 @@ def run(
     settled = planning.RETRIED if retry else planning.SETTLED
     runner.check(loaded)
     store = uris.usable(tracking_uri)
+    notice.check(notify)
     planned = planning.plan(loaded, results)
     for line in planning.damaged(planned, results):
         say(line)
     before = [p.state for p in planned]
     own = {run_id for _, run_ids in share.cells(loaded.cells) for run_id in run_ids}
     todo = [p for p in planned if p.state not in settled and (p.trial or p.run_id in own)]
-    with Tracker(store, loaded.name) as tracker:
+    with notice.at_end(notify, loaded.name) as note, Tracker(store, loaded.name) as tracker:
         with bars(len(todo)) as progress:
             outcome = runner.run(
                 loaded,
@@ -141,8 +149,10 @@ def run(
         written = _write_report(loaded, results, reports)
         tracker.report(written.parent)
         _show_summary(loaded, results, format)
-    after = [p.state for p in planning.plan(loaded, results)]
-    say(closing_line(outcome.ended, before, after, settled))
+        after = [p.state for p in planning.plan(loaded, results)]
+        closing = closing_line(outcome.ended, before, after, settled)
+        note(closing)
+    say(closing)
     if outcome.removed:
         left = ", ".join(folder.name for folder in outcome.removed)
         say(

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar for each run in progress on a terminal, plain lines elsewhere."""
+"""Progress on stderr: on a terminal a bar for all runs and one for each that runs, plain lines elsewhere."""
 
 import contextlib
 import time
@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from benchmark.commands.overall import Overall
 from benchmark.console import printable
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
@@ -37,7 +38,8 @@ class _Shown:
 
 
 class Bars:
-    """The runner's Progress on a console: a bar for each run, then one line with its score or error.
+    """The runner's Progress on a console: a bar for each run, then one line with its score or error and how
+    far all runs are.
 
     bars: None for plain lines. total: the expected number of runs, if known. A search that adds trials ends
     with more, so each run beyond `total` raises it by one.
@@ -45,11 +47,15 @@ class Bars:
 
     def __init__(self, console: Console, bars: Progress | None, total: int | None) -> None:
         self._console, self._bars, self._total = console, bars, total
+        self._overall = Overall(total)
+        self._all = None if bars is None else bars.add_task("all runs", total=total, loss="")
         self._number = 0
         self._runs: dict[str, _Shown] = {}  # those in progress, by run id
 
     def started(self, spec: RunSpec, steps: int | None) -> None:
         self._number += 1
+        self._overall.started()
+        self._show_overall()
         of = f"/{max(self._total, self._number)}" if self._total else ""
         rate = f", trial of lr {spec.lr:g}" if spec.is_trial else ""
         run = printable(f"{spec.task} {spec.model} {spec.label}, seed {spec.seed}{rate}")
@@ -76,6 +82,8 @@ class Bars:
 
     def finished(self, spec: RunSpec, done: RunRecord) -> None:
         shown = self._runs.pop(spec.run_id)
+        self._overall.finished(done)
+        self._show_overall()
         if self._bars is not None and shown.task is not None:
             self._bars.remove_task(shown.task)
         seconds = time.monotonic() - shown.began
@@ -83,7 +91,13 @@ class Bars:
             result = f"{done.status}: {done.error}"
         else:
             result = f"{done.scores.metric} {done.scores.main:.4f} on {done.scores.split}"
-        self._say(shown.name, f"{result} ({seconds:.0f} s)")
+        so_far = f"; {self._overall}" if self._bars is None else ""
+        self._say(shown.name, f"{result} ({seconds:.0f} s){so_far}")
+
+    def _show_overall(self) -> None:
+        if self._bars is not None and self._all is not None:
+            far = self._overall
+            self._bars.update(self._all, completed=far.ended, total=far.total, loss=str(far))
 
     def _say(self, name: str, what: str) -> None:
         self._console.print(f"{name}: {printable(what)}", markup=False, soft_wrap=True)
