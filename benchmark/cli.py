@@ -17,10 +17,11 @@ import benchmark
 from benchmark.commands.dashboard import dashboard
 from benchmark.commands.fit import fit
 from benchmark.commands.list import list_
-from benchmark.commands.matrix import plan, report, run, status, sync
+from benchmark.commands.matrix import plan, run, status, sync
 from benchmark.commands.memory import memory
 from benchmark.commands.options import say
 from benchmark.commands.regress import regress
+from benchmark.commands.report import report
 from benchmark.commands.rescore import rescore
 from benchmark.commands.schedule import schedule
 from benchmark.commands.speed import speed

@@ -121,15 +121,30 @@ def pairs(
     return _tested(tables, max(runs - len(strategies) - len(seeds) + 1, 1))
 
 
-def against(strategies: Mapping[str, BySeed], constant: np.ndarray) -> dict[str, Difference]:
+def against(
+    strategies: Mapping[str, BySeed], constant: np.ndarray | float = 0.0
+) -> dict[str, Difference]:
     """The difference of every strategy and a constant predictor, such as the majority class.
 
-    `constant` has the constant predictor's score of each example (examples,), equal for all seeds.
+    `constant` has the constant predictor's score of each example (examples,), equal for all seeds. Against
+    0, `mean`, `low` and `high` are the mean score and its interval, over other seeds and other examples.
     """
     tables = {
         name: np.stack([scores[seed] - constant for seed in sorted(scores)])
         for name, scores in strategies.items()
     }
+    return _tested(tables, max(sum(len(table) - 1 for table in tables.values()), 1))
+
+
+def between(
+    strategies: Mapping[str, BySeed], others: Mapping[str, BySeed]
+) -> dict[str, Difference]:
+    """The difference of the two versions of every strategy, `others` minus `strategies`, on common seeds."""
+    tables = {}
+    for name, scores in strategies.items():
+        common = sorted(set(scores) & set(others.get(name, ())))
+        if common:
+            tables[name] = np.stack([others[name][seed] - scores[seed] for seed in common])
     return _tested(tables, max(sum(len(table) - 1 for table in tables.values()), 1))
 
 

@@ -18,8 +18,8 @@ import numpy
 from benchmark.analysis.summary import Cell
 from benchmark.records.record import Evaluation, RunRecord
 
-Axis = Literal["step", "examples", "updates", "flops"]
-"""A cost of training: optimizer steps, examples, updates of each parameter, floating-point operations."""
+Axis = Literal["step", "examples", "updates", "flops", "seconds"]
+"""A cost of training: optimizer steps, examples, updates of each parameter, operations, time."""
 Measure = Literal["score", "dev_loss"]
 UNEVEN = 0.1
 """`unevenness` above which a report lists a run: its groups trained on unequal numbers of tokens."""

@@ -76,6 +76,10 @@ class Row:
     ratio_peak: float | None = None
     ratio_mean: float | None = None
     peak_bytes: int | None = None
+    parameters_bytes: int | None = None
+    gradients_bytes: int | None = None
+    state_bytes: int | None = None
+    master_bytes: int | None = None
     memory_kind: str | None = None
     host_state_bytes: int | None = None
     step_ms: float | None = None
@@ -184,6 +188,10 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
         ratio_peak=max((p.ratio_peak for p in params), default=None),
         ratio_mean=statistics.fmean(p.ratio_mean for p in params) if params else None,
         peak_bytes=max((m.peak for m in memory), default=None),
+        parameters_bytes=max((m.parameters for m in memory), default=None),
+        gradients_bytes=max((m.gradients for m in memory), default=None),
+        state_bytes=max((m.optimizer_state for m in memory), default=None),
+        master_bytes=max((m.master for m in memory), default=None),
         memory_kind=_only(m.kind for m in memory),
         host_state_bytes=max((m.host_state for m in memory), default=None),
         step_ms=statistics.median(steps) if steps else None,

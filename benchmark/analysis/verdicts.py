@@ -6,7 +6,7 @@ and no mlflow.
 
 import gc
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,13 @@ more it shows only those with the leader."""
 class Majority:
     """The baseline that always predicts the most frequent class of the evaluation examples.
 
-    `accuracy`: its accuracy (0 to 1). `more`: the difference of each strategy's accuracy and the baseline's.
+    `accuracy`: its accuracy (0 to 1). `chance`: that of guessing all classes equally often. `more`: the
+    difference of each strategy's accuracy and the baseline's.
     `models`: for each strategy, the p of McNemar's test of each seed's model against the baseline.
     """
 
     accuracy: float
+    chance: float
     more: Mapping[str, Difference]
     models: Mapping[str, Sequence[float]]
 
@@ -40,6 +42,7 @@ class Majority:
 class Verdict:
     """The results of the tests of one task and model. Strategies are named by their labels.
 
+    `scores`: the mean score of each strategy with its interval, as the difference from 0.
     `pairs`: the difference of every two strategies, the better one first. `models`: for each pair that a
     report shows, the p of each seed's two models. `right_or_wrong`: whether all scores are 0 or 1, so that
     this p is McNemar's. `best`: the strategy with the best mean and those not significantly different from
@@ -51,6 +54,7 @@ class Verdict:
     task: str
     model: str
     metric: str
+    scores: Mapping[str, Difference]
     pairs: Mapping[tuple[str, str], Difference]
     models: Mapping[tuple[str, str], Sequence[float]]
     right_or_wrong: bool
@@ -64,6 +68,19 @@ class Verdict:
     def strong(self) -> set[str]:
         """The labels that a table shows in bold: `best`, but none where no strategy is worse."""
         return set(self.best) if self.worse else set()
+
+    def minus(self, label: str, baseline: str) -> Difference | None:
+        """The difference of a strategy and another one; None where they are not compared."""
+        if (label, baseline) in self.pairs:
+            return self.pairs[label, baseline]
+        turned = self.pairs.get((baseline, label))
+        if turned is None:
+            return None
+        return replace(turned, mean=-turned.mean, low=-turned.high, high=-turned.low)
+
+    def is_better(self, label: str, baseline: str) -> bool:
+        """Whether the mean of a strategy is the better one of the two."""
+        return (label, baseline) in self.pairs
 
 
 def judge(
@@ -114,7 +131,7 @@ def majorities(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], float]
 def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verdict:
     row, _ = group[0]
     higher = row.higher_is_better
-    examples = _Examples(folder)
+    examples = Examples(folder)
     strategies: dict[str, BySeed] = {}
     untested: dict[str, str] = {}
     for one, runs in group:
@@ -136,6 +153,7 @@ def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verd
         task=row.task,
         model=row.model,
         metric=row.metric or "score",
+        scores=comparison.against(strategies),
         pairs=pairs,
         models={(a, b): comparison.by_seed(strategies[a], strategies[b]) for a, b in shown},
         right_or_wrong=comparison.right_or_wrong(strategies),
@@ -147,13 +165,19 @@ def _verdict(group: Sequence[tuple[Row, list[RunRecord]]], folder: Path) -> Verd
     )
 
 
-class _Examples:
+class Examples:
     """Reads the example scores of the runs of one task. All runs must have the same examples and metric."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._first: predictions.Predictions | None = None
         self._metric: tuple[str, str] | None = None
+
+    def of(self, folder: Path) -> "Examples":
+        """A reader of another folder, whose runs must have the same examples and metric as this one's."""
+        other = Examples(folder)
+        other._first, other._metric = self._first, self._metric
+        return other
 
     def scores(self, run: RunRecord) -> np.ndarray:
         """The scores of a run (examples,). Raises UserError where they do not compare with earlier runs'."""
@@ -190,6 +214,7 @@ def _majority(strategies: Mapping[str, BySeed], classes: np.ndarray | None) -> M
     correct = (classes == names[counts.argmax()]).astype(float)
     return Majority(
         accuracy=float(correct.mean()),
+        chance=1 / len(names),
         more=comparison.against(strategies, correct),
         models={
             label: comparison.by_seed(scores, dict.fromkeys(scores, correct))

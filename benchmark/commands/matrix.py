@@ -1,4 +1,4 @@
-"""The commands on a matrix: plan, run, status, report and sync."""
+"""The commands on a matrix: plan, run, status and sync."""
 
 import shutil
 import sys
@@ -24,6 +24,7 @@ from benchmark.commands.options import (
     use_mirror,
 )
 from benchmark.console import Format, show
+from benchmark.errors import UserError
 
 
 def plan(
@@ -146,8 +147,9 @@ def run(
                 limit_s=limit_s,
             )
         tracker.fill(_all_records(loaded, results))
-        written = _write_report(loaded, results, reports)
-        tracker.report(written.parent)
+        written = _report(loaded, results, reports)
+        if written:
+            tracker.report(written.parent)
         _show_summary(loaded, results, format)
         after = [p.state for p in planning.plan(loaded, results)]
         closing = closing_line(outcome.ended, before, after, settled)
@@ -161,9 +163,8 @@ def run(
     if outcome.fixed_s:
         fixed = sorted(outcome.fixed_s)[len(outcome.fixed_s) // 2]
         say(f"fixed cost per run (start, model, data, records): {fixed:.1f} s (median)")
-    say(f"report:    {written}")
-    for picture in sorted((written.parent / "plots").glob("pareto_*.png")):
-        say(f"picture:   {picture}")
+    if written:
+        say(f"report:    {written}")
     option = f" --tracking-uri {uris.without_password(store)}" if tracking_uri else ""
     say(f"dashboard: {_command()} dashboard{option}")
     say(
@@ -197,13 +198,6 @@ def status(
 
         watching.watch(loaded, results, Console(stderr=True))
     _show_summary(loaded, results, format, note=say)
-
-
-def report(matrix: MatrixFile, results: Results = RESULTS, reports: Reports = REPORTS) -> None:
-    """Write reports/<matrix>/index.html, report.md and CSV files from the records alone."""
-    from benchmark.matrices import matrix as matrices
-
-    sys.stdout.write(f"{_write_report(matrices.load(matrix), results, reports)}\n")
 
 
 def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
@@ -261,25 +255,20 @@ def _all_records(
     return [(one, folder) for folder in folders for one in record.load_all(folder, note)]
 
 
+def _report(matrix: Any, results: Path, reports: Path) -> Path | None:
+    """Write the report; None where one of more runs is there, which is said and stays."""
+    from benchmark.commands.report import write
+
+    try:
+        return write(matrix, results, reports)
+    except UserError as error:
+        say(f"hift-bench: {error}")
+        return None
+
+
 def _command() -> str:
     """How to call hift-bench from this shell: by its path if it is not on the PATH."""
     return "hift-bench" if shutil.which("hift-bench") else sys.argv[0]
-
-
-def _write_report(matrix: Any, results: Path, reports: Path) -> Path:
-    from benchmark.records import record
-    from benchmark.report.page import write_report
-
-    folder = results / matrix.name
-    return write_report(
-        name=matrix.name,
-        description=matrix.description,
-        cells=matrix.cells,
-        records=record.load_all(folder, note=say),
-        trials=record.load_all(folder / "search", note=say),
-        folder=folder,
-        out=reports / matrix.name,
-    )
 
 
 def _show_summary(

@@ -1,17 +1,17 @@
 """The report's section on learning curves: its tables and sentences, its picture, and learning.csv."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.analysis import learning
 from benchmark.analysis.learning import Comparison, Level, Mean, Reach
-from benchmark.analysis.summary import Cell, Row
-from benchmark.files import file_stem
+from benchmark.analysis.summary import BUSY, Cell
 from benchmark.records.record import RunRecord, read_curve
 from benchmark.report import plots
-from benchmark.report.tables import Table, model_name, task_name
+from benchmark.report.pictures import Gallery, Picture, Place
+from benchmark.report.tables import Table
 
 CSV = "learning.csv"
 _MEASURES = {"score": "score", "dev_loss": "held-out loss"}
@@ -22,39 +22,50 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """The section of a task and model. `picture` is a path relative to the report; `text` describes it."""
+    """The section of a task and model."""
 
     title: str
-    picture: str
-    text: str
+    pictures: tuple[Picture, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
 
 
 def sections(
-    cells: Sequence[Cell], records: Sequence[RunRecord], rows: Sequence[Row], report: Path
+    cells: Sequence[Cell],
+    records: Sequence[RunRecord],
+    gallery: Gallery,
+    places: Sequence[Place],
 ) -> list[Section]:
-    """The sections, one for each comparison. Draws their pictures into report/plots and writes
-    report/learning.csv. Writes nothing where no run was evaluated during training."""
-    colours = plots.styles([row.label for row in rows])
+    """The sections, one for each comparison of `places`, with its pictures."""
     written: list[Section] = []
     for of in learning.comparisons(cells, records):
-        name = file_stem(f"{of.task}_{of.model}")
-        picture = f"plots/learning_{len(written)}_{name}.png"
-        title = f"{task_name(rows, of.task)}, {model_name(rows, of.model)}"
-        plots.learning_curves(report / picture, of.runs, title=title, colours=colours)
+        if (of.task, of.model) not in places:
+            continue
+        mine = [r for r in records if (r.spec["task"], r.spec["model"]) == (of.task, of.model)]
         written.append(
             Section(
-                title=title,
-                picture=picture,
-                text=f"{title}: score and held-out loss along the runs",
+                title=gallery.title((of.task, of.model)),
+                pictures=tuple(_pictures(of, gallery, quiet=_quiet(mine))),
                 tables=(_equal_table(of), *_reference_tables(of)),
                 notes=tuple(_notes(of)),
             )
         )
-    if any(record.evaluations for record in records):
-        write_csv(report / CSV, records)
     return written
+
+
+def _pictures(of: Comparison, gallery: Gallery, *, quiet: bool) -> Iterator[Picture]:
+    """A picture for each cost; for seconds only where no other process took much of the machine."""
+    for axis, name in plots.AXES.items():
+        if axis == "seconds" and not quiet:
+            continue
+        title = f"{gallery.title((of.task, of.model))}: along {name}"
+        drawing = plots.learning_curves(of.runs, axis, title=title, colours=gallery.colours)
+        yield gallery.add(drawing, f"learning-{axis}", of.task, of.model)
+
+
+def _quiet(records: Iterable[RunRecord]) -> bool:
+    trains = [record.train for record in records if record.train]
+    return all(train.others is not None and train.others <= BUSY for train in trains)
 
 
 def _equal_table(of: Comparison) -> Table:

@@ -3,7 +3,7 @@ the budget of each strategy's search."""
 
 import itertools
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from benchmark.matrices import search
 from benchmark.matrices.search import Outcome, Search
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
+from benchmark.report import plots
+from benchmark.report.pictures import Gallery, Picture, Place
 from benchmark.report.tables import Strong, Table, model_name, task_name
 
 _RULES = {
@@ -24,10 +26,11 @@ _LENGTH = ("train_examples", "epochs", "max_steps", "batch_size", "accumulate")
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A table and sentences. `rules` say how a rate is chosen, `equal` which searches had equal budgets,
-    `warnings` which had unequal ones and which runs did not use the chosen rate."""
+    """A table, its pictures and sentences. `rules` say how a rate is chosen, `equal` which searches had equal
+    budgets, `warnings` which had unequal ones and which runs did not use the chosen rate."""
 
     table: Table
+    pictures: tuple[Picture, ...]
     rules: tuple[str, ...]
     equal: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -55,6 +58,15 @@ class _Searched:
         return {rate: outcome for rate, outcome in self.outcomes.items() if outcome is not None}
 
     @property
+    def means(self) -> dict[float, tuple[float, float | None]]:
+        """For each rate with a score: its mean over seeds, in the unit of the metric, and standard error."""
+        return {
+            rate: (_mean(record for _, record in self.trials[rate]), outcome.error)
+            for rate, outcome in self.known.items()
+            if outcome.mean is not None
+        }
+
+    @property
     def chosen(self) -> float | None:
         """The rate that the rule chooses; None while trials are missing or where every rate failed."""
         complete = len(self.known) == len(self.outcomes)
@@ -69,9 +81,16 @@ class _Searched:
 
 
 def section(
-    rows: Sequence[Row], cells: Iterable[Cell], trials: Iterable[RunRecord]
+    rows: Sequence[Row],
+    cells: Iterable[Cell],
+    trials: Iterable[RunRecord],
+    gallery: Gallery,
+    places: Sequence[Place],
 ) -> Section | None:
-    """The section; None where no rate has all its trials recorded. `rows` has one row for each of `cells`."""
+    """The section; None where no rate has all its trials recorded. `rows` has one row for each of `cells`.
+
+    It has pictures of the searches of `places`.
+    """
     recorded = {(trial.run_id, trial.spec_hash): trial for trial in trials}
     pairs = list(zip(rows, cells, strict=True))
     searches = [_searched(row, cell, recorded) for row, cell in pairs if cell.search is not None]
@@ -80,10 +99,27 @@ def section(
     equal, unequal = _budgets(rows, searches)
     return Section(
         table=_table(rows, searches),
+        pictures=tuple(_pictures(searches, gallery, places)),
         rules=tuple(_rules(searches)),
         equal=tuple(equal),
         warnings=(*_not_by_the_rule(searches), *unequal),
     )
+
+
+def _pictures(
+    searches: Sequence[_Searched], gallery: Gallery, places: Sequence[Place]
+) -> Iterator[Picture]:
+    for place in places:
+        mine = [s for s in searches if (s.row.task, s.row.model) == place and s.means]
+        if mine:
+            drawing = plots.rates(
+                {searched.row.label: searched.means for searched in mine},
+                {searched.row.label: searched.chosen for searched in mine},
+                by=mine[0].search.by,
+                title=f"{gallery.title(place)}: learning rates tried",
+                colours=gallery.colours,
+            )
+            yield gallery.add(drawing, "rates", *place)
 
 
 def _searched(row: Row, cell: Cell, recorded: Mapping[tuple[str, str], RunRecord]) -> _Searched:
@@ -126,11 +162,15 @@ def _rate_text(searched: _Searched, rate: float) -> str:
         failed = dict.fromkeys(state for state in states if state != "success")
         result = ", ".join(failed) or "no score"
     else:
-        mean = statistics.fmean(r.scores.main for r in records if r and r.scores)
+        mean = _mean(records)
         error = f" ± {outcome.error:.4f}" if outcome.error is not None else ""
         result = f"{mean:.4f}{error} ({len(records)})"
     text = f"{rate:g}: {result}{', edge' if rate == searched.edge else ''}"
     return Strong(text) if rate == searched.chosen else text
+
+
+def _mean(records: Iterable[RunRecord | None]) -> float:
+    return statistics.fmean(r.scores.main for r in records if r and r.scores)
 
 
 def _rules(searches: Sequence[_Searched]) -> list[str]:

@@ -2,16 +2,18 @@
 
 import csv
 import dataclasses
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmark.analysis.summary import MEMORY_NAMES, Row
-from benchmark.analysis.verdicts import Verdict
+from benchmark.analysis.summary import Row
 from benchmark.records.consistency import Difference, as_text, flatten, settings
 from benchmark.records.record import Inputs, RunRecord
 from benchmark.sizes import MIB
+
+MOST_PROBLEMS = 100
+"""Most rows of the table of runs without a score."""
 
 
 class Strong(str):
@@ -28,63 +30,42 @@ class Table:
     title: str = ""
 
 
-def score_tables(rows: Sequence[Row], verdicts: Iterable[Verdict]) -> list[Table]:
-    """A table of strategy × task for each model: mean ± std (n) and standard error; bold by `verdicts`."""
-    strong = {(of.task, of.model, label) for of in verdicts for label in of.strong}
-    models = _distinct(row.model for row in rows)
-    return [_score_table([row for row in rows if row.model == m], strong) for m in models]
-
-
-def _score_table(rows: Sequence[Row], strong: Container[tuple[str, str, str]]) -> Table:
-    tasks, model = _distinct(row.task for row in rows), rows[0].model
-    by_place = {(row.label, row.task): row for row in rows}
-    body = []
-    for label in _distinct(row.label for row in rows):
-        cells = [(by_place.get((label, task)), (task, model, label) in strong) for task in tasks]
-        body.append((label, *(score_text(cell, strong=bold) for cell, bold in cells)))
-    columns = [f"{task_name(rows, task)}, {_metric(rows, task)}" for task in tasks]
-    return Table(columns=("strategy", *columns), rows=tuple(body), title=model_name(rows, model))
-
-
-def score_text(row: Row | None, *, strong: bool = False) -> str:
-    """The text of a score. It is empty where the matrix lacks the cell, and a count of seeds where a seed has
-    no score."""
-    if row is None:
-        return ""
+def score_text(row: Row) -> str:
+    """The text of a score with its spreads; a count of seeds where a seed has no score."""
     if row.mean is None:
         return f"– ({row.n} of {row.seeds})"
     digits = 4 if abs(row.mean) < 2 else 2
     spread = f" ± {row.std:.{digits}f}" if row.std is not None else ""
     error = f", se {row.stderr:.{digits}f}" if row.stderr is not None else ""
-    text = f"{row.mean:.{digits}f}{spread} ({row.n}){error}"
-    return Strong(text) if strong else text
+    return f"{row.mean:.{digits}f}{spread} ({row.n}){error}"
 
 
-def cost_table(rows: Sequence[Row]) -> Table:
-    kinds = _distinct(row.memory_kind for row in rows if row.memory_kind)
-    memory = MEMORY_NAMES[kinds[0]] if len(kinds) == 1 else "peak memory"
+def training_table(rows: Sequence[Row]) -> Table:
+    """What the answer has no room for: spreads, trainable ratios, and times of the runs."""
     columns = (
-        *("task", "model", "strategy", "learning rate"),
-        *("trainable ratio, peak", "trainable ratio, mean", f"{memory}, MiB"),
-        *("optimizer state on the host, MiB", "step, ms", "fixed cost, s", "seeds"),
+        *("task", "model", "strategy", "score", "trainable ratio, peak", "trainable ratio, mean"),
+        *("step, ms", "fixed cost, s"),
     )
     body = []
     for row in rows:
-        kind = f" ({row.memory_kind})" if len(kinds) > 1 and row.memory_kind else ""
-        peak = _mebibytes(row.peak_bytes) + kind
-        rate = _number(row.lr, "g")
-        ratios = (_number(row.ratio_peak, ".2%"), _number(row.ratio_mean, ".2%"))
-        costs = (_mebibytes(row.host_state_bytes), _number(row.step_ms, ".1f"))
-        last = (_number(row.fixed_s, ".1f"), f"{row.n} of {row.seeds}")
+        ratios = (number(row.ratio_peak, ".2%"), number(row.ratio_mean, ".2%"))
+        times = (number(row.step_ms, ".1f"), number(row.fixed_s, ".1f"))
         names = (task_name(rows, row.task), model_name(rows, row.model), row.label)
-        body.append((*names, rate, *ratios, peak, *costs, *last))
+        body.append((*names, score_text(row), *ratios, *times))
     return Table(columns=columns, rows=tuple(body), names=3)
 
 
 def problem_table(rows: Sequence[Row]) -> Table:
-    columns = ("run", "status", "reason")
-    problems = [(p.run_id, p.status, p.reason) for row in rows for p in row.problems]
-    return Table(columns=columns, rows=tuple(problems), names=3)
+    """The runs without a score, those with the same status and reason in one row; the commonest first."""
+    runs: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for p in row.problems:
+            runs.setdefault((p.status, p.reason), []).append(p.run_id)
+    common = sorted(runs.items(), key=lambda item: -len(item[1]))[:MOST_PROBLEMS]
+    body = [
+        (status, reason, _some(named, 5), str(len(named))) for (status, reason), named in common
+    ]
+    return Table(columns=("status", "reason", "runs", "number"), rows=tuple(body), names=3)
 
 
 def difference_table(differences: Sequence[Difference]) -> Table:
@@ -155,6 +136,11 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
             writer.writerow([*(getattr(row, name) for name in names), problems])
 
 
+def baseline_of(rows: Sequence[Row]) -> Row:
+    """The row of a task and model that the others are compared with: full fine-tuning, or the first one."""
+    return next((row for row in rows if row.strategy == "full"), rows[0])
+
+
 def task_name(rows: Iterable[Row], task: str) -> str:
     """The name of the task, marked where its data are generated."""
     twin = any(row.data_source == "twin" for row in rows if row.task == task)
@@ -167,17 +153,22 @@ def model_name(rows: Iterable[Row], model: str) -> str:
     return f"{model} (twin model)" if twin else model
 
 
-def _metric(rows: Iterable[Row], task: str) -> str:
-    metrics = _distinct(row.metric for row in rows if row.task == task and row.metric)
-    return " / ".join(metrics) or "no score"
-
-
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """`value` in the format `form`, "–" for None."""
     return "–" if value is None else format(value, form)
 
 
-def _mebibytes(count: int | None) -> str:
+def mebibytes(count: int | None) -> str:
+    """Bytes in MiB, "–" for None."""
     return "–" if count is None else f"{count / MIB:,.1f}"
+
+
+def listed(names: Sequence[str], most: int | None = None) -> str:
+    """The names as a sentence has them: a, b and c. Of more than `most`, the number of the others."""
+    if most is not None and len(names) > most:
+        names = [*names[:most], f"{len(names) - most} more"]
+    *first, last = names or ["none"]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _some(values: Sequence[str], most: int = 3) -> str:

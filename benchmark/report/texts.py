@@ -30,16 +30,22 @@ class Section:
     seeds: str
 
 
-def sections(rows: Sequence[Row], records: Iterable[RunRecord], folder: Path) -> list[Section]:
-    """A section for each task and model with several scores or with texts.
+def sections(
+    rows: Sequence[Row],
+    records: Iterable[RunRecord],
+    folder: Path,
+    places: Sequence[tuple[str, str]],
+) -> list[Section]:
+    """A section for each task and model of `places` with several scores or with texts.
 
     `folder` holds the predictions that the records name. An unreadable file is left out; the section on
     differences names it.
     """
     by_place: dict[tuple[str, str], dict[str, list[RunRecord]]] = {}
     for record in records:
-        if record.status == "success" and record.scores:
-            of = by_place.setdefault((record.spec["task"], record.spec["model"]), {})
+        place = (record.spec["task"], record.spec["model"])
+        if record.status == "success" and record.scores and place in places:
+            of = by_place.setdefault(place, {})
             of.setdefault(record.spec["label"], []).append(record)
     shown = []
     for (task, model), of_labels in by_place.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmark.analysis.comparison import MOST_SEEDS, Difference
 from benchmark.analysis.summary import Row
 from benchmark.analysis.verdicts import Majority, Verdict
-from benchmark.report.tables import Table, model_name, task_name
+from benchmark.report.tables import Table, listed, model_name, task_name
 
 CSV = "differences.csv"
 _NUMBERS = ("mean", "low", "high", "seeds", "examples", "p", "adjusted", "separable")
@@ -49,7 +49,7 @@ def _section(of: Verdict, rows: Sequence[Row]) -> Section:
     majority = of.majority
     return Section(
         title=f"{task_name(rows, of.task)}, {model_name(rows, of.model)}",
-        sentence=_sentence(of),
+        sentence=sentence(of),
         pairs=_pair_table(of),
         left_out=tuple(left_out),
         majority=None if majority is None else _majority_table(majority),
@@ -57,16 +57,17 @@ def _section(of: Verdict, rows: Sequence[Row]) -> Section:
     )
 
 
-def _sentence(of: Verdict) -> str:
+def sentence(of: Verdict) -> str:
+    """Which strategies are best, not separable from the best, and worse."""
     if len(of.best) + len(of.worse) < 2:
         return "Fewer than two strategies can be ranked."
     best, *others = of.best
     if not of.worse:
         return f"Not separable: no strategy differs significantly from {best}, which has the best mean."
     if not others:
-        return f"{best} is better than {_listed(of.worse)}."
-    ties = f"not separable from it: {_listed(others)}"
-    return f"{best} has the best mean; {ties}. Worse: {_listed(of.worse)}."
+        return f"{best} is better than {listed(of.worse)}."
+    ties = f"not separable from it: {listed(others)}"
+    return f"{best} has the best mean; {ties}. Worse: {listed(of.worse)}."
 
 
 def _pair_table(of: Verdict) -> Table:
@@ -114,8 +115,3 @@ def _numbers(difference: Difference, models: Sequence[float]) -> tuple[str, ...]
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

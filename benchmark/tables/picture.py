@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmark.report.plots import styles
+from benchmark.report.drawing import styles
 from benchmark.sizes import GIB
 from benchmark.tables import closed_form, definition
 from benchmark.tables.definition import LedgerTable

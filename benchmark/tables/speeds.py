@@ -8,11 +8,10 @@ from benchmark.records.folders import Folder
 from benchmark.timing import speed_record
 from benchmark.timing.speed_record import Row, Timed
 
-SCATTER_PERCENT = 10
-"""The allowed range of a ratio over the sweeps, in percent of the ratio. A wider one is inconclusive."""
 RULE = (
-    f"inconclusive: the range of the ratio over the sweeps is wider than {SCATTER_PERCENT} % of the ratio, "
-    f"or the load in the minute before the timing was above {speed_record.BUSY:g} per core."
+    "inconclusive: the range of the ratio over the sweeps is wider than "
+    f"{speed_record.SCATTER_PERCENT} % of the ratio, or the load in the minute before the timing was above "
+    f"{speed_record.BUSY:g} per core."
 )
 
 
@@ -39,7 +38,7 @@ def notices(results: Path) -> Sequence[str]:
 
 
 def _row(timed: Timed, row: Row) -> dict[str, Any]:
-    why = _noise(timed, row)
+    why = speed_record.noise(timed, row)
     return {
         "model": timed.model,
         "optimizer": timed.optimizer,
@@ -62,19 +61,6 @@ def _row(timed: Timed, row: Row) -> dict[str, Any]:
         "verdict": "inconclusive" if why else "no published value",
         "why": why,
     }
-
-
-def _noise(timed: Timed, row: Row) -> str | None:
-    """Why the row is inconclusive; None if it is not."""
-    cores = timed.environment["cores"]
-    if speed_record.busy(timed.load, cores):
-        return f"the machine was busy: load {timed.load:g} on {cores} cores"
-    if row.ratio_to_full is None or row.ratio_low is None or row.ratio_high is None:
-        return "without full there is no ratio"
-    width = row.ratio_high - row.ratio_low
-    if 100 * width > SCATTER_PERCENT * row.ratio_to_full:
-        return f"{row.ratio_low:.2f} to {row.ratio_high:.2f} over {timed.sweeps} sweeps"
-    return None
 
 
 def _code(timed: Timed) -> str:

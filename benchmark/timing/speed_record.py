@@ -16,6 +16,8 @@ from benchmark.records import jsonfile
 SCHEMA_VERSION = 1
 BUSY = 0.25
 """The load average per core above which a machine counts as busy."""
+SCATTER_PERCENT = 10
+"""The allowed range of a ratio over the sweeps, in percent of the ratio. A wider one is inconclusive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,19 @@ def load() -> float | None:
 def busy(load: float | None, cores: int | None) -> bool:
     """Whether `load` is above BUSY per core. An unknown load is not busy."""
     return load is not None and load > BUSY * (cores or 1)
+
+
+def noise(timed: Timed, row: Row) -> str | None:
+    """Why the row is inconclusive; None if it is not."""
+    cores = timed.environment["cores"]
+    if busy(timed.load, cores):
+        return f"the machine was busy: load {timed.load:g} on {cores} cores"
+    if row.ratio_to_full is None or row.ratio_low is None or row.ratio_high is None:
+        return "without full there is no ratio"
+    width = row.ratio_high - row.ratio_low
+    if 100 * width > SCATTER_PERCENT * row.ratio_to_full:
+        return f"{row.ratio_low:.2f} to {row.ratio_high:.2f} over {timed.sweeps} sweeps"
+    return None
 
 
 def save(timed: Timed, folder: Path) -> Path:

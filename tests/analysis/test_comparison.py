@@ -241,3 +241,12 @@ def test_pairs_are_all_there():
     assert {frozenset(pair) for pair in differences} == {
         frozenset(pair) for pair in itertools.combinations(("s0", "s1", "s2", "s3"), 2)
     }
+
+
+def test_the_interval_of_a_mean_score_is_students_for_one_seed_and_wider_with_seeds_that_differ():
+    scores = np.random.default_rng(0).integers(0, 2, 200).astype(float)
+    one = comparison.against({"full": {0: scores}})["full"]
+    interval = scipy.stats.t.interval(0.95, 199, scores.mean(), scores.std(ddof=1) / 200**0.5)
+    assert (one.mean, one.low, one.high) == pytest.approx((scores.mean(), *interval))
+    apart = comparison.against({"full": {0: scores, 1: 1 - scores * 0.1}})["full"]
+    assert apart.high - apart.low > one.high - one.low

@@ -118,7 +118,6 @@ def test_what_is_for_the_person_goes_to_stderr(cli, here, in_process, untracked)
         "[1/2] glue/sst2 tiny-bert full, seed 0",
         "\n2 trained\n",
         "reports/m/index.html",
-        "picture:   reports/m/plots/pareto_glue-sst2.png",
         " dashboard\n           then open http://127.0.0.1:5000",
     ):
         assert said in err

@@ -13,11 +13,14 @@ from markdown_it import MarkdownIt
 
 from benchmark.analysis import verdicts
 from benchmark.console import escape_markdown
+from benchmark.errors import UserError
 from benchmark.report import page
 from benchmark.report.page import write_report
+from benchmark.timing import speed_record
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
+ACCURACY = "accuracy, 95 %"
 BASES = {"full": 0.90, "hift": 0.80, "lora": 0.795}
 PEAKS = {"full": 400 * 2**20, "hift": 150 * 2**20, "lora": 180 * 2**20}
 
@@ -38,13 +41,13 @@ def made_up_records(specs, **overrides):
     ]
 
 
-def write(tmp_path, specs, records, *, trials=(), description=""):
+def write(tmp_path, specs, records, **fields):
     folder = tmp_path / "results"
     written = [write_run(folder, r, 5) if r.status == "success" else r for r in records]
-    return report_on(tmp_path, specs, written, trials, description)
+    return report_on(tmp_path, specs, written, **fields)
 
 
-def report_on(tmp_path, specs, written, trials=(), description=""):
+def report_on(tmp_path, specs, written, trials=(), **fields):
     folder = tmp_path / "results"
     out = tmp_path / "reports" / "made_up"
     index = write_report(
@@ -54,7 +57,7 @@ def report_on(tmp_path, specs, written, trials=(), description=""):
         trials=trials,
         folder=folder,
         out=out,
-        description=description,
+        **fields,
     )
     assert index == out / "index.html"
     return out
@@ -68,22 +71,35 @@ def read_csv(out):
     return list(csv.DictReader((out / "cells.csv").read_text().splitlines()))
 
 
-def markdown_row(text, label):
-    before = re.split("## All scores|## Do the strategies differ", text)[0]
-    (line,) = [line for line in before.splitlines() if line.startswith(f"| {label} |")]
-    return [cell.strip() for cell in line.strip("|").split(" | ")]
+def answer_row(text, label):
+    """The first row that begins with `label` in the first table of the Markdown, by column."""
+    lines = text[text.index("\n|") :].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return dict(zip(cells[1], next(row for row in cells if row[0] == label), strict=True))
 
 
-def test_scores_and_costs_and_no_bold_without_a_test(tmp_path):
+def test_the_answer_comes_first_and_nothing_is_bold_without_a_test(tmp_path):
     specs = made_up_specs()
     out = write(tmp_path, specs, made_up_records(specs))
     page, text = both_texts(out)
-    assert markdown_row(text, "full")[1] == "0.9100 ± 0.0100 (3)"
-    assert markdown_row(text, "hift")[1] == "0.8100 ± 0.0100 (3)"
+    full, hift = answer_row(text, "full"), answer_row(text, "hift")
+    assert full[ACCURACY] == "0.9100 ± 0.0100" and hift[ACCURACY] == "0.8100 ± 0.0100"
+    assert (full["verdict"], hift["verdict"]) == ("baseline", "–")
+    assert (hift["device MiB"], hift["of full"], hift["seeds"]) == ("150.0", "0.38", "3")
+    assert (hift["options"], hift["learning rate"]) == ("m=1", "5e-05")
     assert "<strong>" not in page and "**" not in text
+    first, *_ = text.removeprefix("# made_up\n\n").split("\n\n")
+    for said in (
+        "3 strategies are compared on glue/sst2, with minilm",
+        "train on 2,000 examples (real data from a mirror) and are scored by accuracy on 872",
+        "with 3 seeds each",
+        "on 2026-01-02 on a CPU (made up), at commit abc1234.",
+        "hift needs 38 % and lora needs 45 %",
+    ):
+        assert said in first and said in page
+    assert page.index(first[:60]) < page.index("<table>") < page.index("<svg")
     assert "full is not ranked" in text and "names no predictions" in text
-    assert "12.50%" in text and "11.25%" in text and "150.0" in text
-    assert "9 of 9 runs have a score" in text and "twin" not in text
+    assert "12.50%" in text and "11.25%" in text and "twin" not in text
 
 
 REFERENCES = [int(number % 3 > 0) for number in range(400)]
@@ -102,14 +118,28 @@ def answered(tmp_path, rates, seeds=3):
     return report_on(tmp_path, specs, written), written
 
 
-def test_bold_follows_the_test_and_the_standard_error_stands_beside(tmp_path):
+def test_bold_and_verdicts_follow_the_test(tmp_path):
     out, written = answered(tmp_path, {"full": 1.5, "lora": 1.5, "head": -1.0})
     page, text = both_texts(out)
-    bold = {label: "**" in markdown_row(text, label)[1] for label in ("full", "lora", "head")}
-    assert bold == {"full": True, "lora": True, "head": False}
+    rows = {label: answer_row(text, label) for label in ("full", "lora", "head")}
+    assert {label: "**" in row[ACCURACY] for label, row in rows.items()} == {
+        "full": True,
+        "lora": True,
+        "head": False,
+    }
     assert page.count("<strong>") == 2
+    verdicts = [row["verdict"] for row in rows.values()]
+    assert verdicts == ["baseline", "not separable", "worse"]
+    scores = [record.scores.main for record in written]
+    numbers = re.findall(r"[-+]?\d\.\d+", rows["head"]["minus full, 95 %"])
+    difference, low, high = map(float, numbers)
+    assert difference == pytest.approx(np.mean(scores[6:]) - np.mean(scores[:3]), abs=1e-4)
+    assert low < difference < high < 0
+    score, low, high = map(float, re.findall(r"\d\.\d+", rows["head"][ACCURACY]))
+    assert score == pytest.approx(np.mean(scores[6:]), abs=1e-4) and low < score < high
     errors = [math.sqrt(r.scores.main * (1 - r.scores.main) / 399) for r in written[6:]]
-    assert f"(3), se {np.mean(errors):.4f}" in markdown_row(text, "head")[1]
+    assert high - score > 1.9 * np.mean(errors) / 3**0.5, "no narrower than examples allow"
+    assert f"(3), se {np.mean(errors):.4f}" in text
     assert "has the best mean; not separable from it: " in text and "Worse: head." in text
 
 
@@ -142,8 +172,8 @@ def test_whether_a_strategy_beats_the_majority_class_is_tested(tmp_path):
     _, text = both_texts(out)
     assert "Against the majority class, whose accuracy is 0.6650:" in text
     table = text[text.index("Against the majority class") :]
-    assert markdown_row(table, "full")[1] == "better"
-    assert markdown_row(table, "head")[1].startswith("not separable")
+    assert "| full | better |" in table and "| head | not separable" in table
+    assert "most frequent class has an accuracy of 0.6650" in text and "one of 0.5000." in text
 
 
 def test_nothing_is_bold_where_nothing_is_separable(tmp_path):
@@ -177,16 +207,58 @@ def test_incomplete_cells_show_no_mean_and_every_reason(tmp_path):
     records[8] = make_failure(specs[8], "failed", "ValueError: no such column")
     del records[2]
     for text in both_texts(write(tmp_path, specs, records)):
-        assert "±" not in text.lower().replace("mean ± standard deviation", "")
-        assert text.count("– (2 of 3)") == 3
+        assert not re.search(r"\d ± \d", text)
+        assert text.count("– (2 of 3)") == 2 * 3 and "3 of 9 runs have no score yet." in text
         for part in ("oom", "needs 3 GiB more", "no such column", "missing", specs[2].run_id):
             assert part in text
 
 
-def test_a_cell_the_matrix_does_not_have_is_blank(tmp_path):
-    specs = made_up_specs() + [make_spec(task="glue/mrpc", seed=seed) for seed in range(3)]
-    _, text = both_texts(write(tmp_path, specs, made_up_records(specs)))
-    assert markdown_row(text, "lora")[1:] == ["0.8050 ± 0.0100 (3)", ""]
+def test_means_over_tasks_where_every_strategy_has_the_same_metric_in_all(tmp_path):
+    tasks = [made_up_specs(), made_up_specs(task="glue/mrpc")]
+    specs = [spec for of_task in tasks for spec in of_task]
+    _, text = both_texts(write(tmp_path / "all", specs, made_up_records(specs)))
+    lora = answer_row(text, "lora")
+    assert (lora["mean accuracy of 2"], lora["minus full"]) == ("0.8050", "-0.1050")
+    assert lora["of full"] == "0.45 to 0.45" and "## Each task" in text
+    lacking = [spec for spec in specs if (spec.label, spec.task) != ("lora", "glue/mrpc")]
+    _, text = both_texts(write(tmp_path / "one", lacking, made_up_records(lacking)))
+    assert answer_row(text, "glue/mrpc")["strategy"] == "full" and "## Each task" not in text
+
+
+def test_options_are_those_in_which_strategies_differ_and_times_are_those_of_speed(tmp_path):
+    specs = [
+        make_spec(),
+        make_spec(strategy="hift", label="hift_m2", options={"group_size": 2}),
+        make_spec(strategy="hift", label="hift_sgd", optimizer="sgd", options={"order": "random"}),
+    ]
+    fields = {"name": "hift", "median_ms": 1.0, "p90_ms": 1.0, "mean_ms": 1.0, "ratio_to_full": 0.7}
+    fields |= {"ratio_low": 0.69, "ratio_high": 0.71, "ratio_to_limit": 1.0, "steps": 9}
+    row = speed_record.Row(**fields, saved_activation_bytes=1, state_bytes=1, m=2)
+    of = {"group_size": 2, "batch_size": 8, "seq_len": 8, "sweeps": 3, "code": {}, "load": 0.1}
+    of |= {"model": "minilm", "optimizer": "adamw", "options": {"group_size": 2}}
+    timed = speed_record.Timed(**of, started="2026", rows=[row], environment={"cores": 2})
+    noisy = dataclasses.replace(timed, load=9.0, rows=[dataclasses.replace(row, ratio_to_full=9)])
+    _, text = both_texts(
+        report_on(tmp_path, specs, [make_record(s) for s in specs], timings=[timed, noisy])
+    )
+    rows = [answer_row(text, spec.label) for spec in specs]
+    assert [row["options"] for row in rows] == [
+        "optimizer=adamw",
+        "m=2, order=bottom2up, optimizer=adamw",
+        "m=1, order=random, optimizer=sgd",
+    ]
+    assert [row["step time"] for row in rows] == ["–", "0.70", "–"]
+
+
+def test_a_report_of_more_runs_is_replaced_only_on_request(tmp_path):
+    specs = made_up_specs()
+    out = write(tmp_path, specs, made_up_records(specs))
+    before = both_texts(out)
+    with pytest.raises(UserError, match=r"report of 9 runs, and the records have 0.*--replace"):
+        report_on(tmp_path, specs, [])
+    assert both_texts(out) == before
+    report_on(tmp_path, specs, [], replace=True)
+    assert "9 of 9 runs have no score yet." in both_texts(out)[1]
 
 
 def test_memory_on_a_cpu_is_never_called_gpu_memory(tmp_path):
@@ -205,8 +277,8 @@ def test_a_twin_score_is_labelled_wherever_it_stands(tmp_path):
     specs = made_up_specs(data="twin")
     out = write(tmp_path, specs, made_up_records(specs))
     for text in both_texts(out):
-        assert "glue/sst2 (twin data), accuracy" in text
-        assert "glue/sst2 (twin data): score against peak memory" in text
+        assert "compared on glue/sst2 (twin data), with minilm" in text
+        assert "| glue/sst2 (twin data) |" in text or "<td>glue/sst2 (twin data)</td>" in text
         assert "generated data or a model with random weights" in " ".join(text.split())
     rows = read_csv(out)
     assert {row["data_source"] for row in rows} == {"twin"}
@@ -235,8 +307,8 @@ def test_whatever_a_record_holds_is_shown_literally(tmp_path):
     page, text = both_texts(write(tmp_path, specs, records, description=evil))
 
     rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-    assert tags(page) & {"script", "strong", "a"} == {"a"}, "one link, to cells.csv"
-    assert not tags(rendered) & {"script", "strong", "a", "b"}
+    assert page.count("<script") == 1 and not tags(page) & {"strong", "a", "img"}
+    assert not tags(rendered) & {"script", "strong", "b"} and rendered.count("<a ") == 1
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     for block in re.split(r"\n\n", text):
         if block.startswith("|"):
@@ -262,7 +334,7 @@ def test_an_unreadable_curve_is_named_and_the_rest_is_drawn(tmp_path):
     out = report_on(tmp_path, specs, records)
     _, text = both_texts(out)
     assert f"{records[0].curve}: not drawn" in text and f"{records[1].curve}: not drawn" in text
-    assert (out / "plots" / "loss_glue-sst2_minilm.png").exists()
+    assert len(list((out / "plots").glob("loss_*.svg"))) == 1
 
 
 def test_a_crash_leaves_the_old_report(tmp_path, monkeypatch):
@@ -275,7 +347,7 @@ def test_a_crash_leaves_the_old_report(tmp_path, monkeypatch):
 
     monkeypatch.setattr(page.tables, "write_csv", crash)
     with pytest.raises(RuntimeError):
-        write(tmp_path, specs[:3], made_up_records(specs[:3]))
+        write(tmp_path, specs[:3], made_up_records(specs[:3]), replace=True)
     assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
     assert [p.name for p in out.parent.iterdir()] == ["made_up"]
 
@@ -284,7 +356,7 @@ def test_a_matrix_without_any_record_has_a_report(tmp_path):
     specs = made_up_specs()
     out = write(tmp_path, specs, [])
     _, text = both_texts(out)
-    assert "0 of 9 runs have a score" in text and text.count("| missing |") == 9
+    assert "9 of 9 runs have no score yet." in text and "| missing | not run yet |" in text
     assert not list((out / "plots").iterdir())
 
 

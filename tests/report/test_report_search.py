@@ -1,6 +1,7 @@
 """The section on a learning-rate search: means over its seeds, the rule, edges, and the budget."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from benchmark.analysis import summary
 from benchmark.matrices import matrix
 from benchmark.report import search
 from benchmark.report.page import write_report
+from benchmark.report.pictures import Gallery
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 MATRIX = """
 name: made_up
@@ -47,7 +51,10 @@ def section_of(cells, trials, used=None):
     """The section on cells whose runs used the rates in `used`, by label."""
     used = used or {}
     records = [make_record(s) for c in cells for s in c.runs(used.get(c.label, 2e-4))]
-    return search.section(summary.rows(cells, records), cells, trials)
+    rows = summary.rows(cells, records)
+    with tempfile.TemporaryDirectory() as folder:
+        gallery = Gallery(Path(folder), rows)
+        return search.section(rows, cells, trials, gallery, [("glue/sst2", "minilm")])
 
 
 def rate_cells(section, label):
@@ -191,6 +198,16 @@ def test_a_search_under_way_and_trials_of_another_search(tmp_path):
         ),
     )
     assert section_of(given, trials) is None
+
+
+def test_the_picture_has_each_rate_and_marks_the_chosen_one(tmp_path, undrawn):
+    cells = cells_of(tmp_path)
+    section_of(cells, both(cells, INTERIOR))
+    (axes,) = undrawn["glue/sst2, minilm: learning rates tried"].figure.axes
+    lines = [(tuple(line.get_xdata()), line.get_markersize()) for line in axes.get_lines()]
+    dots = {at[0]: size for at, size in lines if len(at) == 1}
+    assert dots.keys() == INTERIOR.keys() and dots[2e-4] > dots[1e-4] == dots[4e-4]
+    assert axes.get_xscale() == "log"
 
 
 def test_the_section_is_in_the_report(tmp_path):

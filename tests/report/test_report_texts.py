@@ -90,4 +90,4 @@ def test_a_task_with_one_score_and_no_texts_has_no_section(tmp_path):
         for run in records
     ]
     rows = summary.rows(make_cells([make_spec(**run.spec) for run in one]), one)
-    assert texts.sections(rows, one, tmp_path) == []
+    assert texts.sections(rows, one, tmp_path, [("glue/sst2", "minilm")]) == []

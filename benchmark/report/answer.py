@@ -1,0 +1,355 @@
+"""The beginning of a report: a paragraph that says what was compared and how it came out, and one table.
+
+Nothing is claimed here that the tests of `analysis.verdicts` do not say.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.analysis.comparison import Difference
+from benchmark.analysis.summary import MEMORY_NAMES, Row
+from benchmark.analysis.verdicts import Verdict
+from benchmark.records.record import RunRecord
+from benchmark.report import knobs
+from benchmark.report.tables import (
+    Strong,
+    Table,
+    baseline_of,
+    listed,
+    mebibytes,
+    model_name,
+    number,
+    score_text,
+    task_name,
+)
+from benchmark.report.verdicts import sentence
+from benchmark.sizes import MIB
+from benchmark.timing.speed_record import Timed
+
+MOST_NAMED = 6
+"""Most strategies whose memory the paragraph names one by one."""
+Place = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """`sentences` are the paragraph. Where several tasks have comparable scores, `table` has means over them
+    and `each` the tasks; else `each` is None. `lines` say what needs no training to reach."""
+
+    sentences: tuple[str, ...]
+    table: Table
+    each: Table | None
+    lines: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.sentences)
+
+
+def answer(
+    rows: Sequence[Row],
+    records: Sequence[RunRecord],
+    verdicts: Sequence[Verdict],
+    timings: Iterable[Timed] = (),
+) -> Answer:
+    """The answer of a report on `rows`, whose runs are `records`."""
+    by_place: dict[Place, list[Row]] = {}
+    for row in rows:
+        by_place.setdefault((row.task, row.model), []).append(row)
+    of_place = {(of.task, of.model): of for of in verdicts}
+    options = knobs.texts(rows, records)
+    ratios = knobs.step_ratios(rows, records, timings)
+    each = _each(rows, by_place, of_place, options, ratios)
+    over = _over_tasks(by_place, of_place, options)
+    return Answer(
+        sentences=tuple(_sentences(rows, records, by_place, of_place)),
+        table=over or each,
+        each=each if over else None,
+        lines=tuple(_lines(rows, of_place)),
+    )
+
+
+def _each(
+    rows: Sequence[Row],
+    by_place: Mapping[Place, Sequence[Row]],
+    of_place: Mapping[Place, Verdict],
+    options: Mapping[Row, str],
+    ratios: Mapping[Row, str],
+) -> Table:
+    """A row per task, model and strategy; without the columns of task and model where there is one."""
+    tasks, models = ({place[at] for place in by_place} for at in (0, 1))
+    metrics = {row.metric for row in rows if row.metric}
+    baselines = {baseline_of(mine).label for mine in by_place.values()}
+    against = baselines.pop() if len(baselines) == 1 else "the baseline"
+    body = []
+    for place, mine in by_place.items():
+        first, of = baseline_of(mine), of_place.get(place)
+        for row in mine:
+            names = [task_name(rows, row.task)] if len(tasks) > 1 else []
+            names += [model_name(rows, row.model)] if len(models) > 1 else []
+            names += [row.label, options[row]]
+            metric = [row.metric or "–"] if len(metrics) > 1 else []
+            difference, verdict = _against(of, row, first)
+            costs = (
+                mebibytes(row.peak_bytes),
+                _ratio(row.peak_bytes, first.peak_bytes),
+                mebibytes(row.host_state_bytes),
+                ratios.get(row, "–"),
+            )
+            seeds = str(row.n) if row.complete else f"{row.n} of {row.seeds}"
+            of_score = (number(row.lr, "g"), *metric, _score(row, of), difference, verdict)
+            body.append((*names, *of_score, *costs, seeds))
+    score = "score" if len(metrics) != 1 else next(iter(metrics))
+    columns = [
+        *(["task"] if len(tasks) > 1 else []),
+        *(["model"] if len(models) > 1 else []),
+        *("strategy", "options", "learning rate"),
+        *(["metric"] if len(metrics) > 1 else []),
+        *(f"{score}, 95 %", f"minus {against}, 95 %", "verdict"),
+        *("device MiB", f"of {against}", "host MiB", "step time", "seeds"),
+    ]
+    names_first = 2 + (len(tasks) > 1) + (len(models) > 1)
+    return Table(columns=tuple(columns), rows=tuple(body), names=names_first)
+
+
+def _over_tasks(
+    by_place: Mapping[Place, Sequence[Row]],
+    of_place: Mapping[Place, Verdict],
+    options: Mapping[Row, str],
+) -> Table | None:
+    """A row per strategy with means over all tasks and models.
+
+    None for a single one, and unless every strategy has a score in all of them by the same metric.
+    """
+    rows = [row for mine in by_place.values() for row in mine]
+    by_label: dict[str, list[Row]] = {}
+    for row in rows:
+        by_label.setdefault(row.label, []).append(row)
+    whole = all(len(mine) == len(by_place) for mine in by_label.values())
+    scored = all(row.mean is not None for row in rows)
+    if len(by_place) < 2 or not whole or not scored or len({row.metric for row in rows}) > 1:
+        return None
+    firsts = {place: baseline_of(mine) for place, mine in by_place.items()}
+    baseline = next(iter(firsts.values())).label
+    body = []
+    for label, mine in by_label.items():
+        won = Counter(
+            _verdict(of_place.get((row.task, row.model)), row, firsts[row.task, row.model])
+            for row in mine
+        )
+        ratios = [
+            row.peak_bytes / first.peak_bytes
+            for row in mine
+            if row.peak_bytes and (first := firsts[row.task, row.model]).peak_bytes
+        ]
+        means = [row.mean or 0.0 for row in mine]
+        theirs = [firsts[row.task, row.model].mean or 0.0 for row in mine]
+        counts = [str(won[name]) for name in ("better", "not separable", "worse")]
+        digits = 4 if abs(statistics.fmean(means)) < 2 else 2
+        less = statistics.fmean(means) - statistics.fmean(theirs)
+        body.append(
+            (
+                *(label, options[mine[0]], f"{statistics.fmean(means):.{digits}f}"),
+                *(["", "", "", ""] if label == baseline else [f"{less:+.{digits}f}", *counts]),
+                mebibytes(max((row.peak_bytes or 0 for row in mine), default=None)),
+                f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "–",
+                mebibytes(max((row.host_state_bytes or 0 for row in mine), default=None)),
+            )
+        )
+    columns = (
+        *("strategy", "options", f"mean {rows[0].metric} of {len(by_place)}"),
+        *(f"minus {baseline}", "better", "not separable", "worse"),
+        *("most device MiB", f"of {baseline}", "most host MiB"),
+    )
+    return Table(columns=columns, rows=tuple(body), names=2)
+
+
+def _score(row: Row, of: Verdict | None) -> str:
+    if row.mean is None:
+        return score_text(row)
+    digits = 4 if abs(row.mean) < 2 else 2
+    interval = of.scores.get(row.label) if of else None
+    text = f"{row.mean:.{digits}f}"
+    if interval is not None:
+        text += f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    elif row.std is not None:
+        text += f" ± {row.std:.{digits}f}"
+    return Strong(text) if of and row.label in of.strong else text
+
+
+def _against(of: Verdict | None, row: Row, first: Row) -> tuple[str, str]:
+    """The difference of a row and the baseline as text, and the verdict on it."""
+    if row is first:
+        return "", "baseline"
+    pair = of.minus(row.label, first.label) if of else None
+    return difference_text(pair), _verdict(of, row, first)
+
+
+def difference_text(pair: Difference | None) -> str:
+    """A difference with its interval, "–" where there is none."""
+    if pair is None:
+        return "–"
+    digits = 4 if max(abs(pair.low), abs(pair.high)) < 2 else 2
+    return f"{pair.mean:+.{digits}f} [{pair.low:+.{digits}f}, {pair.high:+.{digits}f}]"
+
+
+def _verdict(of: Verdict | None, row: Row, first: Row) -> str:
+    pair = of.minus(row.label, first.label) if of else None
+    if of is None or pair is None:
+        return "–"
+    if pair.p is None:
+        return "not tested"
+    if not pair.separable:
+        return "not separable"
+    return "better" if of.is_better(row.label, first.label) else "worse"
+
+
+def _ratio(count: int | None, other: int | None) -> str:
+    return f"{count / other:.2f}" if count is not None and other else "–"
+
+
+def _lines(rows: Sequence[Row], of_place: Mapping[Place, Verdict]) -> list[str]:
+    """What is reached without training: chance, and always the most frequent class."""
+    lines: dict[str, str] = {}
+    for (task, _), of in of_place.items():
+        if of.majority is not None:
+            where = f"{task_name(rows, task)}: " if len(of_place) > 1 else ""
+            lines[task] = (
+                f"{where}Always answering the most frequent class has an accuracy of "
+                f"{of.majority.accuracy:.4f}, and guessing all classes equally often one of "
+                f"{of.majority.chance:.4f}."
+            )
+    return list(lines.values())
+
+
+def _sentences(
+    rows: Sequence[Row],
+    records: Sequence[RunRecord],
+    by_place: Mapping[Place, Sequence[Row]],
+    of_place: Mapping[Place, Verdict],
+) -> list[str]:
+    said = [_compared(rows, records, by_place)]
+    done = [record for record in records if record.status == "success"]
+    if done:
+        said += [_trained(done), _machine(done)]
+    missing = sum(row.seeds - row.n for row in rows)
+    if missing:
+        said.append(f"{missing} of {sum(row.seeds for row in rows)} runs have no score yet.")
+    if len(by_place) == 1:
+        said += [sentence(of) for of in of_place.values()]
+        said += _memory(rows)
+    else:
+        said += _wins(by_place, of_place)
+    return said
+
+
+def _compared(
+    rows: Sequence[Row], records: Sequence[RunRecord], by_place: Mapping[Place, Sequence[Row]]
+) -> str:
+    labels = list(dict.fromkeys(row.label for row in rows))
+    tasks = [task_name(rows, task) for task in dict.fromkeys(task for task, _ in by_place)]
+    models = [
+        _sized(rows, records, model) for model in dict.fromkeys(model for _, model in by_place)
+    ]
+    what = f"{len(labels)} strategies are" if len(labels) > 1 else f"{labels[0]} is"
+    verb = "compared" if len(labels) > 1 else "run"
+    where = listed(tasks) if len(tasks) <= MOST_NAMED else f"{len(tasks)} tasks"
+    which = listed(models) if len(models) <= MOST_NAMED else f"{len(models)} models"
+    return f"{what} {verb} on {where}, with {which}."
+
+
+def _sized(rows: Sequence[Row], records: Sequence[RunRecord], model: str) -> str:
+    sizes = {r.params.total for r in records if r.params and r.spec["model"] == model}
+    name = model_name(rows, model)
+    return f"{name} ({min(sizes) / 1e6:,.1f}M parameters)" if sizes else name
+
+
+def _trained(done: Sequence[RunRecord]) -> str:
+    """The examples and seeds, each as a range where runs differ."""
+    inputs = [record.inputs for record in done if record.inputs]
+    scores = [record.scores for record in done if record.scores]
+    seeds = Counter((r.spec["task"], r.spec["model"], r.spec["label"]) for r in done)
+    source = {
+        "mirror": "real data from a mirror",
+        "hub": "the Hub's data",
+        "twin": "generated data",
+    }
+    sources = listed([source[name] for name in dict.fromkeys(i.dataset_source for i in inputs)])
+    trained = _range([i.examples_train for i in inputs])
+    metrics = listed(list(dict.fromkeys(score.metric for score in scores)), most=3)
+    text = f"Runs train on {trained} examples ({sources})"
+    text += f" and are scored by {metrics} on {_range([score.n for score in scores])} others"
+    many = _range(list(seeds.values()))
+    return f"{text}, with {many} seed{'' if many == '1' else 's'} each."
+
+
+def _range(values: Sequence[int]) -> str:
+    if not values:
+        return "no"
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _machine(done: Sequence[RunRecord]) -> str:
+    """Hardware, dates and commits."""
+    kinds = list(dict.fromkeys(_hardware(record.environment) for record in done))
+    first, last = (
+        min(record.times.started for record in done)[:10],
+        max(record.times.finished for record in done)[:10],
+    )
+    when = f"on {first}" if first == last else f"from {first} to {last}"
+    shas = [str(record.code.get("git_sha") or record.code.get("version"))[:7] for record in done]
+    commits = list(dict.fromkeys(shas))
+    more = f" and {len(commits) - 1} others" if len(commits) > 1 else ""
+    return f"They ran {when} on {listed(kinds, most=3)}, at commit {commits[0]}{more}."
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    accelerators = environment.get("accelerators")
+    if accelerators:
+        names = [str(a.get("name", a)) if isinstance(a, Mapping) else str(a) for a in accelerators]
+        return ", ".join(f"{count} × {name}" for name, count in Counter(names).items())
+    return f"a CPU ({environment.get('cpu', 'unknown')})"
+
+
+def _memory(rows: Sequence[Row]) -> list[str]:
+    """What each strategy needs of the baseline's memory."""
+    first = baseline_of(rows)
+    if not first.peak_bytes:
+        return []
+    shares = {
+        row.label: row.peak_bytes / first.peak_bytes
+        for row in rows
+        if row.peak_bytes is not None and row is not first
+    }
+    if not shares:
+        return []
+    kind = MEMORY_NAMES.get(first.memory_kind or "", "peak memory")
+    named = f"Of the {kind} of {first.label}, {first.peak_bytes / MIB:,.1f} MiB, "
+    if len(shares) <= MOST_NAMED:
+        parts = [f"{label} needs {100 * share:.0f} %" for label, share in shares.items()]
+        return [f"{named}{listed(parts)}."]
+    least, most = (f(shares, key=lambda label: shares[label]) for f in (min, max))
+    low, high = 100 * shares[least], 100 * shares[most]
+    return [f"{named}the others need {low:.0f} % ({least}) to {high:.0f} % ({most})."]
+
+
+def _wins(by_place: Mapping[Place, Sequence[Row]], of_place: Mapping[Place, Verdict]) -> list[str]:
+    """For each strategy the number of comparisons with the baseline by their outcome."""
+    counts: dict[str, Counter[str]] = {}
+    for place, mine in by_place.items():
+        first = baseline_of(mine)
+        for row in mine:
+            verdict = _verdict(of_place.get(place), row, first)
+            if row is not first and verdict in ("better", "worse", "not separable"):
+                counts.setdefault(row.label, Counter())[verdict] += 1
+    baselines = {baseline_of(mine).label for mine in by_place.values()}
+    than = baselines.pop() if len(baselines) == 1 else "the first strategy of the task"
+    return [
+        f"{label} is better than {than} in {of['better']} of {of.total()} comparisons, worse in "
+        f"{of['worse']}, and not separable in {of['not separable']}."
+        for label, of in list(counts.items())[:MOST_NAMED]
+    ]
