@@ -173,6 +173,12 @@ def test_a_run_beyond_its_time_is_ended_and_recorded_as_that(go, executable, res
     }
 
 
+def test_a_run_that_prints_bytes_that_are_no_text_does_not_stop_the_runner(go, executable, results):
+    executable(r"printf '\377\n'; exit 3")
+    assert go(TWO_CELLS, warm=False)[0].ran == 2
+    assert [one.status for one in record.load_all(results)] == ["failed"] * 2
+
+
 def test_the_parts_of_a_matrix_are_disjoint_and_all_of_it(go, in_process, results, tmp_path):
     """A cell that searches is in one part. The parts are run by runners that share no results."""
     text = FOUR_RUNS.replace("full: {lr: 1.0e-3", "full: {search: {lr: [1e-3, 2e-3], examples: 8}")
