@@ -18,6 +18,7 @@ from benchmark.tracking.mlflow_store import Child, Store
 from benchmark.tracking.uris import is_remote, tracking_uri, without_password
 
 _FLUSH_ROWS, _FLUSH_SECONDS = 200, 5.0  # a call costs 15 ms, and 0.3 ms for each row
+_LOGGERS = ("mlflow", "alembic", "urllib3.connectionpool")
 _PAUSE_S = 10.0  # between a failure and the next try
 _SHARE = 0.01  # of its time, for which a matrix waits at its end
 _SECONDS = {"answered": 2.0, "failed": 0.3, "local": 60.0}  # for which it waits at least
@@ -181,13 +182,14 @@ class Tracker:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Context that hides the INFO lines of MLflow and Alembic (about fifty for a new store)."""
+    """Context that hides what MLflow and its libraries log: about fifty lines for a new store, retries, and the
+    tracebacks of errors that they also raise."""
     import mlflow  # noqa: F401  (the import configures its loggers, so it comes first)
 
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
