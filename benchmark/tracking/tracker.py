@@ -182,8 +182,8 @@ class Tracker:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Context that hides what MLflow and its libraries log: about fifty lines for a new store, retries, and the
-    tracebacks of errors that they also raise."""
+    """Context that hides what MLflow and its libraries log: about fifty lines for a new store, retries, and
+    the tracebacks of errors that they also raise."""
     import mlflow  # noqa: F401  (the import configures its loggers, so it comes first)
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]
