@@ -15,13 +15,15 @@ from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
 TRAINED = [name for name in STRATEGIES if strategy_class(name).trains]
 TURNS = {"options": {"dwell": 2}}  # short turns: the second step of each has optimizer state
-TWO = {"blocks": 2}  # of the models' four
+ONE, TWO = {"blocks": 1}, {"blocks": 2}  # of the models' four; two where blocks take turns
 CASES = {
-    name: {"strategy": name, **TWO, **(TURNS if "dwell" in options_of(name).model_fields else {})}
+    name: {
+        "strategy": name,
+        **({**TWO, **TURNS} if "dwell" in options_of(name).model_fields else ONE),
+    }
     for name in TRAINED
 } | {
     "hift": {"strategy": "hift", **TWO},
-    "intrinsic": {"strategy": "intrinsic", "blocks": 1},  # a hundred operations a tensor
     "misa": {"strategy": "misa", **TWO, "options": {"dwell": 2, "eta": 0.0}},  # not by gradients
     "hift m=2": {**TWO, "options": {"group_size": 2, "order": "top2down"}},
     "hift streamed": {"options": {"weights": "stream"}},  # two of four blocks on the device
@@ -65,28 +67,31 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
     "more",
     [
         {"precision": "bf16", "strategy": "full"},
-        {"precision": "bf16_weights", "strategy": "lora"},
         {"precision": "mixed_hi", "options": {"group_size": 3}, "optimizer": "sgdm"},
-        {"precision": "mixed", "strategy": "full"},
-        {"precision": "mixed", "options": {"group_size": 2}},
         {"options": {"idle": "drop", "dwell": 2}},
         {"options": {"order": "importance"}},
         {"options": {"weights": "stream", "group_size": 3}, "precision": "mixed_hi"},
-        {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
-        {"options": {"weights": "stream", "update": "in_backward"}, "precision": "mixed_hi"},
-        {"options": {"update": "in_backward", "piece": 1 << 13, "group_size": 2}},
         {"options": {"update": "in_backward", "piece": 1 << 13}, "precision": "mixed_hi"},
-        {"options": {"update": "in_backward", "idle": "keep"}, "optimizer": "adafactor"},
-        {"options": {"partition": "modules", "order": "top2down"}},
         {"options": {"partition": "rows:4K"}},
-        {"options": {"partition": "rows:4K", "weights": "stream"}, "precision": "mixed_hi"},
         {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
-        {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
         {"optimizer": "adafactor", "strategy": "full"},
         {"loss": "chunked", "precision": "bf16", "checkpointing": True},
         *(
             pytest.param(more, marks=pytest.mark.slow)
             for more in (
+                {"precision": "bf16_weights", "strategy": "lora"},
+                {"precision": "mixed", "strategy": "full"},
+                {"precision": "mixed", "options": {"group_size": 2}},
+                {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
+                {
+                    "options": {"weights": "stream", "update": "in_backward"},
+                    "precision": "mixed_hi",
+                },
+                {"options": {"update": "in_backward", "piece": 1 << 13, "group_size": 2}},
+                {"options": {"update": "in_backward", "idle": "keep"}, "optimizer": "adafactor"},
+                {"options": {"partition": "modules", "order": "top2down"}},
+                {"options": {"partition": "rows:4K", "weights": "stream"}, "precision": "mixed_hi"},
+                {"strategy": "lisa", "precision": "mixed_hi", "options": {"dwell": 1}},
                 {"precision": "bf16"},
                 {"precision": "bf16_weights"},
                 {"precision": "bf16_weights", "strategy": "full"},
