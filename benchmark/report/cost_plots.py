@@ -71,6 +71,7 @@ def schedules(groups: Mapping[str, Sequence[int]], *, title: str) -> Drawing:
         drawing.name(f"{name}: {max(order) + 1} groups", line)
         axes.set_ylabel("group", fontsize=8)
         axes.set_ylim(0.2, max(order) + 1.8)
+        axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_title(plain(name), fontsize=8, loc="left")
     grid[-1][0].set_xlabel("optimizer step", fontsize=9)
     return drawing
