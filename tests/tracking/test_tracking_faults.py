@@ -85,7 +85,10 @@ def test_a_broken_store_is_said_once_in_one_line(uri, tmp_path, capsys, monkeypa
     assert not tracker.filled and len(lines(capsys)) == 1
 
 
-@pytest.mark.parametrize("method", ["create_run", "log_batch", "set_terminated"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("create_run", "set_terminated")]
+
+
+@pytest.mark.parametrize("method", ["log_batch", *SLOW])
 def test_a_store_that_fails_and_comes_back_has_every_run_at_the_end(
     uri, tmp_path, capsys, monkeypatch, method
 ):
