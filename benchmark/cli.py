@@ -9,7 +9,7 @@ import errno
 import logging
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -36,6 +36,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"hift-bench {version('hift-benchmark')}\n")
+        raise typer.Exit
+
+
+@app.callback(context_settings=HELP)
+def _hift_bench(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (
     plan,
     run,
@@ -51,8 +72,8 @@ for command in (
     memory,
     fit,
 ):
-    app.command()(command)
-app.command(name="list")(list_)
+    app.command(context_settings=HELP)(command)
+app.command(name="list", context_settings=HELP)(list_)
 hift_bench = typer.main.get_command(app)
 
 

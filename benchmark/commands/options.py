@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from benchmark.matrices.pending import Share
 
 MatrixFile = Annotated[
-    Path, typer.Argument(help="A matrix YAML, such as those in benchmark/matrices.")
+    Path, typer.Argument(help="A matrix YAML, or the name of a matrix of this package: demo.")
 ]
 Results = Annotated[Path, typer.Option("--results", help="The folder of the records.")]
 Reports = Annotated[Path, typer.Option("--reports", help="The folder for reports.")]

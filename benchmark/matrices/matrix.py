@@ -101,7 +101,13 @@ class Matrix:
 
 
 def load(path: Path) -> Matrix:
-    """Read and expand a matrix file. Raises UserError naming the file, the key and the nearest name."""
+    """Read and expand a matrix file. Raises UserError naming the file, the key and the nearest name.
+
+    A bare name, such as demo, is that of a matrix of this package, unless a file of that name is there.
+    """
+    shipped = Path(__file__).with_name(f"{path}.yaml")
+    if path.name == str(path) and not path.exists() and shipped.is_file():
+        path = shipped
     data = _read(path)
     for key in data:
         if key not in KEYS:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,20 @@ def test_help(cli, here, command):
     if not command:
         assert all(f"\n  {name} " in out for name in COMMANDS)
     assert [p.name for p in Path().iterdir()] == ["m.yaml"]
+
+
+def test_short_help_the_version_and_a_matrix_by_its_name(cli, here):
+    for arguments in (("-h",), ("plan", "-h")):
+        code, printed, _ = cli(*arguments)
+        assert code == 0 and "Usage: hift-bench" in printed
+    assert cli("--version")[:2] == (0, f"hift-bench {version('hift-benchmark')}\n")
+    code, printed, _ = cli("plan", "demo", "--format", "json")
+    assert code == 0 and len(json.loads(printed)) > 2
+    Path("demo").write_text(TWO_CELLS)
+    code, printed, _ = cli("plan", "demo", "--format", "json")
+    assert len(json.loads(printed)) == 2, "a file of that name comes first"
+    code, _, err = cli("plan", "dmo")
+    assert code == 2 and "no such matrix file" in err
 
 
 def test_every_command_says_what_it_does(cli):
