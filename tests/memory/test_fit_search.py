@@ -127,10 +127,13 @@ def test_modules_are_smaller_groups_of_the_same_weights():
 @pytest.mark.parametrize(
     "more",
     [
-        {},
         {"precision": "mixed_hi", "optimizer": "sgdm", "checkpointing": True},
-        {"options": {"idle": "keep", "group_size": 4}, "loss": "chunked"},
         {"options": {"update": "in_backward", "weights": "stream"}, "precision": "mixed_hi"},
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param(
+            {"options": {"idle": "keep", "group_size": 4}, "loss": "chunked"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )
