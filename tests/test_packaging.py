@@ -167,9 +167,10 @@ def test_constraints_stand_in_the_order_of_their_names():
 
 
 def test_every_dependency_is_imported_by_the_package():
-    """All but those of the extras dev and docs."""
+    """All but those of the extras browser, dev and docs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = {k: v for k, v in project["optional-dependencies"].items() if k not in ("dev", "docs")}
+    tools = ("browser", "dev", "docs")
+    extras = {k: v for k, v in project["optional-dependencies"].items() if k not in tools}
     modules: dict[str, set[str]] = {}
     for module, distributions in importlib.metadata.packages_distributions().items():
         for name in distributions:

@@ -105,9 +105,9 @@ def load(path: Path) -> Matrix:
 
     A bare name, such as demo, is that of a matrix of this package, unless a file of that name is there.
     """
-    shipped = Path(__file__).with_name(f"{path}.yaml")
-    if path.name == str(path) and not path.exists() and shipped.is_file():
-        path = shipped
+    shipped = {file.stem: file for file in Path(__file__).parent.glob("*.yaml")}
+    if str(path) in shipped and not path.exists():
+        path = shipped[str(path)]
     data = _read(path)
     for key in data:
         if key not in KEYS:
