@@ -63,6 +63,8 @@ def memory(rows: Sequence[Row], *, title: str) -> Drawing:
 def schedules(groups: Mapping[str, Sequence[int]], *, title: str) -> Drawing:
     """The group that trains at each of the first steps, a panel for each schedule. `groups`: its name -> the
     groups."""
+    from matplotlib.ticker import MaxNLocator
+
     drawing = Drawing(title, height=0.7 + 0.95 * len(groups))
     grid = drawing.grid(len(groups), sharex=True)
     for (axes,), (name, order) in zip(grid, groups.items(), strict=True):
@@ -71,7 +73,7 @@ def schedules(groups: Mapping[str, Sequence[int]], *, title: str) -> Drawing:
         drawing.name(f"{name}: {max(order) + 1} groups", line)
         axes.set_ylabel("group", fontsize=8)
         axes.set_ylim(0.2, max(order) + 1.8)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(plain(name), fontsize=8, loc="left")
     grid[-1][0].set_xlabel("optimizer step", fontsize=9)
     return drawing
