@@ -70,6 +70,18 @@ def sentence(of: Verdict) -> str:
     return f"{best} has the best mean; {ties}. Worse: {listed(of.worse)}."
 
 
+def word(of: Verdict | None, row: Row, first: Row) -> str:
+    """The verdict on a row against the baseline `first` in a word or two; "–" where there is none."""
+    pair = of.minus(row.label, first.label) if of else None
+    if of is None or pair is None:
+        return "–"
+    if pair.p is None:
+        return "not tested"
+    if not pair.separable:
+        return "not separable"
+    return "better" if of.is_better(row.label, first.label) else "worse"
+
+
 def _pair_table(of: Verdict) -> Table:
     test = "McNemar" if of.right_or_wrong else "paired bootstrap"
     body = []
