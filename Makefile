@@ -49,7 +49,6 @@ types: $(INSTALLED) ## mypy over everything
 	@$(BIN)/mypy
 
 docs: $(INSTALLED) ## the documentation site, in site/
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(INSTALLED) ## let ruff mend rules and format
@@ -65,5 +64,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  { echo "needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a minute or two; nothing is installed again until constraints or pyproject change)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[suite,demo,dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[suite,demo,docs,dev]'
 	@touch $@

@@ -223,7 +223,7 @@ def test_make_installs_once_and_again_only_after_a_change(make, tmp_path):
     assert make("test").returncode == 0
     assert calls.read_text().splitlines() == [
         "-m venv .venv",
-        "-m pip install -qq --disable-pip-version-check -c constraints.txt -e .[suite,demo,dev]",
+        "-m pip install -qq --disable-pip-version-check -c constraints.txt -e .[suite,demo,docs,dev]",
         WORKERS,
     ]
     calls.write_text("")
