@@ -68,6 +68,7 @@ def _trained(done: Sequence[RunRecord]) -> str:
         "mirror": "real data from a mirror",
         "hub": "the Hub's data",
         "twin": "generated data",
+        "files": "files of the user's own",
     }
     sources = listed([source[name] for name in dict.fromkeys(i.dataset_source for i in inputs)])
     trained = _range([i.examples_train for i in inputs])
