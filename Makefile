@@ -33,7 +33,7 @@ slow: $(INSTALLED) ## the tests that take longer
 	@$(PYTEST) -m 'slow and not gpu and not network and not browser'
 
 test-chaos: $(INSTALLED) ## a matrix that is killed 20 times, at random: HIFT_KILLS, HIFT_CHAOS_SEED
-	@HIFT_KILLS=$${HIFT_KILLS:-20} $(PYTEST) -m slow tests/matrices/test_killed.py
+	@HIFT_KILLS=$${HIFT_KILLS:-20} $(PYTEST) -m chaos
 
 browser: $(INSTALLED) ## the pages in a real browser: needs chromium, and pip install playwright in .venv
 	@$(PYTEST) -m browser
