@@ -1,81 +1,30 @@
-"""The written report: what it shows and hides, escaping, and that a crash leaves no half-written report."""
+"""The written report: what it shows and what it hides."""
 
 import csv
 import dataclasses
-import html.parser
 import math
 import re
 
 import numpy as np
 import pytest
-from factories import make_cells, make_failure, make_record, make_spec, write_answers, write_run
-from markdown_it import MarkdownIt
+from factories import make_failure, make_record, make_spec, write_answers
+from made_up import (
+    answer_row,
+    both_texts,
+    made_up_records,
+    made_up_specs,
+    read_csv,
+    report_on,
+    write,
+)
 
 from benchmark.analysis import verdicts
-from benchmark.console import escape_markdown
 from benchmark.errors import UserError
-from benchmark.report import page
-from benchmark.report.page import write_report
 from benchmark.timing import speed_record
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 ACCURACY = "accuracy, 95 %"
-BASES = {"full": 0.90, "hift": 0.80, "lora": 0.795}
-PEAKS = {"full": 400 * 2**20, "hift": 150 * 2**20, "lora": 180 * 2**20}
-
-
-def made_up_specs(**fields):
-    return [make_spec(strategy=name, seed=seed, **fields) for name in BASES for seed in range(3)]
-
-
-def made_up_records(specs, **overrides):
-    return [
-        make_record(
-            spec,
-            score=BASES[spec.strategy] + 0.01 * spec.seed,
-            peak=PEAKS[spec.strategy],
-            **overrides,
-        )
-        for spec in specs
-    ]
-
-
-def write(tmp_path, specs, records, **fields):
-    folder = tmp_path / "results"
-    written = [write_run(folder, r, 5) if r.status == "success" else r for r in records]
-    return report_on(tmp_path, specs, written, **fields)
-
-
-def report_on(tmp_path, specs, written, trials=(), **fields):
-    folder = tmp_path / "results"
-    out = tmp_path / "reports" / "made_up"
-    index = write_report(
-        name="made_up",
-        cells=make_cells(specs),
-        records=written,
-        trials=trials,
-        folder=folder,
-        out=out,
-        **fields,
-    )
-    assert index == out / "index.html"
-    return out
-
-
-def both_texts(out):
-    return (out / "index.html").read_text(), (out / "report.md").read_text()
-
-
-def read_csv(out):
-    return list(csv.DictReader((out / "cells.csv").read_text().splitlines()))
-
-
-def answer_row(text, label):
-    """The first row that begins with `label` in the first table of the Markdown, by column."""
-    lines = text[text.index("\n|") :].splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    return dict(zip(cells[1], next(row for row in cells if row[0] == label), strict=True))
 
 
 def test_the_answer_comes_first_and_nothing_is_bold_without_a_test(tmp_path):
@@ -290,66 +239,6 @@ def test_differences_are_printed(tmp_path):
     for text in both_texts(write(tmp_path, specs, made_up_records(specs))):
         assert "batch_size" in text and f"99 ({specs[3].run_id})" in text
         assert "No differences: " not in text
-
-
-def tags(page):
-    tags = set()
-    parser = html.parser.HTMLParser()
-    parser.handle_starttag = lambda tag, attributes: tags.add(tag)
-    parser.feed(page)
-    return tags
-
-
-def test_whatever_a_record_holds_is_shown_literally(tmp_path):
-    evil = "<script>alert(1)</script>|**bold**[x](y)"
-    specs = [make_spec(label=evil, task=f"glue/{evil}", seed=seed) for seed in range(2)]
-    records = [make_record(specs[0]), make_failure(specs[1], "failed", evil + "\n# heading")]
-    page, text = both_texts(write(tmp_path, specs, records, description=evil))
-
-    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-    assert page.count("<script") == 1 and not tags(page) & {"strong", "a", "img"}
-    assert not tags(rendered) & {"script", "strong", "b"} and rendered.count("<a ") == 1
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    for block in re.split(r"\n\n", text):
-        if block.startswith("|"):
-            unescaped = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
-            assert len(unescaped) == 1, f"rows of unequal width:\n{block}"
-
-
-@pytest.mark.parametrize("value", ["a|b", "_x_", "`c`", "<b>", "# h", "*s*", "back\\slash", "a_b"])
-def test_markdown_escape_round_trips_through_a_parser(value):
-    table = f"| h |\n| --- |\n| {escape_markdown(value)} |\n"
-    tokens = MarkdownIt("commonmark").enable("table").parse(table)
-    cell = [token for token in tokens if token.type == "inline"][1]
-    assert "".join(child.content for child in cell.children) == value
-
-
-def test_an_unreadable_curve_is_named_and_the_rest_is_drawn(tmp_path):
-    specs = made_up_specs()
-    records = made_up_records(specs)
-    folder = tmp_path / "results"
-    records = [write_run(folder, record, 5) for record in records]
-    (folder / records[0].curve).write_text("step,loss\n1,not a number\n")
-    (folder / records[1].curve).unlink()
-    out = report_on(tmp_path, specs, records)
-    _, text = both_texts(out)
-    assert f"{records[0].curve}: not drawn" in text and f"{records[1].curve}: not drawn" in text
-    assert len(list((out / "plots").glob("loss_*.svg"))) == 1
-
-
-def test_a_crash_leaves_the_old_report(tmp_path, monkeypatch):
-    specs = made_up_specs()
-    out = write(tmp_path, specs, made_up_records(specs))
-    before = {p: p.read_bytes() for p in out.rglob("*.*")}
-
-    def crash(*_):
-        raise RuntimeError("disk full")
-
-    monkeypatch.setattr(page.tables, "write_csv", crash)
-    with pytest.raises(RuntimeError):
-        write(tmp_path, specs[:3], made_up_records(specs[:3]), replace=True)
-    assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
-    assert [p.name for p in out.parent.iterdir()] == ["made_up"]
 
 
 def test_a_matrix_without_any_record_has_a_report(tmp_path):

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 from factories import make_record, make_spec
-from test_report import answered, report_on
+from made_up import report_on
+from test_report import answered
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"

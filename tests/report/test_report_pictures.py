@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 from factories import make_spec
-from test_report import answered, both_texts, made_up_records, made_up_specs, report_on, write
+from made_up import both_texts, made_up_records, made_up_specs, report_on, write
+from test_report import answered
 
 from benchmark.report import page
 from benchmark.report.drawing import Drawing
