@@ -4,27 +4,31 @@ Blocks below the active group store no activations, since nothing in or below th
 block above the lowest active one drops its activations and recomputes them in the backward pass. With
 `checkpointing="active_path"` the lowest active block itself stores its activations, because its backward pass
 comes last. With "boundaries" it recomputes too, so that the input of each block is all that is stored while
-the blocks above it take their turn; that is the least memory. The checkpoints are non-reentrant: they accept
-any inputs, and dropout draws the same random numbers again.
+the blocks above it take their turn. With "host" these inputs wait in host memory, pinned if the device is a
+GPU; that is the least memory. The checkpoints are non-reentrant: they accept any inputs, and dropout draws
+the same random numbers again.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from benchmark import rows
 from benchmark.engine.blocks import Wrapper, unwrap, wrap
 from benchmark.engine.groups import Group
+from benchmark.engine.host import host_memory
 from benchmark.engine.units import find_units
 from benchmark.errors import UserError, nearest
 
-KINDS = ("active_path", "boundaries")
+KINDS = ("active_path", "boundaries", "host")
 MARK = "active_path"
 
 
@@ -46,7 +50,8 @@ class ActivePath:
         units, modules = find_units(model), dict(model.named_modules(remove_duplicate=False))
         self._rank = {name: i for i, unit in enumerate(units) for name in unit.parameters}
         self._blocks = {i: modules[u.name] for i, u in enumerate(units) if u.kind == "block"}
-        self._spared = 0 if kind == "boundaries" else 1
+        self._spared = 1 if kind == "active_path" else 0
+        self.on_host = kind == "host"
         self.lowest = len(units)
         for rank, block in self._blocks.items():
             wrap(block, MARK, _OnPath(self, rank))
@@ -71,17 +76,40 @@ class _OnPath(Wrapper):
         self, block: nn.Module, run: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
         path = self._path()
-        active = path is not None and self._rank >= path.lowest
-        if active and block.training and torch.is_grad_enabled():
-            return recomputed(run, args, kwargs)
+        if path is None or self._rank < path.lowest:
+            return run(*args, **kwargs)
+        if block.training and torch.is_grad_enabled():
+            return recomputed(run, args, kwargs, on_host=path.on_host)
         return run(*args, **kwargs)
 
 
-def recomputed(run: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """What `run` returns, with a graph that stores its inputs alone and computes the rest again."""
+def recomputed(
+    run: Callable[..., Any], args: Any, kwargs: dict[str, Any], *, on_host: bool = False
+) -> Any:
+    """What `run` returns, with a graph that stores its inputs alone and computes the rest again.
+
+    on_host: the inputs through which gradients flow wait in host memory. Others, such as masks and rotary
+    embeddings, are the same tensors for every block, and stay where they are.
+    """
     args = tuple(None if _is_cache(a) else a for a in args)
     kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}
-    return checkpoint(run, *args, use_reentrant=False, **kwargs)
+    with saved_tensors_hooks(_to_host, _from_host) if on_host else nullcontext():
+        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+
+
+def _to_host(tensor: torch.Tensor) -> tuple[torch.device | None, torch.Tensor]:
+    """The tensor's device, and a copy of it in host memory; None and the tensor itself if it stays. The
+    device's stream orders the copies there and back, so neither waits."""
+    if not tensor.requires_grad:
+        return None, tensor
+    with host_memory():
+        copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+        return tensor.device, copy.copy_(tensor, non_blocking=True)
+
+
+def _from_host(waiting: tuple[torch.device | None, torch.Tensor]) -> torch.Tensor:
+    device, tensor = waiting
+    return tensor if device is None else tensor.to(device, non_blocking=True, copy=True)
 
 
 def _is_cache(value: Any) -> bool:

@@ -80,6 +80,8 @@ class WeightStream(Weights, Wrapper):
         self._blocks = find_blocks(model)
         self._window = Window(self._blocks)
         self._of_module = {block.module: block for block in self._blocks}
+        self.inputs_on_host = False
+        """Whether the inputs of blocks wait in host memory for the backward pass."""
         self._of_name = {name: block for block in self._blocks for name in block.places}
         outside = (p for name, p in places_in(model).items() if name not in self._of_name)
         self._resident = next(outside, None)
@@ -143,7 +145,7 @@ class WeightStream(Weights, Wrapper):
         # transformers' own checkpointing lies around this method and calls it again
         if not own.in_graph or (block.training and getattr(block, "gradient_checkpointing", False)):
             return compute(*args, **kwargs)
-        return recomputed(compute, args, kwargs)
+        return recomputed(compute, args, kwargs, on_host=self.inputs_on_host)
 
     def expose(self, block: nn.Module) -> None:
         with torch.inference_mode(False), torch.no_grad():

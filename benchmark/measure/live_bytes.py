@@ -21,7 +21,8 @@ class LiveBytes(TorchDispatchMode):
 
     `base` is a number of bytes added to both, for the tensors in `counted_elsewhere`, which then count
     nothing themselves. A storage counts once and at its full size, however many tensors view it. Tensors on
-    the meta device count nothing, nor does what stands for host memory (`engine.host`).
+    the meta device count nothing. What stands for host memory (`engine.host`) is counted apart: `host` is the
+    bytes of its live storages that were created while this is active.
     """
 
     def __init__(
@@ -32,7 +33,9 @@ class LiveBytes(TorchDispatchMode):
     ) -> None:
         super().__init__()
         self.live = self.peak = base
+        self.host = 0
         self._sizes: dict[int, int] = {}
+        self._host_sizes: dict[int, int] = {}
         for tensor in counted_elsewhere:
             self._track(tensor, size=0)
         for tensor in resident:
@@ -48,7 +51,10 @@ class LiveBytes(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for item in tree_iter(result):
             if isinstance(item, torch.Tensor) and item.device.type != "meta":
-                self._track(item, size=0 if is_host_memory() else None)
+                if is_host_memory():
+                    self._track_host(item)
+                else:
+                    self._track(item)
         return result
 
     def _track(self, tensor: torch.Tensor, size: int | None = None) -> None:
@@ -62,5 +68,13 @@ class LiveBytes(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._free, key).atexit = False
 
+    def _track_host(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._sizes:
+            self._track(tensor, size=0)
+            self._host_sizes[storage._cdata] = storage.nbytes()
+            self.host += storage.nbytes()
+
     def _free(self, key: int) -> None:
         self.live -= self._sizes.pop(key, 0)
+        self.host -= self._host_sizes.pop(key, 0)

@@ -54,7 +54,8 @@ class Peak:
     activations: tensors that the forward pass keeps for the backward pass. inputs: the batch and the model's
     buffers. moment: forward, backward or step; the switch of groups takes no more than the larger of two
     states, so it is never the worst. standing: parameters, masters, gradients and state when the optimizer
-    begins its step, the paper's #PGS. host: state and masters in host memory. moments: the bytes by kind at
+    begins its step, the paper's #PGS. host: state and masters in host memory, and the inputs of blocks that
+    wait there for the backward pass. moments: the bytes by kind at
     the worst of each moment, the backward pass from its first gradient on apart.
     """
 
@@ -252,6 +253,7 @@ class _Sweep:
             timeline.phase("forward")
             loss = training.forward()
             timeline.mark_alive("activations")
+            waiting = timeline.host
             timeline.phase("backward")
             with _each_gradient(model, whole):
                 training.backward(loss)
@@ -265,7 +267,8 @@ class _Sweep:
             timeline.mark(tensor, "optimizer_state")
         moment, kinds = timeline.worst()
         moment = "backward" if moment == GRADIENTS else moment
-        return replace(self._peak(group, moment, kinds, standing[-1]), moments=timeline.phases())
+        peak = self._peak(group, moment, kinds, standing[-1])
+        return replace(peak, host=peak.host + waiting, moments=timeline.phases())
 
     def _held(self) -> dict[str, int]:
         """Bytes of state and masters on the device now."""

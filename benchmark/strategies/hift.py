@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, field_validator
 
 from benchmark import rows
+from benchmark.errors import UserError
 from benchmark.optimizers import ELEMENTWISE, OPTIMIZERS
 from benchmark.strategies.base import Card, TuningStrategy
+from benchmark.strategies.settings import TrainingSettings
 from benchmark.strategies.shared.adapted import Adapted, AdaptedOptions
 from benchmark.strategies.shared.blockwise import Blockwise
 
@@ -53,7 +55,8 @@ class HiftOptions(AdaptedOptions):
     rate: the delayed learning rate of the paper, or that of the authors' code (reference). weights: those of
     the blocks stay on the device (resident) or are streamed from host memory. update: after the backward pass
     (step), or inside it, so that one gradient exists at a time (in_backward); piece: the most bytes of state
-    and masters that are then on the device together. With an adapter the groups are of the units in which it
+    and masters that are then on the device together. boundaries: the inputs of the blocks that recompute wait
+    on the device or in host memory. With an adapter the groups are of the units in which it
     trains something.
     """
 
@@ -66,6 +69,7 @@ class HiftOptions(AdaptedOptions):
     partition: str = "units"
     update: Literal["step", "in_backward"] = "step"
     piece: Annotated[int, Field(ge=1)] = 64 << 20
+    boundaries: Literal["device", "host"] = "device"
 
     @field_validator("partition")
     @classmethod
@@ -92,6 +96,14 @@ class Hift(Adapted, Blockwise):
     def refused(cls, options: HiftOptions) -> Mapping[str, str]:
         refused = cls.refuses if options.update == "step" else IN_BACKWARD
         return {**ROWS, **refused} if rows.most(options.partition) else refused
+
+    def __init__(self, settings: TrainingSettings, options: HiftOptions) -> None:
+        super().__init__(settings, options)
+        recomputed = settings.checkpointing or options.weights == "stream"
+        if options.boundaries == "host" and not recomputed:
+            raise UserError(
+                "boundaries: host is for blocks that recompute; set checkpointing: true or weights: stream"
+            )
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from benchmark.engine import keep_on_host

@@ -12,6 +12,7 @@ from reference import batches, loss_of, same_weights, tiny, train
 from torch import nn
 
 from benchmark.engine import HiFT, find_units
+from benchmark.measure.live_bytes import LiveBytes
 
 
 def _saved_bytes(model, ids) -> int:
@@ -56,7 +57,7 @@ def test_saved_activations_shrink_towards_the_head():
 
 
 @pytest.mark.parametrize("m", [1, 2])
-@pytest.mark.parametrize(("kind", "spared"), [("active_path", 1), ("boundaries", 0)])
+@pytest.mark.parametrize(("kind", "spared"), [("active_path", 1), ("boundaries", 0), ("host", 0)])
 def test_recomputing_gives_the_same_weights(kind, spared, m):
     """`spared`: the lowest units of the active path that store their activations."""
     plain, lean = tiny(depth=6), tiny(depth=6)
@@ -97,6 +98,24 @@ def test_boundaries_are_all_that_is_stored():
     assert stored["boundaries", 8] - stored["boundaries", 4] == 4 * values
 
 
+def test_on_the_host_the_device_stores_nothing_of_a_block():
+    """What waits there is an input of 2 x 5 x 8 values a block; each comes back as it was, in its turn."""
+    ids, device, host = batches(1)[0], {}, {}
+    for depth in (4, 8):
+        model = tiny(depth=depth)
+        optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing="host")
+        with LiveBytes(model.parameters()) as memory:
+            loss = loss_of(model, ids)
+            device[depth], host[depth] = memory.live, memory.host
+        loss.backward()
+        optimizer.release()
+    values = tiny().tokens(ids).nbytes
+    assert host == {4: 4 * values, 8: 8 * values}
+    weights = tiny(depth=8), tiny(depth=4)
+    deeper, shallower = (sum(p.nbytes for p in model.parameters()) for model in weights)
+    assert device[8] - device[4] == deeper - shallower
+
+
 def test_recomputing_saves_memory_when_the_embeddings_are_active():
     plain, lean = tiny(depth=8), tiny(depth=8)
     HiFT(plain, "sgd", lr=1e-2)
@@ -116,12 +135,12 @@ CASES = [
 
 @pytest.mark.sparse
 @pytest.mark.parametrize(("family", "class_name"), CASES)
-@pytest.mark.parametrize("how", ["active_path", "transformers", "reentrant"])
+@pytest.mark.parametrize("how", ["active_path", "host", "transformers", "reentrant"])
 def test_transformers_models_train_alike_with_recomputation(family, class_name, how):
     plain, lean = build(family, class_name), build(family, class_name)
     optimizers = [HiFT(plain, "adamw", lr=1e-3)]
-    if how == "active_path":
-        optimizers.append(HiFT(lean, "adamw", lr=1e-3, checkpointing="active_path"))
+    if how in ("active_path", "host"):
+        optimizers.append(HiFT(lean, "adamw", lr=1e-3, checkpointing=how))
     else:
         lean.gradient_checkpointing_enable({"use_reentrant": how == "reentrant"})
         optimizers.append(HiFT(lean, "adamw", lr=1e-3))

@@ -38,6 +38,7 @@ def test_two_sweeps_end_with_the_weights_of_the_resident_engine(family, master, 
         {"group_size": "all"},
         {"checkpointing": "active_path"},
         {"checkpointing": "boundaries"},
+        {"checkpointing": "host"},
     ],
     ids=str,
 )

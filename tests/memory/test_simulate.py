@@ -72,6 +72,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
         {"options": {"order": "importance"}},
         {"options": {"weights": "stream", "group_size": 3}, "precision": "mixed_hi"},
         {"options": {"update": "in_backward", "piece": 1 << 13}, "precision": "mixed_hi"},
+        {"options": {"boundaries": "host"}, "checkpointing": True},
         {"options": {"partition": "rows:4K"}},
         {"strategy": "badam", "precision": "mixed_hi", "options": {"dwell": 2}},
         {"optimizer": "adafactor", "strategy": "full"},
@@ -83,6 +84,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
                 {"precision": "mixed", "strategy": "full"},
                 {"precision": "mixed", "options": {"group_size": 2}},
                 {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
+                {"options": {"weights": "stream", "boundaries": "host"}, "batch_size": 9},
                 {
                     "options": {"weights": "stream", "update": "in_backward"},
                     "precision": "mixed_hi",
@@ -146,6 +148,19 @@ def test_hift_recomputes_the_blocks_from_its_group_upwards(monkeypatch):
     for mine, every, none in zip(own, by_loop, stored, strict=True):
         assert mine.total <= min(every.total, none.total)
     assert own[3].total < by_loop[3].total, "two blocks are below the third"
+
+
+def test_inputs_of_blocks_that_wait_on_the_host_are_counted_there():
+    """One of 3 x 24 x 32 values for each of the four blocks while the embeddings are active."""
+    on_device, on_host = (
+        simulate.sweep(
+            setting("llama", checkpointing=True, options={"boundaries": place}), device="cpu"
+        )[0]
+        for place in ("device", "host")
+    )
+    inputs = 4 * (4 * 3 * 24 * 32)
+    assert on_host.group == 0 and on_host.host - on_device.host == inputs
+    assert on_host.total <= on_device.total - inputs // 2
 
 
 def test_a_round_as_long_as_the_run_is_counted_once():

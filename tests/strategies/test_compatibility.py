@@ -159,6 +159,14 @@ def test_rows_need_an_optimizer_that_updates_each_number_by_itself():
         make_strategy(spec_of("hift", options={"partition": "row:5K"}))
 
 
+def test_inputs_of_blocks_wait_on_the_host_only_for_recomputation():
+    waiting = {"boundaries": "host"}
+    with pytest.raises(UserError, match=r"boundaries: host .*checkpointing: true"):
+        make_strategy(spec_of("hift", options=waiting))
+    make_strategy(spec_of("hift", options=waiting, checkpointing=True))
+    make_strategy(spec_of("hift", options={**waiting, "weights": "stream"}))
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_line_of_the_table_says_what_the_strategy_says(name):
     kind, line = strategy_class(name), row(name, strategy_class(name))

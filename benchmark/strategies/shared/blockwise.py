@@ -49,19 +49,23 @@ class Blockwise(TuningStrategy):
         *,
         make: Callable[..., BlockwiseOptimizer] | None = None,
         rate: str = "paper",
+        boundaries: str = "device",
         **options: Any,
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         """The engine's optimizer and its scheduler.
 
         make: `HiFT` (the default) or one of `engine.presets`, called with `options`. rate: the mode of the
-        delayed learning rate, or every_step for a rate that moves at each step.
+        delayed learning rate, or every_step for a rate that moves at each step. boundaries: where the inputs
+        of blocks that recompute wait for the backward pass, device or host.
         """
         from benchmark.engine import DelayedLR, HiFT, Rate, decay_groups
 
         settings = self.settings
         if settings.precision == "mixed" and self.has_masters:
             options["idle_master"] = "keep"
-        if self.recomputes and settings.checkpointing:
+        if boundaries == "host":
+            options["checkpointing"] = "host"
+        elif self.recomputes and settings.checkpointing:
             options["checkpointing"] = "boundaries"
         optimizer = (make or HiFT)(
             model,
