@@ -36,6 +36,12 @@ def speed(
     batch_size: Annotated[int, typer.Option(min=1, max=MOST)] = 8,
     seq_len: Annotated[int, typer.Option(min=1, max=MOST)] = 128,
     sweeps: Annotated[int, typer.Option(min=1, max=MOST, help="Timed sweeps of HiFT.")] = 3,
+    bare: Annotated[
+        bool,
+        typer.Option(
+            "--bare", help="Time each method's bare loop in plain torch beside it, if it has one."
+        ),
+    ] = False,
     evaluation: Annotated[
         bool,
         typer.Option(
@@ -82,6 +88,7 @@ def speed(
             batch_size=batch_size,
             seq_len=seq_len,
             sweeps=sweeps,
+            bare=bare,
             report=report,
         )
     show(rows, format)

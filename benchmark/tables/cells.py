@@ -86,6 +86,7 @@ def speed(row: Mapping[str, Any]) -> dict[str, str]:
         "step of": row["name"] if row["m"] is None else f"{row['name']}, m = {row['m']}",
         "over full (range)": f"{_number(row['ratio_to_full'], 2)} ({low}–{high})",
         "over limit": _number(row["ratio_to_limit"], 2),
+        "over bare": _number(row["ratio_to_bare"], 2),
         "mean, ms": _number(row["mean_ms"], 1),
         "saved activations, MiB": _number(row["saved_activation_bytes"] / MIB, 1),
         "optimizer state, MiB": _number(row["state_bytes"] / MIB, 1),

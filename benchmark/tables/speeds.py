@@ -51,6 +51,7 @@ def _row(timed: Timed, row: Row) -> dict[str, Any]:
         "ratio_low": row.ratio_low,
         "ratio_high": row.ratio_high,
         "ratio_to_limit": row.ratio_to_limit,
+        "ratio_to_bare": row.ratio_to_bare,
         "saved_activation_bytes": row.saved_activation_bytes,
         "state_bytes": row.state_bytes,
         "sweeps": timed.sweeps,

@@ -6,10 +6,11 @@ all of them alike. Three yardsticks are timed beside the strategies:
 - forward: the forward pass alone.
 - bare: the block-coordinate loop in plain torch, with one torch optimizer per group.
 - limit: the forward and backward passes of that loop, without an optimizer.
+
+With `bare`, each strategy that has a bare loop (`bare.py`) is timed beside it.
 """
 
 import copy
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +26,10 @@ from benchmark.measure.optimizer_state import state_bytes
 from benchmark.models import shapes
 from benchmark.run.allocator import keep_freed_memory
 from benchmark.strategies import build, share_options
+from benchmark.strategies.base import TuningStrategy
 from benchmark.strategies.settings import TrainingSettings
+from benchmark.timing.bare import LOOPS, Batch, in_turn
 
-Batch = dict[str, torch.Tensor]
 LR = 1e-5
 
 
@@ -73,13 +75,14 @@ def measure(
     batch_size: int = 8,
     seq_len: int = 128,
     sweeps: int = 3,
+    bare: bool = False,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, Any]]:
     """One row per yardstick and strategy, with the fields of `speed_record.Row`.
 
     options: options of the strategies; each goes to every strategy that has it. `group_size` sets that of the
-    yardsticks too. report: called with (steps done, steps in all). Raises UserError for unknown names, and
-    for an option that no strategy has.
+    yardsticks too. bare: time the strategies' bare loops too. report: called with (steps done, steps in
+    all). Raises UserError for unknown names, and for an option that no strategy has.
     """
     shared = share_options(strategies, options or {})
     group_size = (options or {}).get("group_size", 1)
@@ -94,10 +97,15 @@ def measure(
     groups = make_plan(find_units(base), group_size=group_size).groups
     cells = [
         _forward(base, batch),
-        _bare("limit", base, batch, groups, group_size, None),
-        _bare("bare", base, batch, groups, group_size, optimizer),
+        _in_turn("limit", base, batch, groups, group_size, None),
+        _in_turn("bare", base, batch, groups, group_size, optimizer),
     ]
-    cells += [_strategy(name, base, batch, optimizer, shared[name]) for name in strategies]
+    settings = TrainingSettings(lr=LR, optimizer=optimizer)
+    for name in strategies:
+        strategy = build(name, settings, shared[name])
+        cells.append(_strategy(name, base, batch, strategy))
+        if bare and name in LOOPS:
+            cells.append(_Cell(f"bare {name}", LOOPS[name](copy.deepcopy(base), batch, strategy)))
     total = len(groups) * (sweeps + 1)
     for step in range(total):
         for cell in cells:
@@ -113,7 +121,7 @@ def measure(
 def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
     times = sorted(cell.ms)
     mean = statistics.fmean(times)
-    full = cells.get("full")
+    full, own = cells.get("full"), cells.get(f"bare {cell.name}")
     ratios = _ratios(cell.ms, full.ms, sweep) if full else []
     return {
         "name": cell.name,
@@ -125,6 +133,7 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
         "ratio_low": round(min(ratios), 4) if full else None,
         "ratio_high": round(max(ratios), 4) if full else None,
         "ratio_to_limit": round(mean / statistics.fmean(cells["limit"].ms), 4),
+        "ratio_to_bare": round(mean / statistics.fmean(own.ms), 4) if own else None,
         "saved_activation_bytes": cell.saved,
         "state_bytes": cell.peak_state,
         "steps": len(times),
@@ -146,11 +155,8 @@ def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> B
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def _strategy(
-    name: str, base: Any, batch: Batch, optimizer_name: str, options: Mapping[str, Any]
-) -> _Cell:
-    """A cell that takes the steps of a training loop with the strategy `name`."""
-    strategy = build(name, TrainingSettings(lr=LR, optimizer=optimizer_name), options)
+def _strategy(name: str, base: Any, batch: Batch, strategy: TuningStrategy) -> _Cell:
+    """A cell that takes the steps of a training loop with the strategy."""
     model = strategy.prepare(copy.deepcopy(base)).train()
     optimizer, scheduler = strategy.optimizer(model, 10**6)
 
@@ -177,7 +183,7 @@ def _forward(base: Any, batch: Batch) -> _Cell:
     return _Cell("forward", step)
 
 
-def _bare(
+def _in_turn(
     name: str,
     base: Any,
     batch: Batch,
@@ -187,23 +193,11 @@ def _bare(
 ) -> _Cell:
     """The block-coordinate loop in plain torch, with one optimizer per group; without any if `optimizer` is
     None."""
-    model = copy.deepcopy(base).requires_grad_(False)
-    named = dict(model.named_parameters())
-    members = [[named[n] for n in group.parameters] for group in groups]
-    optimizers = [over(group, optimizer, lr=LR) if optimizer else None for group in members]
-    turns = itertools.cycle(zip(members, optimizers, strict=True))
 
-    def step() -> None:
-        group, group_optimizer = next(turns)
-        for parameter in group:
-            parameter.requires_grad_(True)
-        model(**batch).loss.backward()
-        if group_optimizer is not None:
-            group_optimizer.step()
-        for parameter in group:
-            parameter.requires_grad_(False)
-            parameter.grad = None
+    def build_optimizer(group: list[torch.nn.Parameter]) -> torch.optim.Optimizer | None:
+        return over(group, optimizer, lr=LR) if optimizer else None
 
+    step = in_turn(copy.deepcopy(base), batch, groups, build_optimizer)
     return _Cell(name, step, m=group_size)
 
 

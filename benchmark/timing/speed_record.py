@@ -26,7 +26,8 @@ class Row:
 
     ratio_to_full, ratio_to_limit: the mean step time over that of `full` and of `limit`; ratio_to_full is
     None if `full` was not timed. ratio_low, ratio_high: the smallest and largest ratio to `full` of any
-    sweep. saved_activation_bytes, state_bytes: the largest of any step, on the device. m: units per group;
+    sweep. ratio_to_bare: the mean step time over that of the method's bare loop; None if that was not timed.
+    saved_activation_bytes, state_bytes: the largest of any step, on the device. m: units per group;
     None if there are no groups.
     """
 
@@ -42,6 +43,7 @@ class Row:
     state_bytes: int
     steps: int
     m: int | None = None
+    ratio_to_bare: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

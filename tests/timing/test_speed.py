@@ -1,10 +1,16 @@
 """`hift-bench speed`: what the rows count. Times are never asserted."""
 
+import copy
+
 import pytest
+import torch
 
 from benchmark.errors import UserError
 from benchmark.models import shapes
+from benchmark.strategies import build
+from benchmark.strategies.settings import TrainingSettings
 from benchmark.timing import speed
+from benchmark.timing.bare import LOOPS
 
 TINY = shapes.Shape(
     "GPT2LMHeadModel",
@@ -35,6 +41,56 @@ def test_rows(rows):
     # the lowest group's graph spans the model; the frozen weights' inputs are not kept for it
     assert 0 < rows["hift"]["saved_activation_bytes"] <= rows["full"]["saved_activation_bytes"]
     assert rows["hift"]["saved_activation_bytes"] == rows["bare"]["saved_activation_bytes"]
+
+
+def _loss_after(model, batch, step, steps=7):
+    """The loss, without dropout, after so many steps with the same dropout."""
+    before = [p.detach().clone() for p in model.parameters()]
+    torch.manual_seed(1)
+    for _ in range(steps):
+        step()
+    assert any(not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    with torch.no_grad():
+        return model.eval()(**batch).loss
+
+
+def _loop(model, batch, strategy):
+    model = strategy.prepare(model)
+    optimizer, _ = strategy.optimizer(model, 10**6)
+
+    def step():
+        strategy.loss(model, lambda: model(**batch).loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_bare_loop_trains_as_its_strategy_does(name, monkeypatch):
+    """MeZO's directions are drawn in another order, so the rate is 0 there: both come back to the start."""
+    monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
+    torch.manual_seed(0)
+    base = shapes.build("tiny", "cpu").train()
+    batch = speed._batch(base, 2, 8, torch.device("cpu"))
+    options = {"dwell": 2, "order": "bottom2up"} if name == "badam" else {}
+    strategy = build(name, TrainingSettings(lr=0.0 if name == "mezo" else 1e-2), options)
+    ends = []
+    for make in (LOOPS[name], _loop):
+        model = copy.deepcopy(base)
+        torch.manual_seed(2)  # LoRA's matrices
+        ends.append(_loss_after(model, batch, make(model, batch, strategy)))
+    assert ends[0] == pytest.approx(float(ends[1]), abs=1e-6)
+
+
+def test_the_ratio_to_the_bare_loop_is_that_of_the_means(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
+    found = speed.measure("tiny", ["hift", "bitfit"], batch_size=2, seq_len=8, sweeps=1, bare=True)
+    rows = {row["name"]: row for row in found}
+    assert list(rows) == ["forward", "limit", "bare", "hift", "bare hift", "bitfit"]
+    ratio = rows["hift"]["mean_ms"] / rows["bare hift"]["mean_ms"]
+    assert rows["hift"]["ratio_to_bare"] == pytest.approx(ratio, rel=1e-2)
+    assert rows["bitfit"]["ratio_to_bare"] is rows["bare hift"]["ratio_to_bare"] is None
 
 
 def test_the_range_of_the_ratio_is_that_of_whole_sweeps():
