@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from families import inputs
+from pairs import each_pair
 from reference import batches, same_weights, tiny, train
 from streams import FAMILIES, MASTERS, both, steps, with_dropout
 from torch import nn
@@ -13,12 +14,17 @@ from benchmark.engine import HiFT, Unit
 from benchmark.engine.distributed import synchronise
 from benchmark.errors import UserError
 
+CASES = [
+    (family, list(MASTERS)[place % len(MASTERS)], m, order)
+    for place, (family, m, order) in enumerate(
+        each_pair(FAMILIES, (1, 2, 3), ("bottom2up", "top2down", "random"))
+    )
+]
+"""Every two values of the four meet."""
+
 
 @pytest.mark.sparse
-@pytest.mark.parametrize("order", ["bottom2up", "top2down", "random"])
-@pytest.mark.parametrize("m", [1, 2, 3])
-@pytest.mark.parametrize("master", MASTERS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "master", "m", "order"), CASES)
 def test_two_sweeps_end_with_the_weights_of_the_resident_engine(family, master, m, order):
     ends = both(lambda: with_dropout(family), group_size=m, order=order, **MASTERS[master])
     start = copy.deepcopy(ends[0][0])

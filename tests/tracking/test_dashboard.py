@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -63,9 +62,9 @@ def test_an_address_of_another_machine_is_refused(uri, monkeypatch, host):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path, number):
-    """As the README has it, in the folder of mlflow.db. However it ends, no server is left."""
+def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path):
+    """As the README has it, in the folder of mlflow.db. If it is killed, no server is left; its other ends
+    are in test_server."""
     track(uri, tmp_path / "r", [make_spec()])
     log = tmp_path / "server.log"
     with open(log, "wb") as file:
@@ -87,7 +86,7 @@ def test_the_command_serves_the_runs_on_this_machine_alone(uri, tmp_path, number
         assert refused.value.code == 403
     finally:
         left = psutil.Process(server.pid).children(recursive=True)
-        server.send_signal(number)
+        server.kill()
         server.wait(30)
     assert len(left) >= 2, "mlflow and uvicorn"
     assert psutil.wait_procs(left, timeout=30)[1] == []

@@ -1,10 +1,12 @@
 """A real MLflow server that is stopped and started while a matrix runs has all of its runs at the end."""
 
 import contextlib
+import signal
 import subprocess
 import time
 import urllib.request
 
+import psutil
 import pytest
 from documents import surroundings
 from factories import curve_rows, make_record, write_run
@@ -16,7 +18,8 @@ from benchmark.tracking.tracker import Tracker
 
 
 @contextlib.contextmanager
-def server(folder, port):
+def server(folder, port, number):
+    """A dashboard that gets the signal `number` at the end, after which none of its processes is left."""
     command = ["hift-bench", "dashboard", "--port", str(port)]
     with open(folder / "log", "ab") as log:
         settings = {"cwd": folder, "env": surroundings(), "stdout": log, "stderr": log}
@@ -29,8 +32,11 @@ def server(folder, port):
             time.sleep(0.2)
         yield
     finally:
-        process.terminate()
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
         process.wait(60)
+        left = psutil.wait_procs(family, timeout=30)[1]
+    assert len(family) >= 2 and left == [], "mlflow and uvicorn"
 
 
 def answers(address):
@@ -53,10 +59,10 @@ def test_a_server_that_is_stopped_and_started_has_every_run_once(uri, tmp_path, 
 
     first, second, third = three()
     with Tracker(f"http://127.0.0.1:{port}", "made_up") as tracker:
-        with server(tmp_path, port):
+        with server(tmp_path, port, signal.SIGTERM):
             run(first)
         run(second)
-        with server(tmp_path, port):
+        with server(tmp_path, port, signal.SIGINT):
             run(third)
             tracker.fill((record, folder) for record in records)
             assert tracker._background.finish(stuck=lambda: False)
