@@ -2,7 +2,7 @@
 
 import datetime
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,12 @@ def speed(
     model: Annotated[
         str, typer.Argument(help="A known shape, a local folder or a Hub id.")
     ] = "gpt2-12x512",
-    strategies: Annotated[str, typer.Option(help="Names, with commas.")] = "full,hift,lora",
+    strategies: Annotated[
+        str,
+        typer.Option(
+            help="Names, with commas; each may have options: full,hift:dwell=8:idle=keep."
+        ),
+    ] = "full,hift,lora",
     group_size: Annotated[
         int | None,
         typer.Option(
@@ -33,6 +38,9 @@ def speed(
     ] = None,
     option: StrategyOptions = None,
     optimizer: Annotated[str, typer.Option(help="The optimizer of every strategy.")] = "adamw",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="The strategies recompute activations.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, max=MOST)] = 8,
     seq_len: Annotated[int, typer.Option(min=1, max=MOST)] = 128,
     sweeps: Annotated[int, typer.Option(min=1, max=MOST, help="Timed sweeps of HiFT.")] = 3,
@@ -56,7 +64,7 @@ def speed(
     format: TableFormat = Format.text,
 ) -> None:
     """Time the training steps of strategies on random weights, as ratios to full fine-tuning."""
-    names = [name.strip() for name in strategies.split(",")]
+    names = list(dict.fromkeys(name.strip() for name in strategies.split(",")))
     options = strategy_options(option, group_size=group_size)
     if save and evaluation:
         raise UserError("--save: keeps step times; leave out --evaluation")
@@ -82,22 +90,25 @@ def speed(
     with counting("steps") as report:
         rows = timing.measure(
             model,
-            names,
+            {name: timing.Variant(*_variant(name)) for name in names},
             options=options,
             optimizer=optimizer,
+            checkpointing=checkpointing,
             batch_size=batch_size,
             seq_len=seq_len,
             sweeps=sweeps,
             bare=bare,
             report=report,
         )
-    show(rows, format)
+    own = {"strategy", "options"}  # the name says both
+    show([{key: row[key] for key in row if key not in own} for row in rows], format)
     if save:
         timed = speed_record.Timed(
             model=model,
             group_size=options.get("group_size", 1),
             options=options,
             optimizer=optimizer,
+            checkpointing=checkpointing,
             batch_size=batch_size,
             seq_len=seq_len,
             sweeps=sweeps,
@@ -108,3 +119,12 @@ def speed(
             code=environment.code(),
         )
         say(f"record: {speed_record.save(timed, results / Folder.speed)}")
+
+
+def _variant(text: str) -> tuple[str, dict[str, Any]]:
+    """The strategy and the options of "hift:dwell=8:idle=keep". Raises UserError for another form."""
+    strategy, *pairs = text.split(":")
+    try:
+        return strategy, strategy_options(pairs)
+    except UserError as error:
+        raise UserError(f"--strategies {text}: {str(error).removeprefix('--option ')}") from None

@@ -1,5 +1,6 @@
 """What tells strategies apart beside their names: options, settings, and measured step times."""
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -91,8 +92,8 @@ def step_ratios(
 ) -> dict[Row, str]:
     """The step time of each row over that of full fine-tuning, from the timings of `hift-bench speed --save`.
 
-    A timing counts where model, strategy, its options and the optimizer agree and it is conclusive. Of
-    several the last one counts.
+    A timing counts where model, strategy, its options, the optimizer and checkpointing agree and it is
+    conclusive. Of several the last one counts.
     """
     firsts = _first_records(records)
     known: dict[Row, str] = {}
@@ -108,13 +109,14 @@ def _timed_ratio(timed: Timed, record: RunRecord) -> float | None:
     spec: Mapping[str, Any] = record.spec
     if timed.model != spec["model"] or timed.optimizer != resolved(record).get("optimizer"):
         return None
-    own = _options(record)
-    asked = {name: value for name, value in timed.options.items() if name in own}
-    try:
-        theirs = checked_options(spec["strategy"], asked).model_dump()
-    except UserError:
+    if timed.checkpointing != spec.get("checkpointing", False):
         return None
+    own = _options(record)
+    shared = {name: value for name, value in timed.options.items() if name in own}
     for row in timed.rows:
-        if row.name == spec["strategy"] and theirs == own and not speed_record.noise(timed, row):
-            return row.ratio_to_full
+        if (row.strategy or row.name) != spec["strategy"] or speed_record.noise(timed, row):
+            continue
+        with contextlib.suppress(UserError):  # options of another version
+            if checked_options(spec["strategy"], shared | row.options).model_dump() == own:
+                return row.ratio_to_full
     return None

@@ -29,9 +29,9 @@ def rows(results: Path) -> list[dict[str, Any]]:
 def notices(results: Path) -> Sequence[str]:
     """A sentence about each timing: its settings, machine, load, code and date."""
     sentences = (
-        f"{one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}: {one.environment['cpu']}, "
-        f"{one.environment['device']}, {one.environment['threads']} threads; load {one.load} on "
-        f"{one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
+        f"{one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}{_recomputed(one)}: "
+        f"{one.environment['cpu']}, {one.environment['device']}, {one.environment['threads']} threads; "
+        f"load {one.load} on {one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
         for one in speed_record.read_all(results / Folder.speed)
     )
     return list(sentences)
@@ -62,6 +62,10 @@ def _row(timed: Timed, row: Row) -> dict[str, Any]:
         "verdict": "inconclusive" if why else "no published value",
         "why": why,
     }
+
+
+def _recomputed(timed: Timed) -> str:
+    return ", activations recomputed" if timed.checkpointing else ""
 
 
 def _code(timed: Timed) -> str:

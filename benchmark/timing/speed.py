@@ -7,7 +7,8 @@ all of them alike. Three yardsticks are timed beside the strategies:
 - bare: the block-coordinate loop in plain torch, with one torch optimizer per group.
 - limit: the forward and backward passes of that loop, without an optimizer.
 
-With `bare`, each strategy that has a bare loop (`bare.py`) is timed beside it.
+A strategy may be timed with several sets of its options; each is a row. With `bare`, each strategy that has a
+bare loop (`bare.py`) is timed beside it.
 """
 
 import copy
@@ -24,6 +25,7 @@ from benchmark.engine.wrapped import over
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import state_bytes
 from benchmark.models import shapes
+from benchmark.models.checkpointing import recompute_activations
 from benchmark.run.allocator import keep_freed_memory
 from benchmark.strategies import build, share_options
 from benchmark.strategies.base import TuningStrategy
@@ -33,10 +35,19 @@ from benchmark.timing.bare import LOOPS, Batch, in_turn
 LR = 1e-5
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A strategy with some of its options."""
+
+    strategy: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class _Cell:
     """A strategy or yardstick, and what is measured of it.
 
+    variant: the strategy and its own options; None for a yardstick. bare: the name of its bare loop's cell.
     step: takes one step. state: bytes of optimizer state on the device. m: units per group, if it has groups.
     ms: the times of its timed steps. saved: bytes of saved activations, the largest of any step. peak_state:
     the largest of `state`.
@@ -46,6 +57,8 @@ class _Cell:
     step: Callable[[], None]
     state: Callable[[], int] = lambda: 0
     m: int | None = None
+    variant: Variant | None = None
+    bare: str = ""
     ms: list[float] = field(default_factory=list)
     saved: int = 0
     peak_state: int = 0
@@ -68,23 +81,26 @@ class _Cell:
 
 def measure(
     model: str,
-    strategies: Sequence[str],
+    variants: Mapping[str, Variant],
     *,
     options: Mapping[str, Any] | None = None,
     optimizer: str = "adamw",
+    checkpointing: bool = False,
     batch_size: int = 8,
     seq_len: int = 128,
     sweeps: int = 3,
     bare: bool = False,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[dict[str, Any]]:
-    """One row per yardstick and strategy, with the fields of `speed_record.Row`.
+    """One row per yardstick and variant, with the fields of `speed_record.Row`. variants: by name.
 
-    options: options of the strategies; each goes to every strategy that has it. `group_size` sets that of the
-    yardsticks too. bare: time the strategies' bare loops too. report: called with (steps done, steps in
-    all). Raises UserError for unknown names, and for an option that no strategy has.
+    options: options of the strategies; each goes to every strategy that has it, unless a variant has its own.
+    `group_size` sets that of the yardsticks too. checkpointing: the strategies recompute activations.
+    bare: time the strategies' bare loops too. report: called with (steps done, steps in all).
+
+    Raises UserError for unknown names, and for an option that no strategy has.
     """
-    shared = share_options(strategies, options or {})
+    shared = share_options([variant.strategy for variant in variants.values()], options or {})
     group_size = (options or {}).get("group_size", 1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     keep_freed_memory()  # as a run does
@@ -100,12 +116,14 @@ def measure(
         _in_turn("limit", base, batch, groups, group_size, None),
         _in_turn("bare", base, batch, groups, group_size, optimizer),
     ]
-    settings = TrainingSettings(lr=LR, optimizer=optimizer)
-    for name in strategies:
-        strategy = build(name, settings, shared[name])
-        cells.append(_strategy(name, base, batch, strategy))
-        if bare and name in LOOPS:
-            cells.append(_Cell(f"bare {name}", LOOPS[name](copy.deepcopy(base), batch, strategy)))
+    settings = TrainingSettings(lr=LR, optimizer=optimizer, checkpointing=checkpointing)
+    for name, variant in variants.items():
+        own = build(variant.strategy, settings, {**shared[variant.strategy], **variant.options})
+        cells.append(_strategy(name, base, batch, variant, own))
+        loop = LOOPS.get(variant.strategy)
+        if bare and loop is not None:
+            cells[-1].bare = f"bare {name}"
+            cells.append(_Cell(f"bare {name}", loop(copy.deepcopy(base), batch, own)))
     total = len(groups) * (sweeps + 1)
     for step in range(total):
         for cell in cells:
@@ -121,11 +139,13 @@ def measure(
 def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
     times = sorted(cell.ms)
     mean = statistics.fmean(times)
-    full, own = cells.get("full"), cells.get(f"bare {cell.name}")
+    full, own = cells.get("full"), cells.get(cell.bare)
     ratios = _ratios(cell.ms, full.ms, sweep) if full else []
     return {
         "name": cell.name,
         "m": cell.m,
+        "strategy": cell.variant.strategy if cell.variant else None,
+        "options": dict(cell.variant.options) if cell.variant else {},
         "median_ms": round(statistics.median(times), 3),
         "p90_ms": round(times[int(0.9 * (len(times) - 1))], 3),
         "mean_ms": round(mean, 3),
@@ -155,9 +175,14 @@ def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> B
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def _strategy(name: str, base: Any, batch: Batch, strategy: TuningStrategy) -> _Cell:
+def _strategy(
+    name: str, base: Any, batch: Batch, variant: Variant, strategy: TuningStrategy
+) -> _Cell:
     """A cell that takes the steps of a training loop with the strategy."""
-    model = strategy.prepare(copy.deepcopy(base)).train()
+    model = copy.deepcopy(base)
+    if strategy.settings.checkpointing and not strategy.recomputes:
+        recompute_activations(model)
+    model = strategy.prepare(model).train()
     optimizer, scheduler = strategy.optimizer(model, 10**6)
 
     def step() -> None:
@@ -171,6 +196,7 @@ def _strategy(name: str, base: Any, batch: Batch, strategy: TuningStrategy) -> _
         step,
         lambda: state_bytes(optimizer)["device"]["optimizer_state"],
         getattr(strategy.options, "group_size", None),
+        variant,
     )
 
 

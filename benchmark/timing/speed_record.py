@@ -24,6 +24,8 @@ SCATTER_PERCENT = 10
 class Row:
     """The timed steps of one strategy or yardstick.
 
+    strategy, options: the strategy and the options that are this row's own; None for a yardstick, and in
+    records from before there were such options, where the name is the strategy's.
     ratio_to_full, ratio_to_limit: the mean step time over that of `full` and of `limit`; ratio_to_full is
     None if `full` was not timed. ratio_low, ratio_high: the smallest and largest ratio to `full` of any
     sweep. ratio_to_bare: the mean step time over that of the method's bare loop; None if that was not timed.
@@ -44,13 +46,16 @@ class Row:
     steps: int
     m: int | None = None
     ratio_to_bare: float | None = None
+    strategy: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
     """One timing.
 
-    group_size: m of the yardsticks. options: the strategies' options that the user set. load: the load
+    group_size: m of the yardsticks. options: those that the user set for all strategies. checkpointing: the
+    strategies recompute activations. load: the load
     average over the minute before the timing; None if the system has none.
     """
 
@@ -66,6 +71,7 @@ class Timed:
     environment: dict[str, Any]
     code: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
+    checkpointing: bool = False
     schema_version: int = field(default=SCHEMA_VERSION)
 
 
@@ -95,7 +101,8 @@ def noise(timed: Timed, row: Row) -> str | None:
 def save(timed: Timed, folder: Path) -> Path:
     """Write `timed` to a new file in `folder`; returns its path."""
     setting = (timed.model, timed.optimizer, f"{timed.batch_size}x{timed.seq_len}")
-    name = file_stem(*setting, f"m{timed.group_size}")
+    recomputed = ("checkpointing",) if timed.checkpointing else ()
+    name = file_stem(*setting, f"m{timed.group_size}", *recomputed)
     path = free(folder / f"{name}.json")
     text = json.dumps(dataclasses.asdict(timed), indent=2, sort_keys=True, allow_nan=False)
     write_text(path, text + "\n")

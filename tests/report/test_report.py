@@ -179,13 +179,16 @@ def test_options_are_those_in_which_strategies_differ_and_times_are_those_of_spe
         make_spec(),
         make_spec(strategy="hift", label="hift_m2", options={"group_size": 2}),
         make_spec(strategy="hift", label="hift_sgd", optimizer="sgd", options={"order": "random"}),
+        make_spec(strategy="hift", label="hift_m4", options={"group_size": 4}),
     ]
     fields = {"name": "hift", "median_ms": 1.0, "p90_ms": 1.0, "mean_ms": 1.0, "ratio_to_full": 0.7}
     fields |= {"ratio_low": 0.69, "ratio_high": 0.71, "ratio_to_limit": 1.0, "steps": 9}
     row = speed_record.Row(**fields, saved_activation_bytes=1, state_bytes=1, m=2)
     of = {"group_size": 2, "batch_size": 8, "seq_len": 8, "sweeps": 3, "code": {}, "load": 0.1}
     of |= {"model": "minilm", "optimizer": "adamw", "options": {"group_size": 2}}
-    timed = speed_record.Timed(**of, started="2026", rows=[row], environment={"cores": 2})
+    own = {"name": "hift:group_size=4", "strategy": "hift", "options": {"group_size": 4}}
+    both = [row, dataclasses.replace(row, ratio_to_full=0.8, **own)]
+    timed = speed_record.Timed(**of, started="2026", rows=both, environment={"cores": 2})
     noisy = dataclasses.replace(timed, load=9.0, rows=[dataclasses.replace(row, ratio_to_full=9)])
     _, text = both_texts(
         report_on(tmp_path, specs, [make_record(s) for s in specs], timings=[timed, noisy])
@@ -195,8 +198,9 @@ def test_options_are_those_in_which_strategies_differ_and_times_are_those_of_spe
         "optimizer=adamw",
         "m=2, order=bottom2up, optimizer=adamw",
         "m=1, order=random, optimizer=sgd",
+        "m=4, order=bottom2up, optimizer=adamw",
     ]
-    assert [row["step time"] for row in rows] == ["–", "0.70", "–"]
+    assert [row["step time"] for row in rows] == ["–", "0.70", "–", "0.80"]
 
 
 def test_a_report_of_more_runs_is_replaced_only_on_request(tmp_path):

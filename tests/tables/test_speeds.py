@@ -54,6 +54,8 @@ def test_a_saved_timing_fills_the_table(tiny, cli, tmp_path):
     (file,) = (tmp_path / "speed").iterdir()
     assert f"record: {file}" in err and file.name == "tiny_adamw_2x8_m1.json"
     kept = json.loads(file.read_text())
+    for row in kept["rows"]:  # the name says both
+        assert row.pop("strategy") in (row["name"], None) and row.pop("options") == {}
     assert kept["rows"] == printed and kept["load"] == 0.11 and kept["code"]["version"]
     rows = table(tmp_path).rows
     assert [row["name"] for row in rows] == ["forward", "limit", "bare", "full", "hift", "lora"]

@@ -1,6 +1,8 @@
 """`hift-bench speed`: what the rows count. Times are never asserted."""
 
 import copy
+import json
+import re
 
 import pytest
 import torch
@@ -22,8 +24,8 @@ TINY = shapes.Shape(
 @pytest.fixture
 def rows(monkeypatch):
     monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
-    names = ["full", "hift", "lora"]
-    found = speed.measure("tiny", names, batch_size=2, seq_len=8, sweeps=2)
+    variants = {name: speed.Variant(name) for name in ("full", "hift", "lora")}
+    found = speed.measure("tiny", variants, batch_size=2, seq_len=8, sweeps=2)
     return {row["name"]: row for row in found}
 
 
@@ -85,12 +87,40 @@ def test_a_bare_loop_trains_as_its_strategy_does(name, monkeypatch):
 
 def test_the_ratio_to_the_bare_loop_is_that_of_the_means(monkeypatch):
     monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
-    found = speed.measure("tiny", ["hift", "bitfit"], batch_size=2, seq_len=8, sweeps=1, bare=True)
+    variants = {name: speed.Variant(name) for name in ("lomo", "bitfit")}
+    found = speed.measure("tiny", variants, batch_size=2, seq_len=8, sweeps=1, bare=True)
     rows = {row["name"]: row for row in found}
-    assert list(rows) == ["forward", "limit", "bare", "hift", "bare hift", "bitfit"]
-    ratio = rows["hift"]["mean_ms"] / rows["bare hift"]["mean_ms"]
-    assert rows["hift"]["ratio_to_bare"] == pytest.approx(ratio, rel=1e-2)
-    assert rows["bitfit"]["ratio_to_bare"] is rows["bare hift"]["ratio_to_bare"] is None
+    assert list(rows) == ["forward", "limit", "bare", "lomo", "bare lomo", "bitfit"]
+    ratio = rows["lomo"]["mean_ms"] / rows["bare lomo"]["mean_ms"]
+    assert rows["lomo"]["ratio_to_bare"] == pytest.approx(ratio, rel=1e-2)
+    assert rows["bitfit"]["ratio_to_bare"] is rows["bare lomo"]["ratio_to_bare"] is None
+
+
+def test_a_strategy_is_timed_with_several_sets_of_its_options(monkeypatch, cli):
+    monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
+    names = "full,hift,hift:group_size=5,hift:weights=stream:update=in_backward"
+    size = ("--batch-size", "2", "--seq-len", "8", "--sweeps", "1", "--option", "idle=keep")
+    asked = ("speed", "tiny", "--strategies", names, "--checkpointing", *size)
+    code, out, err = cli(*asked, "--format", "json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and list(rows)[3:] == names.split(","), err
+    assert [rows[name]["m"] for name in names.split(",")] == [None, 1, 5, 1]
+    assert rows["hift:group_size=5"]["state_bytes"] == rows["full"]["state_bytes"]
+    recomputed = rows["full"]["saved_activation_bytes"]
+    assert recomputed < rows["bare"]["saved_activation_bytes"], "which recomputes nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hift:dwel=8", "has no option dwel.*dwell"),
+        ("hift:dwell", "--strategies hift:dwell: dwell: not NAME=VALUE"),
+        ("hifd:dwell=8", "unknown strategy 'hifd'.*hift"),
+    ],
+)
+def test_a_variant_that_is_none(cli, name, said):
+    code, _, err = cli("speed", "gpt2-12x512", "--strategies", name)
+    assert code == 2 and re.search(said, err) and err.strip().count("\n") == 0
 
 
 def test_the_range_of_the_ratio_is_that_of_whole_sweeps():
@@ -109,4 +139,4 @@ def test_the_range_of_the_ratio_is_that_of_whole_sweeps():
 
 def test_unknown_strategy():
     with pytest.raises(UserError, match="hift"):
-        speed.measure("gpt2-12x512", ["hifd"])
+        speed.measure("gpt2-12x512", {"hifd": speed.Variant("hifd")})
