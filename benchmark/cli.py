@@ -7,7 +7,6 @@ no torch.
 
 import errno
 import logging
-import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -27,7 +26,7 @@ from benchmark.commands.schedule import schedule
 from benchmark.commands.speed import speed
 from benchmark.commands.tables import tables
 from benchmark.errors import UserError
-from benchmark.lifetime import stoppable
+from benchmark.lifetime import outlive_readers, stoppable
 
 app = typer.Typer(
     help=benchmark.__doc__,
@@ -87,6 +86,7 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Entry point: bad input is one line on stderr and exit 2."""
+    outlive_readers()
     from tasks.base import TaskError
 
     # peft imports bitsandbytes, which warns about kernels that only qlora would use
@@ -94,12 +94,9 @@ def main() -> None:
     try:
         with stoppable():
             code = hift_bench.main(prog_name="hift-bench", standalone_mode=False)
-        sys.stdout.flush()  # here a full disk or a closed pipe is said, and not at the exit
+        sys.stdout.flush()  # here a full disk is said, and not at the exit
     except (UserError, TaskError) as error:
         _refuse(" ".join(str(error).split()))
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except typer.Abort:
         code = INTERRUPTED
     except OSError as error:

@@ -1,14 +1,20 @@
-"""How processes end: a child with the process that started it, and a program by the signals of schedulers."""
+"""How processes end: a child with the process that started it, and a program by the signals of schedulers.
+
+A program does not end with the reader of what it prints.
+"""
 
 import contextlib
 import ctypes
+import errno
 import functools
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 PR_SET_PDEATHSIG = 1
 STOPPING = ("SIGTERM", "SIGHUP")
@@ -111,3 +117,39 @@ def die_at_once() -> None:
         os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, die)
+
+
+class _Lasting(io.FileIO):
+    """A file that takes what is written to it also once nobody reads it, and loses it then."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (
+                errno.EPIPE,
+                errno.EIO,
+            ):  # a closed pipe, a terminal that is gone
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def outlive_readers() -> None:
+    """From now on this process may print to stdout and stderr after their reader, such as `head`, has ended,
+    or where they were closed before it started: what nobody can read is lost, and the process goes on."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a file would get their numbers
+        pass
+    os.close(number)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or stream is getattr(sys, f"__{name}__"):  # not one that a test put there
+            lasting = io.TextIOWrapper(
+                io.BufferedWriter(_Lasting(number, "w", closefd=False)),
+                encoding=getattr(stream, "encoding", "utf-8"),
+                errors=getattr(stream, "errors", "replace"),
+                line_buffering=getattr(stream, "line_buffering", True),
+            )
+            setattr(sys, name, lasting)

@@ -89,3 +89,25 @@ def test_sigterm_ends_a_training_in_the_middle_of_a_step():
         [sys.executable, "-c", textwrap.dedent(LIGHTNING)], capture_output=True, text=True
     )
     assert done.returncode == -signal.SIGTERM and "goes on" not in done.stdout, done.stderr
+
+
+PRINTING = """
+import pathlib, sys
+from benchmark.lifetime import outlive_readers
+outlive_readers()
+for number in range(20_000):
+    print(number)
+    print(number, file=sys.stderr)
+pathlib.Path(sys.argv[1]).write_text("went on")
+sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize("how", ["2>&1 | head -1", ">&- 2>&-", "| true"])
+def test_who_reads_no_more_ends_nothing(tmp_path, how):
+    """The reader closes the pipe of one stream or of both, or there never was any."""
+    script = f"( {sys.executable} -c '{PRINTING}' {tmp_path}/on; echo $? > {tmp_path}/code ) {how}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert (tmp_path / "on").read_text() == "went on"
+    assert (tmp_path / "code").read_text() == "3\n"
+    assert "Error" not in done.stderr and done.stdout in ("", "0\n")

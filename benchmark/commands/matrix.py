@@ -2,8 +2,7 @@
 
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -110,6 +109,7 @@ def run(
 ) -> None:
     """Run what is not done of a matrix, a process each; then write the report and print the summary."""
     from benchmark.commands import notice
+    from benchmark.commands.closing import Closing
     from benchmark.commands.progress import bars
     from benchmark.matrices import forecast, planning, runner
     from benchmark.matrices import matrix as matrices
@@ -128,9 +128,7 @@ def run(
     planned = planning.plan(loaded, results)
     for line in planning.damaged(planned, results):
         say(line)
-    before = [p.state for p in planned]
-    own = {run_id for _, run_ids in share.cells(loaded.cells) for run_id in run_ids}
-    todo = [p for p in planned if p.state not in settled and (p.trial or p.run_id in own)]
+    todo = [p for p in share.part(planned, loaded.cells) if p.state not in settled]
     with notice.at_end(notify, loaded.name) as note, Tracker(store, loaded.name) as tracker:
         with bars(len(todo)) as progress:
             outcome = runner.run(
@@ -151,10 +149,17 @@ def run(
         if written:
             tracker.report(written.parent)
         _show_summary(loaded, results, format)
-        after = [p.state for p in planning.plan(loaded, results)]
-        closing = closing_line(outcome.ended, before, after, settled)
-        note(closing)
-    say(closing)
+        after = planning.plan(loaded, results)
+        asked = {
+            p.run_id
+            for p in share.part(after, loaded.cells)
+            if limit is None or p.run_id in outcome.ends
+        }
+        closing = Closing(outcome.ends, planned, after, asked, settled)
+        note(closing.line)
+    say(closing.line)
+    for line in closing.others(results):
+        say(line)
     if outcome.removed:
         left = ", ".join(folder.name for folder in outcome.removed)
         say(
@@ -172,10 +177,8 @@ def run(
     )
     for reason in dict.fromkeys(outcome.refused):
         say(f"hift-bench: {reason}")
-    if outcome.refused:
-        raise typer.Exit(2)
-    if outcome.failed:
-        raise typer.Exit(1)
+    if closing.code:
+        raise typer.Exit(closing.code)
 
 
 def status(
@@ -215,34 +218,6 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
 
 SYNC_PATIENCE_S = 30.0
 """Seconds that `sync` waits for one answer of a store."""
-ENDS = (
-    *("trained", "evaluated", "failed", "refused", "unsupported", "already done"),
-    *("done by other runners", "oom before", "diverged before", "left"),
-)
-"""The counts of the closing line, in its order. A run is in exactly one of them."""
-
-
-def closing_line(
-    ended: Mapping[str, int], before: Sequence[str], after: Sequence[str], settled: Collection[str]
-) -> str:
-    """The counts of all runs of a matrix, lr trials included: "3 trained, 1 refused, 16 left".
-
-    ended: how the runs of this call ended (`runner.Outcome.ended`). before, after: the state of each run
-    before and after it. settled: the states in which runs were left alone; those that were unsupported count
-    as that. Left are the runs that were not started: those beyond the limit, of other shards, and those whose
-    learning rate could not be chosen.
-    """
-    counts, states = Counter(ended), Counter(before)
-    own = counts["trained"] + counts["evaluated"]
-    counts["already done"] = states["done"]
-    counts["unsupported"] += states["unsupported"]
-    for state in set(settled) - {"done", "unsupported"}:
-        counts[f"{state} before"] = states[state]
-    # one that failed here may have been done elsewhere since
-    by_others = min(after.count("done") - states["done"] - own, len(after) - counts.total())
-    counts["done by other runners"] = max(0, by_others)
-    counts["left"] = max(0, len(after) - counts.total())
-    return ", ".join(f"{counts[end]} {end}" for end in ENDS if counts[end])
 
 
 def _all_records(

@@ -18,6 +18,9 @@ from benchmark.records.spec import RunSpec
 Inbox = queue.SimpleQueue[tuple["Attempt", str | None]]
 """Lines that processes print, each with its attempt; None follows the last one."""
 
+_LAST_LINES_S = 1.0
+"""Seconds in which the last lines of a process that has ended are read."""
+
 
 class Attempt:
     """One try at `spec`, of which the runner has the `claim`.
@@ -51,19 +54,26 @@ class Attempt:
         self._process = starter.start(arguments, self._log, variables, (self._claim.file,))
         if limit_s is not None:
             self.deadline = time.monotonic() + limit_s
-        assert self._process.stdout is not None
-        reader = threading.Thread(
-            target=self._read, args=(self._process.stdout, inbox), daemon=True
-        )
-        reader.start()
+        threading.Thread(target=self._attend, args=(self._process, inbox), daemon=True).start()
 
-    def _read(self, stdout: IO[str], inbox: Inbox) -> None:
+    def _attend(self, process: processes.Process, inbox: Inbox) -> None:
+        """Put the lines of the process into the inbox, and None once it has ended.
+
+        Its stdout may be closed long before that, and a process that it left behind may hold it open after.
+        """
+        assert process.stdout is not None
+        reader = threading.Thread(target=self._read, args=(process.stdout, inbox), daemon=True)
+        reader.start()
         try:
-            with stdout:
-                for line in stdout:
-                    inbox.put((self, line))
+            process.wait()
+            reader.join(_LAST_LINES_S)
         finally:
             inbox.put((self, None))
+
+    def _read(self, stdout: IO[str], inbox: Inbox) -> None:
+        with stdout:
+            for line in stdout:
+                inbox.put((self, line))
 
     def event(self, line: str) -> dict[str, Any] | None:
         """The event in a line that the process printed. None: it is none, or says why the run stops."""

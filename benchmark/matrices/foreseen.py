@@ -1,6 +1,6 @@
 """What a run would refuse, found before it starts: from its spec and from files, without torch.
 
-What needs the model itself is found by the run, such as a group size above the number of units.
+What needs the model itself is found by the run, such as a rank larger than a matrix.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from benchmark.cache import cache_folder
 from benchmark.data import footers
 from benchmark.data.settings import DataSettings
 from benchmark.errors import Unsupported, UserError
-from benchmark.models import facts, registry
+from benchmark.models import facts, layers, registry
 from benchmark.records import environment
 from benchmark.records.spec import RunSpec
 from benchmark.strategies import build, checked_options, compatibility, strategy_class
@@ -62,6 +62,9 @@ def _check(spec: RunSpec) -> None:
             max_length=spec.max_length,
             added=strategy.added_positions,
         )
+        of_folder = layers.of_folder(spec.model, folder)
+        if of_folder is not None:
+            strategy.check_layers(of_folder)
     footers.check(
         task,
         DataSettings(

@@ -5,7 +5,7 @@ ended there, its record says so; if that runner was stopped or killed, the run i
 handed out twice, and none that another runner has ended since this one began.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from benchmark.errors import UserError
 from benchmark.matrices import child, claims, planning
 from benchmark.matrices.claims import Claim
 from benchmark.matrices.matrix import Cell, Matrix
+from benchmark.matrices.planning import Planned
 from benchmark.records.spec import RunSpec
 
 
@@ -40,6 +41,16 @@ class Share:
             if own:
                 parts.append((cell, frozenset(own)))
         return parts
+
+    def part(self, planned: Iterable[Planned], cells: Sequence[Cell]) -> list[Planned]:
+        """Those of the `planned` runs of a matrix that are in this part, with the trials that they need."""
+        own = {(cell.task, cell.model, cell.label): run_ids for cell, run_ids in self.cells(cells)}
+        return [
+            p
+            for p in planned
+            if (run_ids := own.get((p.cell.task, p.cell.model, p.cell.label)))
+            and (p.trial or p.run_id in run_ids)
+        ]
 
 
 ALL = Share()

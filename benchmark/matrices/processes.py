@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, TextIO
@@ -199,6 +200,7 @@ class Fork:
         self.stdout = open(stdout, encoding="utf-8", errors="replace")  # noqa: SIM115 (whoever reads it closes it)
         self._server, self._pid = server, pid
         self._returncode: int | None = None
+        self._waiting = threading.Lock()
 
     def kill(self) -> None:
         if self._returncode is None:
@@ -207,8 +209,9 @@ class Fork:
 
     def wait(self) -> int:
         """Wait until the run ends; returns its exit status, negative for a signal as in subprocess. If the
-        server has ended, and the run with it, returns that of the server."""
-        if self._returncode is None:
-            reply = self._server.reply()
-            self._returncode = self._server.wait() if reply is None else reply["returncode"]
-        return self._returncode
+        server has ended, and the run with it, returns that of the server. Several threads may wait."""
+        with self._waiting:
+            if self._returncode is None:
+                reply = self._server.reply()
+                self._returncode = self._server.wait() if reply is None else reply["returncode"]
+            return self._returncode

@@ -64,22 +64,32 @@ class Untracked:
 class Outcome:
     """What one call of `run` did.
 
-    ended: how many runs, trials included, ended how: trained, evaluated (a run that trains nothing), failed,
-    refused or unsupported. failed: the failed runs, and the cells whose every learning rate failed. refused:
-    the reason of each refused run. fixed_s: seconds of each successful run outside training and scoring.
-    removed: the folders of unfinished runs that were removed.
+    ends: run id -> how the run, which may be a trial, ended: trained, evaluated (if it trains nothing),
+    oom, diverged, failed, refused or unsupported. unchosen: how many cells failed at every learning rate.
+    refused: the reason of each refused run. fixed_s: seconds of each successful run outside training and
+    scoring. removed: the folders of unfinished runs that were removed.
     """
 
-    ended: Counter[str] = field(default_factory=Counter)
-    failed: int = 0
+    ends: dict[str, str] = field(default_factory=dict)
+    unchosen: int = 0
     refused: list[str] = field(default_factory=list)
     fixed_s: list[float] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
 
     @property
+    def ended(self) -> Counter[str]:
+        """How many runs ended how."""
+        return Counter(self.ends.values())
+
+    @property
     def ran(self) -> int:
         """How many runs were started."""
-        return self.ended.total()
+        return len(self.ends)
+
+    @property
+    def failed(self) -> int:
+        """The runs and the cells that have no result, but for what was refused or cannot work."""
+        return sum(self.ended[end] for end in ("failed", *planning.RESULTS)) + self.unchosen
 
 
 def check(matrix: Matrix) -> None:
@@ -136,7 +146,7 @@ def run(
         )
         session.outcome.removed += _remove_unowned(scratch, planning.plan(matrix, results))
         session.run()
-    session.outcome.failed += session.pending.failed
+    session.outcome.unchosen = session.pending.failed
     return session.outcome
 
 
@@ -264,12 +274,10 @@ class _Session:
         """Count the run, which has ended with the record `done`, and free its worker."""
         spec, outcome = attempt.spec, self.outcome
         end = _end(spec, done)
-        outcome.ended[end] += 1
+        outcome.ends[spec.run_id] = end
         self.tracker.finish(done, attempt.folder)
         if end == "refused":
             outcome.refused.append(str(done.error))
-        elif end == "failed":
-            outcome.failed += 1
         elif done.times.fixed_s is not None:
             outside = time.time() - attempt.began - done.times.total_s  # the start of the process
             outcome.fixed_s.append(done.times.fixed_s + outside)
@@ -318,7 +326,8 @@ def _remove_unowned(scratch: Path, planned: Iterable[Planned]) -> list[Path]:
 
 
 def _end(spec: RunSpec, done: RunRecord) -> str:
-    """How the run ended, as `Outcome.ended` counts it. `done`: its record."""
+    """How the run ended, as `Outcome.ends` says it. `done`: its record."""
     if done.status == "success":
         return "evaluated" if spec.lr is None else "trained"
-    return done.status if done.status in ("refused", "unsupported") else "failed"
+    named = ("refused", "unsupported", *planning.RESULTS)
+    return done.status if done.status in named else "failed"

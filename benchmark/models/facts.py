@@ -8,13 +8,13 @@ import ast
 import functools
 import importlib.util
 import json
-import struct
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import Unsupported, UserError
+from benchmark.models import headers
 from benchmark.models.damaged import DAMAGED, reason
 
 HEADS = {
@@ -91,7 +91,7 @@ def of_folder(name: str, folder: Path) -> Facts:
         if (folder / "tokenizer_config.json").is_file():
             limits.append(_read(folder / "tokenizer_config.json").get("model_max_length"))
         for weights in sorted(folder.glob("*.safetensors")):
-            _check_whole(weights)
+            headers.read(weights)
     except DAMAGED as error:
         raise UserError(f"model {name}: cannot be loaded: {reason(error)}") from None
     known = [limit for limit in limits if isinstance(limit, int)]
@@ -139,16 +139,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path.name} is not a JSON object")
     return values
-
-
-def _check_whole(path: Path) -> None:
-    """Raises ValueError unless the file is as long as its header says."""
-    with open(path, "rb") as file:
-        length = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0]
-        size = path.stat().st_size
-        if not 0 < length <= size - 8:
-            raise ValueError(f"{path.name} is cut short or no safetensors file")
-        header = json.loads(file.read(length))
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if 8 + length + max(ends, default=0) != size:
-        raise ValueError(f"{path.name} is cut short or longer than its header says")

@@ -1,10 +1,12 @@
 """Refuses, before data or weights are loaded, what cannot work together: strategy, task, model, precision."""
 
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from benchmark.errors import Unsupported
-from benchmark.models import facts, registry
+from benchmark.models import facts, layers, registry
 from benchmark.models.registry import Source
 from benchmark.records.spec import RunSpec
 from benchmark.strategies.base import TuningStrategy
@@ -21,7 +23,8 @@ def check(
 ) -> None:
     """Raises Unsupported for a combination that cannot work.
 
-    Raises UserError if `max_length` exceeds the model's positions, or if the optimizer rejects its options.
+    Raises UserError if `max_length` exceeds the model's positions, if the optimizer rejects its options, or
+    if the strategy's name or count layers that the model does not have.
     """
     strategy.check()
     facts.check_device(spec.precision, torch.cuda.is_available())
@@ -47,3 +50,10 @@ def check(
         max_length=spec.max_length,
         added=strategy.added_positions,
     )
+    folder = Path(source.location)
+    if (
+        source.kind != "hub"
+        and folder.is_dir()
+        and (of_folder := layers.of_folder(spec.model, folder))
+    ):
+        strategy.check_layers(of_folder)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from benchmark.engine.update import Update
+    from benchmark.models.layers import Layers
 
 
 class Options(Strict):
@@ -87,6 +88,9 @@ class TuningStrategy:
 
         if self.trains:
             check_values(self.settings.optimizer, self.settings.optimizer_arguments)
+
+    def check_layers(self, layers: Layers) -> None:
+        """Raises UserError for options that no model with these layers can have. No torch is imported."""
 
     def prepared(self, model: PreTrainedModel) -> PreTrainedModel:
         """The model to train, in the precision of the settings; `model` itself is changed.

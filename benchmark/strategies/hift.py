@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from benchmark.models.layers import Layers
+
 
 IN_BACKWARD = {
     "accumulate": "update: in_backward changes the weights in each backward pass; raise batch_size, with "
@@ -103,6 +105,14 @@ class Hift(Adapted, Blockwise):
         if options.boundaries == "host" and not recomputed:
             raise UserError(
                 "boundaries: host is for blocks that recompute; set checkpointing: true or weights: stream"
+            )
+
+    def check_layers(self, layers: Layers) -> None:
+        super().check_layers(layers)
+        m, blocks = self.options.group_size, layers.blocks
+        if self.options.partition == "units" and blocks and m > blocks + 2:
+            raise UserError(
+                f"group_size {m} is more than the {blocks + 2} units: embeddings, {blocks} blocks and head"
             )
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:

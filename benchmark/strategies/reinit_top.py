@@ -12,6 +12,8 @@ from benchmark.strategies.base import Card, Options, TuningStrategy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from benchmark.models.layers import Layers
+
 
 class ReinitTopOptions(Options):
     """blocks: how many of the last blocks start anew."""
@@ -29,6 +31,12 @@ class ReinitTop(TuningStrategy):
     )
 
     Options = ReinitTopOptions
+
+    def check_layers(self, layers: Layers) -> None:
+        n = self.options.blocks
+        if layers.blocks and n > layers.blocks:
+            reason = f"blocks {n} is more than the {layers.blocks} of the model"
+            raise UserError(f"strategy reinit_top: {reason}")
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from benchmark.engine import find_units

@@ -71,7 +71,7 @@ def test_run_puts_a_damaged_record_aside_and_trains_again(littered, call, in_pro
 def test_status_and_report_say_why_a_run_was_refused(call, in_process):
     in_process(FAILING)
     code, _, err = call("run")
-    assert code == 2 and "\n2 refused\n" in err
+    assert code == 2 and "\n2 refused; mend what was refused\n" in err
     code, out, _ = call("status", "--format", "json")
     assert [row["problems"] for row in json.loads(out)] == ["1 refused: made up"] * 2
     call("report")

@@ -9,9 +9,10 @@ import pytest
 from runs import USUAL, pretend
 
 import tasks.base
+from benchmark.engine import find_units
 from benchmark.errors import Unsupported, UserError
 from benchmark.matrices import foreseen, matrix
-from benchmark.models import facts, registry
+from benchmark.models import facts, layers, registry
 from benchmark.run import recipe
 from benchmark.twin.models import TWINS
 
@@ -49,6 +50,31 @@ FAULTS = {
         "",
         "",
         "glue/sst2: column sentence is missing; the data has text",
+    ),
+    "a group of more units than there are": (
+        "full: {}",
+        "hift: {group_size: 7}",
+        "group_size 7 is more than the 6 units: embeddings, 4 blocks and head",
+    ),
+    "more blocks than there are": (
+        "full: {}",
+        "top_n: {blocks: 5}",
+        "more than the 4 of the model",
+    ),
+    "targets that no layer has": (
+        "full: {}",
+        "lora: {targets: [c_attn, qery]}",
+        "c_attn, qery: the model has no layer with such a name (valid: ",
+    ),
+    "targets of an adapter": (
+        "full: {}",
+        "hift: {adapter: oft, adapter_options: {targets: [qury]}}",
+        'qury: the model has no layer with such a name (did you mean "query"?)',
+    ),
+    "one target of a projection": (
+        "full: {}",
+        "galore: {rank: 2, targets: [query, valeu]}",
+        'no layer that is named valeu (did you mean "value"?)',
     ),
     "a configuration cut short": ("", "", "model mine: cannot be loaded: "),
     "a configuration that is a list": ("", "", "model mine: cannot be loaded: "),
@@ -108,7 +134,7 @@ def test_what_is_foreseen_is_recorded_without_a_process(spoilt, cli, in_process,
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///foreseen.db")
     in_process(lambda: pytest.fail("a process was started"))
     code, _, err = cli("run", "m.yaml")
-    assert code == 2 and "\n1 refused\n" in err
+    assert code == 2 and "\n1 refused; mend what was refused\n" in err
     Path("m.yaml").write_text(Path("m.yaml").read_text().replace("examples: 17", "examples: 16"))
     in_process(pretend())
     assert cli("run", "m.yaml")[0] == 0
@@ -128,8 +154,27 @@ def test_the_head_of_an_adapter_is_in_the_table(adapter):
     assert getattr(importlib.import_module(module), name).head == tasks.base.HEADS[adapter]
 
 
+@pytest.mark.parametrize("name", TWINS)
+def test_the_layers_of_the_files_are_those_that_the_model_has(name):
+    """By the engine's units, and by the names of the loaded model's modules, new heads included."""
+    source = registry.source(name)
+    found = layers.of_folder(name, Path(source.location))
+    for head in TWINS[name].heads:
+        model = registry.load_model(source, head, 0)
+        units = find_units(model)
+        assert sum(unit.kind == "block" for unit in units) == found.blocks
+        assert len(units) <= found.blocks + 2
+        for path, module in model.named_modules():
+            if any(True for _ in module.parameters(recurse=False)):
+                assert not found.lack(path) and not found.lack(path.rpartition(".")[2])
+    assert found.lack("no_such_layer")
+
+
+FINE = "lora: {targets: [classifier, key]}, hift: {group_size: 6}, top_n: {blocks: 4}"
+
+
 def test_a_run_without_fault_has_none(write):
-    write(USUAL)
+    write(FULL.replace("full: {}", FINE))
     registry.source("tiny-bert")
     for cell in matrix.load(Path("m.yaml")).cells:
         assert foreseen.fault(cell.runs()[0]) is None

@@ -170,5 +170,5 @@ def test_no_warm_is_the_user_s_choice(cli, write, monkeypatch, options, warm):
 
     monkeypatch.setattr(runner, "run", run)
     write(f"name: m\n{TWO_CELLS}")
-    assert cli("run", "m.yaml", *options)[0] == 0
+    assert cli("run", "m.yaml", *options)[0] == 1, "nothing was run"
     assert asked == [warm]

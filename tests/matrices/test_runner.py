@@ -12,7 +12,7 @@ import pytest
 from runs import TWO_CELLS, Watch, pretend, say
 
 from benchmark.lifetime import stoppable
-from benchmark.matrices import matrix, planning, runner
+from benchmark.matrices import attempt, matrix, planning, runner
 from benchmark.records import environment, record
 
 FOUR_RUNS = TWO_CELLS.replace("max_length: 16", "max_length: 16, seeds: [0, 1]")
@@ -187,6 +187,23 @@ def test_a_process_that_ends_badly_is_a_failed_record_with_the_reason(
         assert kept.status == status and said in kept.error and "\n" not in kept.error
         assert kept.environment["packages"] and kept.code and kept.times.total_s >= 0
     assert [told for _, told in watch.of("finish")] == [status, status]
+
+
+@BOTH_WAYS
+def test_the_end_of_a_run_is_that_of_its_process_and_not_of_its_stdout(
+    go, executable, results, warm, monkeypatch
+):
+    """One closes its stdout and hangs, so that its time ends it; one leaves a process that holds it open."""
+    monkeypatch.setattr(attempt, "_LAST_LINES_S", 0.1)
+    executable("exec >&-; exec sleep 60")
+    assert go(TWO_CELLS, warm=warm, workers=2, limit_s=0.3)[0].failed == 2
+    assert [kept.status for kept in record.load_all(results)] == ["timeout"] * 2
+    executable("sleep 60 & echo $! >&2; exit 7")
+    assert go(TWO_CELLS, warm=warm)[0].failed == 2
+    for kept in record.load_all(results):
+        log = Path(kept.error.partition("log: ")[2])
+        assert log.is_file() and kept.status == "failed"
+        os.kill(int(log.read_text()), signal.SIGKILL)
 
 
 @BOTH_WAYS

@@ -13,6 +13,8 @@ from benchmark.strategies.settings import TrainingSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from benchmark.models.layers import Layers
+
 
 class AdaptedOptions(Options):
     """adapter: a strategy that prepares the model, such as lora. adapter_options: its options."""
@@ -55,6 +57,10 @@ class Adapted(TuningStrategy):
     @property
     def added_positions(self) -> int:
         return self._adapter.added_positions if self._adapter else 0
+
+    def check_layers(self, layers: Layers) -> None:
+        if self._adapter:
+            self._adapter.check_layers(layers)
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         return super().prepare(self._adapter.prepare(model) if self._adapter else model)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.strategies.base import TuningStrategy
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel
+
+    from benchmark.models.layers import Layers
 
 
 class PeftMethod(TuningStrategy):
@@ -20,6 +22,12 @@ class PeftMethod(TuningStrategy):
     def config(self, model: PreTrainedModel) -> PeftConfig:
         """peft's configuration of the method for this model."""
         raise NotImplementedError
+
+    def check_layers(self, layers: Layers) -> None:
+        targets = getattr(self.options, "targets", None) or ()
+        if targets and all(map(layers.lack, targets)):
+            close = nearest(targets[0], layers.names)
+            raise self.refusal(f"the model has no layer with such a name{close}")
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         from peft import get_peft_model

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from benchmark.models.layers import Layers
+
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -45,6 +47,14 @@ class Projected(TuningStrategy):
 
     def check(self) -> None:
         self.rule()
+
+    def check_layers(self, layers: Layers) -> None:
+        for target in self.options.targets or ():
+            if layers.lack(target):
+                raise UserError(
+                    f"strategy {self.name}: targets: the model has no layer that is named {target}"
+                    f"{nearest(target, layers.names)}"
+                )
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         """Raises UserError for targets that the model does not have, and a rank that they do not have."""
