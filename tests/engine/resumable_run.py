@@ -15,16 +15,22 @@ from benchmark.engine import HiFT
 from benchmark.engine.checkpoint import load, save
 
 ACCUMULATE = 3
+KINDS = {
+    "ordinary": {},
+    "in_backward": {"update": "in_backward"},
+    "streamed": {"update": "in_backward", "weights": "stream", "checkpointing": "host"},
+}
 
 
-def main(folder: Path, steps: int, saved: Connection, update: str = "step") -> None:
-    """update: in_backward takes one micro-batch a step."""
-    accumulate = ACCUMULATE if update == "step" else 1
+def main(folder: Path, steps: int, saved: Connection, kind: str = "ordinary") -> None:
+    """kind: of KINDS, settings of HiFT. An update inside the backward pass takes one micro-batch a step."""
+    settings = KINDS[kind]
+    accumulate = 1 if "update" in settings else ACCUMULATE
     torch.set_num_threads(1)
     model = tiny(tied=True)
     torch.nn.Module.train(model)
     optimizer = HiFT(
-        model, "adamw", lr=1e-2, group_size=2, order="random", seed=3, dwell=2, update=update
+        model, "adamw", lr=1e-2, group_size=2, order="random", seed=3, dwell=2, **settings
     )
     scheduler = optimizer.delayed_lr("cosine", total_steps=steps)
     path = folder / "checkpoint.pt"

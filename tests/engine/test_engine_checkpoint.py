@@ -18,18 +18,18 @@ from benchmark.engine.checkpoint import load, save
 from benchmark.errors import UserError
 
 
-def _start(folder: Path, steps: int, update: str) -> tuple[BaseProcess, Connection]:
+def _start(folder: Path, steps: int, kind: str) -> tuple[BaseProcess, Connection]:
     """The run, and what says how far its checkpoint is; that ends (EOFError) when the run does."""
     received, sent = FORKS.Pipe(duplex=False)
-    run = FORKS.Process(target=resumable_run.main, args=(folder, steps, sent, update))
+    run = FORKS.Process(target=resumable_run.main, args=(folder, steps, sent, kind))
     run.start()
     sent.close()
     return run, received
 
 
-def _finish(folder: Path, steps: int, update: str) -> dict:
+def _finish(folder: Path, steps: int, kind: str) -> dict:
     """What the run has at its end."""
-    run, _ = _start(folder, steps, update)
+    run, _ = _start(folder, steps, kind)
     run.join(timeout=120)
     assert run.exitcode == 0
     return torch.load(folder / "final.pt", weights_only=True)
@@ -46,15 +46,15 @@ def _equal(a, b) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("update", "kills"), [("step", 20), ("in_backward", 8)])
-def test_a_run_killed_many_times_ends_with_the_same_bytes(tmp_path, update, kills):
+@pytest.mark.parametrize(("kind", "kills"), [("ordinary", 20), ("in_backward", 8), ("streamed", 8)])
+def test_a_run_killed_many_times_ends_with_the_same_bytes(tmp_path, kind, kills):
     steps = 5 * kills
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
     dice = random.Random(1)
     for kill in range(kills):
-        run, saved = _start(broken, steps, update)
+        run, saved = _start(broken, steps, kind)
         # a few saves further than the last time, then within a save's own duration
         for _ in range(1 + dice.randrange(steps // kills)):
             saved.recv()
@@ -63,7 +63,7 @@ def test_a_run_killed_many_times_ends_with_the_same_bytes(tmp_path, update, kill
         run.join()
         assert run.exitcode == -signal.SIGKILL
         assert not (broken / "final.pt").exists(), f"kill {kill} came too late"
-    assert _equal(_finish(whole, steps, update), _finish(broken, steps, update))
+    assert _equal(_finish(whole, steps, kind), _finish(broken, steps, kind))
 
 
 def test_a_kill_while_writing_leaves_the_old_checkpoint(tmp_path, monkeypatch):
