@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ranks import two_ranks
+from ranks import start
 
-ranks = pytest.fixture(scope="session")(two_ranks)  # starts when a test first asks for it
+ranks = pytest.fixture(scope="session")(start)  # starts when a test first asks for it
 
 
 @pytest.fixture(autouse=True)

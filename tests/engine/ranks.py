@@ -1,4 +1,4 @@
-"""Two processes in which tests run a function on every rank, over gloo on the CPU.
+"""Processes in which tests run a function on every rank, over gloo on the CPU; two unless a test says more.
 
 They start once (imports are most of the cost) and get a fresh process group for each call. A
 call is a function of a test module and plain arguments; what it returns, or the exception it raised,
@@ -20,18 +20,17 @@ import torch
 import torch.distributed as dist
 from forks import FORKS
 
-WORLD = 2
 TRIES = 3
 TIMEOUT = 120  # seconds until a call whose ranks wait for each other is given up
 
 
-def _serve(rank: int, calls: Any, answers: Any) -> None:
+def _serve(rank: int, world: int, calls: Any, answers: Any) -> None:
     torch.set_num_threads(1)
     while True:
         run, args, meeting = calls.get()
         try:
             dist.init_process_group(
-                "gloo", init_method=f"file://{meeting}", rank=rank, world_size=WORLD
+                "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world
             )
             answer = run(rank, *args)
         except Exception as error:
@@ -51,10 +50,10 @@ class Failure(Exception):
 
 
 class Ranks:
-    """`ranks(run, *args)` is [run(0, *args), run(1, *args)], each in its own process."""
+    """`ranks(run, *args)` is [run(0, *args), run(1, *args), ...], each in its own process."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._count = folder, 0
+    def __init__(self, folder: Path, world: int) -> None:
+        self._folder, self._world, self._count = folder, world, 0
         self._processes: list[Any] = []
 
     def __call__(self, run: Callable[..., Any], *args: Any) -> list[Any]:
@@ -85,7 +84,7 @@ class Ranks:
             calls.put((run, args, str(self._folder / f"meeting{self._count}")))
         answers: dict[int, Any] = {}
         deadline = time.monotonic() + TIMEOUT
-        while len(answers) < WORLD:
+        while len(answers) < self._world:
             with contextlib.suppress(queue.Empty):
                 rank, answer = self._answers.get(timeout=1)
                 answers[rank] = answer
@@ -97,7 +96,7 @@ class Ranks:
             if dead or time.monotonic() > deadline:
                 self.close()
                 raise RuntimeError(f"no answer; exit codes {dead}; so far: {answers}")
-        return [answers[rank] for rank in range(WORLD)]
+        return [answers[rank] for rank in range(self._world)]
 
     def close(self) -> None:
         for process in self._processes:
@@ -106,24 +105,24 @@ class Ranks:
         self._processes = []
 
     def _start(self) -> None:
-        self._calls = [FORKS.SimpleQueue() for _ in range(WORLD)]
+        self._calls = [FORKS.SimpleQueue() for _ in range(self._world)]
         self._answers = FORKS.Queue()
         self._processes = [
-            FORKS.Process(target=_serve, args=(r, self._calls[r], self._answers), daemon=True)
-            for r in range(WORLD)
+            FORKS.Process(target=_serve, args=(r, self._world, calls, self._answers), daemon=True)
+            for r, calls in enumerate(self._calls)
         ]
         for process in self._processes:
             process.start()
 
 
-def two_ranks() -> Iterator[Ranks]:
-    """For a session-wide fixture."""
+def start(world: int = 2) -> Iterator[Ranks]:
+    """For a fixture that several tests share."""
     here = str(Path(__file__).parent)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     assert here in sys.path  # spawned processes get it, and find test modules by name
     with tempfile.TemporaryDirectory() as folder:
-        ranks = Ranks(Path(folder))
+        ranks = Ranks(Path(folder), world)
         try:
             yield ranks
         finally:
