@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from benchmark.engine.pinned import pinned_like
 from benchmark.engine.units import find_units
 from benchmark.errors import UserError
 
@@ -110,6 +111,5 @@ def at(place: Place) -> nn.Parameter:
 def _host_copy(weight: torch.Tensor, old: torch.Tensor | None) -> torch.Tensor:
     """The weight in pinned host memory, in that of `old` if it fits."""
     if old is None or not old.is_pinned() or old.dtype != weight.dtype or old.shape != weight.shape:
-        layout = weight.shape, weight.stride()
-        old = torch.empty_strided(*layout, dtype=weight.dtype, pin_memory=True)
+        old = pinned_like(weight)
     return old.copy_(weight)

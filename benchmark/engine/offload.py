@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmark.engine.pinned import pinned_like
 from benchmark.engine.sharded import is_sharded, layout, local, shard
 from benchmark.errors import UserError, nearest
 
@@ -144,9 +145,10 @@ class IdleStore:
     def empty(self, key: str, shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
         """Memory of the store for a value of that key, with that shape and the dtype of `like`, pinned for a
         CUDA device."""
+        if self.on_host(key) and like.is_cuda:
+            return pinned_like(torch.empty(shape, dtype=like.dtype, device="meta"))
         device = "cpu" if self.on_host(key) else like.device
-        pinned = self.on_host(key) and like.is_cuda
-        return torch.empty(shape, dtype=like.dtype, device=device, pin_memory=pinned)
+        return torch.empty(shape, dtype=like.dtype, device=device)
 
     def stays(self, value: torch.Tensor, parameter: torch.Tensor) -> bool:
         """Whether a value of the state is on the CPU also while its parameter is updated, as Adam's step."""
@@ -184,7 +186,7 @@ class IdleStore:
         if not (self.on_host(key) and isinstance(value, torch.Tensor) and value.is_cuda):
             return value
         if (name, key) not in self._pinned:
-            self._pinned[name, key] = torch.empty_like(value, device="cpu", pin_memory=True)
+            self._pinned[name, key] = pinned_like(value)
         # state that the step has just made is of the stream that computes, which must not use the memory
         # again before the copy has run
         value.record_stream(torch.cuda.current_stream(value.device))

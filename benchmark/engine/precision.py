@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from benchmark import rows
+from benchmark.engine.pinned import pinned_like
 from benchmark.engine.sharded import is_sharded, local, of_part, shard_like
 from benchmark.errors import UserError
 
@@ -136,8 +137,7 @@ def _waiting(weight: torch.Tensor, device: torch.device, host: bool) -> torch.Te
     if not host:
         return weight.to(device, torch.float32)
     if device.type == "cuda":
-        pinned = torch.empty(weight.shape, dtype=torch.float32, pin_memory=True)
-        return pinned.copy_(weight)
+        return pinned_like(weight, torch.float32).copy_(weight)
     return weight.to(torch.float32)
 
 

@@ -8,6 +8,7 @@ from torch.distributed.fsdp import fully_shard
 
 from benchmark.engine import HiFT, Ledger, keep_on_host, lower
 from benchmark.engine.checkpoint import load, save
+from benchmark.engine.pinned import pinned_like
 from benchmark.engine.sharded import full_state_dict
 
 pytestmark = [
@@ -92,6 +93,16 @@ def test_a_switch_allocates_no_more_than_the_larger_of_two_groups(precision):
         largest = max(before.pop(), torch.cuda.memory_allocated())
         assert torch.cuda.max_memory_allocated() <= largest
         optimizer.zero_grad()
+
+
+def test_what_waits_on_the_host_takes_exactly_its_bytes():
+    allocator = torch.cuda.host_memory_stats().get("allocated_bytes.current", 0)
+    weight = torch.randn(1100, 1003, device="cuda")
+    waiting = pinned_like(weight).copy_(weight, non_blocking=True)
+    torch.cuda.synchronize()
+    assert waiting.is_pinned() and waiting.untyped_storage().nbytes() == weight.nbytes
+    assert torch.equal(waiting.to("cuda", non_blocking=True), weight)
+    assert torch.cuda.host_memory_stats().get("allocated_bytes.current", 0) == allocator
 
 
 def test_a_checkpoint_moves_between_devices():
