@@ -4,6 +4,8 @@ The peak never falls as batch, length or m grows. In batch and length it is conv
 of functions that are affine, or quadratic in length with eager attention. So the chord between a value that
 fits and one that does not lies above the peak, and the value at which it meets the budget fits. The search
 steps along chords. It ends with a value that was simulated to fit and whose successor was simulated not to.
+For a deep model most values are estimated from two shallow ones (`depth.py`), and only the last few are
+simulated.
 """
 
 import math
@@ -13,7 +15,7 @@ from typing import Any
 
 from benchmark.engine import find_units
 from benchmark.engine.partitions import partition
-from benchmark.memory import simulate
+from benchmark.memory import depth, simulate
 from benchmark.memory.setting import Setting
 from benchmark.memory.training import build, longest
 
@@ -32,9 +34,21 @@ class Largest:
 
 
 def largest(
-    total: Callable[[int], int], budget: int, *, start: int, low: int, high: int
+    total: Callable[[int], int],
+    budget: int,
+    *,
+    start: int,
+    low: int,
+    high: int,
+    estimate: Callable[[int], int] | None = None,
 ) -> Largest:
-    """The largest n in low..high with total(n) <= budget, for a `total` that never falls as n grows."""
+    """The largest n in low..high with total(n) <= budget, for a `total` that never falls as n grows.
+
+    estimate: about `total`, and cheaper; it decides where the search for the exact value begins.
+    """
+    if estimate is not None:
+        about = largest(estimate, budget, start=start, low=low, high=high)
+        start = max(low, about.value)
     known: dict[int, int] = {}
 
     def fits(n: int) -> bool:
@@ -42,13 +56,15 @@ def largest(
         return known[n] <= budget
 
     good, bad = low - 1, high + 1
-    probe = min(max(start, low), high)
+    first = probe = min(max(start, low), high)
     while bad - good > 1:
         if fits(probe):
             good = probe
         else:
             bad = probe
-        if bad > high:
+        if estimate is not None and first in (good, bad) and len(known) == 1:
+            probe = good + 1 if first == good else bad - 1
+        elif bad > high:
             probe = min(high, 2 * good)
         elif good < low:
             probe = max(low, bad // 2)
@@ -79,7 +95,10 @@ def what_fits(setting: Setting, budget: int, *, device: str = "cuda") -> dict[st
         def total(value: int, field: str = field) -> int:
             return simulate.peak(setting.but(**{field: value}), device=device).total
 
-        fits[field] = largest(total, budget, start=start, low=low, high=high)
+        def estimate(value: int, field: str = field) -> int:
+            return depth.peak(setting.but(**{field: value}), device=device).total
+
+        fits[field] = largest(total, budget, start=start, low=low, high=high, estimate=estimate)
     return fits
 
 

@@ -45,6 +45,23 @@ def test_finds_what_counting_up_finds(start, high, slope, bend, corner, budget):
     assert found.bound or found.value + 1 in asked
 
 
+@pytest.mark.parametrize(("off", "at_most"), [(0, 2), (7 * 10**6, 4), (-(10**9), 9)])
+def test_an_estimate_leaves_few_values_to_simulate(off, at_most):
+    """The exact value is found however far the estimate is off."""
+    asked = []
+
+    def total(n):
+        asked.append(n)
+        return 13 * 10**9 + 217 * 10**6 * n
+
+    def estimate(n):
+        return 13 * 10**9 + 217 * 10**6 * n + off
+
+    found = largest(total, 10**11, start=8, low=1, high=2**20, estimate=estimate)
+    assert found.value == (10**11 - 13 * 10**9) // (217 * 10**6)
+    assert len(asked) <= at_most and len(asked) == len(set(asked))
+
+
 def test_takes_few_simulations_of_an_affine_peak():
     asked = []
 
