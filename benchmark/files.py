@@ -62,6 +62,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size in bytes and time of change of the files directly in `folder`: what is known of them holds
+    as long as it is the same."""
+    statuses = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return tuple((name, status.st_size, status.st_mtime_ns) for name, status in statuses)
+
+
 ROOM = 1 << 20
 """Bytes that must be free where results are written: a record, a curve and predictions."""
 

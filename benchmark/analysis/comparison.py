@@ -25,6 +25,7 @@ intervals contain 0. Where the standard deviation over seeds is five times as la
 SQuAD or MultiRC share a text. A single seed gives an interval over examples only, and no test.
 """
 
+import gc
 import itertools
 import math
 from collections.abc import Hashable, Mapping
@@ -201,6 +202,9 @@ def _tested(tables: Mapping[Key, np.ndarray], degrees: int) -> dict[Key, Differe
     ps = np.where(errors > 0, ps, np.where(means == 0, 1.0, 0.0))  # where nothing varies
     adjusted = np.full(len(ps), np.nan)
     if several.any():
+        # It collects garbage, and would go through all records and modules each time. Nothing is unfrozen:
+        # that would undo a caller's freeze, and to ask whether there was one takes up to 0.1 s.
+        gc.freeze()
         adjusted[several] = multipletests(ps[several], method="holm")[1]
     return {
         key: Difference(

@@ -4,7 +4,6 @@ Reads each predictions file once, and keeps those of one task and model in memor
 and no mlflow.
 """
 
-import gc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,10 +96,6 @@ def judge(
         if row.mean is not None:
             runs = [by_id[run_id] for run_id in cell.run_ids]
             groups.setdefault((row.task, row.model), []).append((row, runs))
-    if groups:
-        # Otherwise the many garbage collections below each go through all records. Nothing is unfrozen: that
-        # would undo a caller's freeze, and to ask whether there was one takes up to 0.1 s.
-        gc.freeze()
     return [_verdict(group, folder) for group in groups.values()]
 
 

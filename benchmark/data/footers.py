@@ -4,6 +4,7 @@
 of data on the Hub, or of files that cannot be told to belong to a split by their names.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,12 +72,20 @@ def _folder(origin: Origin, source: str) -> Path | None:
 def _read(files: list[Path]) -> tuple[list[str], int] | None:
     """The columns of the files of a split, and the number of rows in all; None if one is damaged."""
     import pyarrow
-    import pyarrow.parquet
 
     if not files:
         return None
     try:
-        footers = [pyarrow.parquet.read_metadata(path) for path in files]
+        footers = [_footer(path, (s := path.stat()).st_size, s.st_mtime_ns) for path in files]
     except (OSError, pyarrow.ArrowException):  # `sources.check` says so
         return None
-    return footers[0].schema.to_arrow_schema().names, sum(footer.num_rows for footer in footers)
+    return footers[0][0], sum(rows for _, rows in footers)
+
+
+@functools.lru_cache(maxsize=1024)
+def _footer(path: Path, size: int, changed: int) -> tuple[list[str], int]:
+    """The columns and the number of rows of the file, which had this size and time of change."""
+    import pyarrow.parquet
+
+    footer = pyarrow.parquet.read_metadata(path)
+    return footer.schema.to_arrow_schema().names, footer.num_rows

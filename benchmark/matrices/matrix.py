@@ -5,10 +5,11 @@ key is an error that names the file, the key and the nearest valid key.
 """
 
 import copy
+import functools
 import itertools
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ class Cell:
     seeds: tuple[int, ...]
     settings: Mapping[str, Any]
     search: Search | None
+    _specs: dict[str, RunSpec] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
+    @functools.cached_property
     def run_ids(self) -> tuple[str, ...]:
         """One per seed. They do not depend on the learning rate that a search chooses."""
         rate = self.search.lr[0] if self.search else self.settings.get("lr")
@@ -76,7 +78,11 @@ class Cell:
         return [self._spec(seed=seed, lr=rate) for seed in self.seeds]
 
     def _spec(self, **values: Any) -> RunSpec:
-        return RunSpec(**{**self.settings, **values})
+        """The spec with these `values`. Checking one takes most of its time, so it is made once."""
+        key = repr(sorted(values.items()))
+        if key not in self._specs:
+            self._specs[key] = RunSpec(**{**self.settings, **values})
+        return self._specs[key]
 
 
 @dataclass(frozen=True)
@@ -235,7 +241,8 @@ def _cell(
         named = message.partition(":")[0]  # a contradiction between keys has no place of its own
         key = str((error.errors()[0]["loc"] or (named if named in SETTINGS else "epochs",))[0])
         raise fail("seeds" if key == "seed" else key, message) from None
-    return replace(cell, seeds=tuple(spec.seed for spec in specs[-len(seeds) :]))
+    numbers = tuple(spec.seed for spec in specs[-len(seeds) :])
+    return cell if numbers == cell.seeds else replace(cell, seeds=numbers)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ status success.
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.data import own_files
@@ -30,6 +30,20 @@ UNDECIDED = ("missing", "stale", "refused", "interrupted", "timeout")
 """States of a trial that say nothing about its learning rate."""
 
 
+class Faults:
+    """What is wrong with the runs of one matrix: equal for the runs of a cell, and for its trials."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str, bool], Fault | None] = {}
+
+    def of(self, spec: RunSpec) -> Fault | None:
+        """As `foreseen.fault`; files are read for the first run of a cell."""
+        key = (spec.task, spec.model, spec.label, spec.is_trial)
+        if key not in self._known:
+            self._known[key] = foreseen.fault(spec)
+        return self._known[key]
+
+
 @dataclass(frozen=True)
 class Planned:
     """One run of a matrix and its state (see `state_of`; "waiting" and "failed" depend on a search).
@@ -43,10 +57,11 @@ class Planned:
     state: str
     spec: RunSpec | None
     trial: bool = False
+    _faults: Faults = field(default_factory=Faults, repr=False, compare=False)
 
     @functools.cached_property
     def fault(self) -> Fault | None:
-        return foreseen.fault(self.spec) if self.spec and self.state != "done" else None
+        return self._faults.of(self.spec) if self.spec and self.state != "done" else None
 
     @property
     def to_do(self) -> bool:
@@ -71,19 +86,22 @@ def state_of(spec: RunSpec, results: Path) -> str:
     or if it says `unsupported` and comes from another kind of machine (`environment.same`): the run may be
     possible here. So is one whose model is to be kept and is not there.
     """
+    return _last(spec, results)[0]
+
+
+def _last(spec: RunSpec, results: Path) -> tuple[str, RunRecord | None]:
+    """The state of the run and its record, which is read once for both; None if there is none."""
     path = path_of(spec, results)
-    if not path.exists():
-        return "missing"
     try:
         last = record.load(path)
     except UserError:
-        return "missing"
+        return "missing", None
     elsewhere = last.status == "unsupported" and not environment.same(last.environment)
     if last.spec_hash != spec.hash or elsewhere:
-        return "stale"
+        return "stale", last
     if last.status == "success" and spec.keep != "none" and not _kept(last, path.parent):
-        return "stale"
-    return "done" if last.status == "success" else last.status
+        return "stale", last
+    return "done" if last.status == "success" else last.status, last
 
 
 def _kept(done: RunRecord, folder: Path) -> bool:
@@ -126,18 +144,21 @@ def _outcome(cell: Cell, rate: float, results: Path) -> search.Outcome | None:
     """The mean score of the cell's trials at one rate; None while one of them has not run."""
     scores = []
     for trial in cell.trials([rate]):
-        if state_of(trial, results) in UNDECIDED:
+        state, last = _last(trial, results)
+        if state in UNDECIDED or last is None:
             return None
-        scores.append(record.load(path_of(trial, results)).scores)
+        scores.append(last.scores)
     return search.outcome_of(scores)
 
 
 def plan(matrix: Matrix, results: Path) -> list[Planned]:
     """Every run of the matrix in order, trials before the runs that need them."""
-    planned = []
+    planned: list[Planned] = []
+    faults = Faults()
     for cell in matrix.cells:
         for trial in trials(cell, results):
-            planned.append(Planned(cell, trial.run_id, state_of(trial, results), trial, trial=True))
+            state = state_of(trial, results)
+            planned.append(Planned(cell, trial.run_id, state, trial, True, faults))
         try:
             rate = chosen_rate(cell, results) if cell.search else None
         except UserError:
@@ -147,7 +168,8 @@ def plan(matrix: Matrix, results: Path) -> list[Planned]:
             planned += [Planned(cell, run_id, "waiting", None) for run_id in cell.run_ids]
             continue
         for spec in cell.runs(rate):
-            planned.append(Planned(cell, spec.run_id, state_of(spec, results), spec))
+            state = state_of(spec, results)
+            planned.append(Planned(cell, spec.run_id, state, spec, _faults=faults))
     return planned
 
 

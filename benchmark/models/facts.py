@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import Unsupported, UserError
+from benchmark.files import stamp
 from benchmark.models import headers
 from benchmark.models.damaged import DAMAGED, reason
 
@@ -85,6 +86,12 @@ def of_folder(name: str, folder: Path) -> Facts:
 
     Raises UserError for a configuration that cannot be read, and for weights that are cut short.
     """
+    return _of_folder(name, folder, stamp(folder))
+
+
+@functools.lru_cache
+def _of_folder(name: str, folder: Path, files: object) -> Facts:
+    """`of_folder` as long as the `files` are these: a plan asks for each of its runs."""
     try:
         config = _read(folder / "config.json")
         limits = [config.get(key) for key in POSITIONS]

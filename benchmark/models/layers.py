@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.files import stamp
 from benchmark.models import headers
 from benchmark.models.damaged import DAMAGED, reason
 
@@ -55,6 +56,12 @@ def of_folder(name: str, folder: Path) -> Layers | None:
 
     name: of the model. Raises UserError for files that cannot be read.
     """
+    return _of_folder(name, folder, stamp(folder))
+
+
+@functools.lru_cache
+def _of_folder(name: str, folder: Path, files: object) -> Layers | None:
+    """`of_folder` as long as the `files` are these: a plan asks for each of its runs."""
     try:
         family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
         files = sorted(folder.glob("*.safetensors"))
