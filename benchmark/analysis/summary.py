@@ -54,8 +54,9 @@ class Problem:
 class Row:
     """A cell, summarised over its seeds.
 
-    `mean` is the mean score, None unless every seed succeeded. `std` is the standard deviation over seeds
-    (ddof=1). `stderr` is the standard error of one seed's score over its examples, averaged over seeds.
+    `mean` is the mean score, None unless every seed succeeded; then `so_far` is that of the seeds that did.
+    `std` is the standard deviation over seeds (ddof=1). `stderr` is the standard error of one seed's score
+    over its examples, averaged over seeds.
 
     Costs are over the `n` successful seeds: `ratio_peak` and bytes are maxima, `step_ms` is the median of
     medians, `fixed_s` and `ratio_mean` are means. `step_ms` is None where other processes used more than
@@ -69,6 +70,7 @@ class Row:
     seeds: int
     n: int
     mean: float | None = None
+    so_far: float | None = None
     std: float | None = None
     stderr: float | None = None
     metric: str | None = None
@@ -109,19 +111,14 @@ def rows(cells: Iterable[Cell], records: Iterable[RunRecord]) -> list[Row]:
 Key = tuple[str, str, str]
 """A row's task, model and label."""
 
-BRIEF = (
-    *("task", "model", "strategy", "metric", "mean", "std", "majority", "verdict", "lr"),
-    *("ratio_peak", "peak_mib", "step_ms", "problems"),
-)
-"""The columns of a summary that fit a terminal of 100 columns. The report has all of them."""
-
 
 def printable(
     table: Iterable[Row],
     verdicts: Mapping[Key, str],
     majorities: Mapping[Key, float],
 ) -> list[dict[str, Any]]:
-    """The rows as `hift-bench run` and `status` write them to files: numbers not rounded, memory in MiB.
+    """The rows as `hift-bench run` and `status` print them for programs and with --wide: numbers not rounded,
+    memory in MiB.
 
     `verdicts` has the result of the tests in words (`verdicts.words`), `majorities` the accuracy of always
     predicting the most frequent class (`verdicts.majorities`).
@@ -134,6 +131,7 @@ def printable(
             "strategy": row.label,
             "metric": row.metric,
             "mean": row.mean,
+            "mean_so_far": row.so_far,
             "std": row.std,
             "stderr": row.stderr,
             "majority": majorities.get((row.task, row.model, row.label)),
@@ -150,12 +148,6 @@ def printable(
         }
         for row in table
     ]
-
-
-def brief(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of `printable` as a terminal shows them: the columns of BRIEF that are not blank in all rows."""
-    shown = [name for name in BRIEF if any(row[name] not in (None, "") for row in table)]
-    return [{name: row[name] for name in shown} for row in table]
 
 
 def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
@@ -181,6 +173,7 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
         seeds=len(cell.run_ids),
         n=len(scored),
         mean=statistics.fmean(mains) if complete else None,
+        so_far=statistics.fmean(mains) if mains and not complete else None,
         std=statistics.stdev(mains) if complete and len(mains) > 1 else None,
         stderr=statistics.fmean(errors) if complete and len(errors) == len(mains) else None,
         metric=_only(score.metric for score in scores),

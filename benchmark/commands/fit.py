@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.commands.options import MOST, REPORTS, TableFormat, say
-from benchmark.console import Format, show
+from benchmark.commands.options import MOST, REPORTS, TableFormat, Wide, say
+from benchmark.console import Format, show, turned
 from benchmark.errors import UserError
 from benchmark.records.folders import Folder
 from benchmark.sizes import parse_bytes, readable
@@ -44,6 +44,7 @@ def fit(
         Path | None, typer.Option(help="The folder for --all. Default: reports/fit.")
     ] = None,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """Search HiFT's settings for those that fit device and host memory, and predict what they cost."""
     if all_:
@@ -74,11 +75,14 @@ def fit(
             if len(found) == most:
                 break
     rows = [_row(each) for each in found]
-    if format is Format.text:
-        shown = [{k: v for k, v in row.items() if k not in NOT_SHOWN} for row in rows]
-        show([_readable(row) for row in shown], format, title=model, empty="nothing fits")
-    else:
+    if format is not Format.text:
         show(rows, format)
+    elif wide or not rows:
+        show(rows, format, title=model, empty="nothing fits", wide=wide)
+    else:
+        shown = [{k: v for k, v in row.items() if k not in NOT_SHOWN} for row in rows]
+        numbers = [str(number) for number, _ in enumerate(rows, start=1)]
+        show(turned([_readable(row) for row in shown], numbers), format, title=model)
     for each in missing:
         said = f"{each.setting.optimizer} in {each.setting.precision}"
         say(f"{said} needs {each.lacks(device, room)}")

@@ -17,13 +17,15 @@ from benchmark.commands.options import (
     Results,
     TableFormat,
     TrackingUri,
+    Wide,
     parse_duration,
     parse_shard,
     say,
     use_mirror,
 )
-from benchmark.console import Format, show
+from benchmark.console import Format, paragraph, show
 from benchmark.errors import UserError
+from benchmark.records.folders import Folder
 
 
 def plan(
@@ -41,6 +43,7 @@ def plan(
         ),
     ] = None,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """List every run of a matrix: its state, its predicted steps, and the files it needs and lacks."""
     from benchmark.matrices import forecast, planning, pricing
@@ -55,7 +58,7 @@ def plan(
     planned = planning.plan(matrices.load(matrix), results)
     missing = pricing.absent(planned)
     peaks = forecast.of(planned, forecast.simulated) if memory or budget is not None else None
-    show(pricing.rows(planned, missing, peaks, limit), format)
+    show(pricing.rows(planned, missing, peaks, limit), format, brief=pricing.BRIEF, wide=wide)
     for line in pricing.summary(planned, missing, peaks, limit):
         say(line)
     for line in planning.damaged(planned, results):
@@ -106,6 +109,7 @@ def run(
         ),
     ] = False,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """Run what is not done of a matrix, a process each; then write the report and print the summary."""
     from benchmark.commands import notice
@@ -148,7 +152,7 @@ def run(
         written = _report(loaded, results, reports)
         if written:
             tracker.report(written.parent)
-        _show_summary(loaded, results, format)
+        _show_summary(loaded, results, format, wide)
         after = planning.plan(loaded, results)
         asked = {
             p.run_id
@@ -189,6 +193,7 @@ def status(
         typer.Option("--watch", help="First wait until no run is left, and show how far it is."),
     ] = False,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """Print the summary table of a matrix from its records."""
     from benchmark.matrices import matrix as matrices
@@ -200,7 +205,7 @@ def status(
         from benchmark.commands import watch as watching
 
         watching.watch(loaded, results, Console(stderr=True))
-    _show_summary(loaded, results, format, note=say)
+    _show_summary(loaded, results, format, wide, note=say)
 
 
 def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
@@ -247,15 +252,29 @@ def _command() -> str:
 
 
 def _show_summary(
-    matrix: Any, results: Path, format: Format, note: Callable[[str], None] = lambda line: None
+    matrix: Any,
+    results: Path,
+    format: Format,
+    wide: bool,
+    note: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Print the summary table; `note` gets a line about each file that is passed over."""
     from benchmark.analysis import summary, verdicts
     from benchmark.records import record
+    from benchmark.report import terminal
+    from benchmark.timing import speed_record
 
     folder = results / matrix.name
     records = record.load_all(folder, note)
     rows = summary.rows(matrix.cells, records)
     judged = verdicts.judge(matrix.cells, rows, records, folder)
-    table = summary.printable(rows, verdicts.words(judged), verdicts.majorities(judged))
-    show(summary.brief(table) if format is Format.text else table, format, title=matrix.name)
+    if wide or format is not Format.text:
+        table = summary.printable(rows, verdicts.words(judged), verdicts.majorities(judged))
+        show(table, format, title=matrix.name, wide=wide)
+        return
+    timings = speed_record.read_all(results / Folder.speed)
+    for shown in terminal.tables(rows, records, judged, timings):
+        show(shown.rows, format, title=f"{matrix.name}: {shown.title}")
+        sys.stdout.write("\n")
+    for line in terminal.notes(rows, judged):
+        paragraph(line)

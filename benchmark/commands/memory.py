@@ -10,16 +10,14 @@ from benchmark.commands.options import (
     Results,
     StrategyOptions,
     TableFormat,
+    Wide,
     say,
     strategy_options,
 )
-from benchmark.console import Format, show
+from benchmark.console import Format, show, turned
 from benchmark.errors import UserError
 from benchmark.records.folders import Folder
 from benchmark.sizes import GIB, parse_bytes, readable
-
-DETAILS = ("group", "groups", "moment", "master_gib", "inputs_gib", "largest")
-"""Columns that a table of several rows leaves out in a terminal."""
 
 
 def memory(
@@ -73,6 +71,7 @@ def memory(
     ] = "cuda",
     results: Results = RESULTS,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """Simulate the peak memory of a step: its parts, whether it fits a budget, and what would fit."""
     from benchmark.commands.progress import counting
@@ -112,7 +111,7 @@ def memory(
     ]
     if measure:
         rows = [answer.measured(setting, results / Folder.memory, say) for setting in settings]
-        _show(rows, format)
+        _show(rows, format, wide)
         return
     with counting("simulating") as report:
         rows = []
@@ -120,7 +119,7 @@ def memory(
             rows.append(answer.simulated(setting, limit, device))
             report(len(rows), len(settings))
     if format is Format.text:  # the answer comes first: what would fit takes many simulations more
-        _show(rows, format)
+        _show(rows, format, wide)
         for row in rows:
             say(answer.verdict(row))
     if limit is not None:
@@ -136,30 +135,28 @@ def memory(
             say(f"budget of {readable(limit)}: {answer.smallest(settings, device)}")
         rows = [row | found for row, found in zip(rows, most, strict=True)]
     if format is not Format.text:
-        _show(rows, format)
+        _show(rows, format, wide)
     say(
         f"simulated for {device}: tensors only, every text {seq_len} tokens long. The context of the "
         "device and the fragmentation of its allocator take memory besides."
     )
 
 
-def _show(rows: list[dict[str, Any]], format: Format) -> None:
-    """Print the rows: in GiB for people, in bytes for programs; in text without what all rows share."""
+def _show(rows: list[dict[str, Any]], format: Format, wide: bool) -> None:
+    """Print the rows: in GiB for people, in bytes for programs; as text, a column each."""
     from benchmark.memory.answer import NAMED
 
-    title = ""
     if format in (Format.text, Format.md):
         rows = [_in_gib(row) for row in rows]
-    if format is Format.text:
-        shared = [key for key in NAMED if len({row[key] for row in rows}) == 1]
-        title = ", ".join(
-            _said(key, rows[0][key]) for key in shared if rows[0][key] not in (None, False, "whole")
-        )
-        hidden = {*shared, *(DETAILS if len(rows) > 1 else ())}
-        rows = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
-    if format is Format.text and len(rows) == 1:  # one row is printed as a column
-        rows = [{"": name, "value": value} for name, value in rows[0].items()]
-    show(rows, format, title=title)
+    if wide or format is not Format.text:
+        show(rows, format, wide=wide)
+        return
+    shared = [key for key in NAMED if len({row[key] for row in rows}) == 1]
+    title = ", ".join(
+        _said(key, rows[0][key]) for key in shared if rows[0][key] not in (None, False, "whole")
+    )
+    left = [{k: v for k, v in row.items() if k not in {"strategy", *shared}} for row in rows]
+    show(turned(left, [_name(row, rows) for row in rows]), format, title=title)
 
 
 def _name(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:

@@ -24,6 +24,12 @@ MatrixFile = Annotated[
 Results = Annotated[Path, typer.Option("--results", help="The folder of the records.")]
 Reports = Annotated[Path, typer.Option("--reports", help="The folder for reports.")]
 TableFormat = Annotated[Format, typer.Option("--format", help="How to print the table.")]
+Wide = Annotated[
+    bool,
+    typer.Option(
+        "--wide", help="All columns as text, however wide; else those that 80 characters hold."
+    ),
+]
 TrackingUri = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import MOST, TableFormat, positive
+from benchmark.commands.options import MOST, TableFormat, Wide, positive
 from benchmark.console import Format, show
 
 
@@ -29,6 +29,7 @@ def schedule(
     shape: Annotated[str, typer.Option(help="linear, cosine or constant.")] = "linear",
     warmup_steps: Annotated[int, typer.Option(min=0, max=MOST)] = 0,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """Print the schedule of a HiFT run: group, units, learning rate and trainable ratio of each step."""
     from benchmark.timing import preview
@@ -46,4 +47,4 @@ def schedule(
         shape=shape,
         warmup_steps=warmup_steps,
     )
-    show(list(rows), format)
+    show(list(rows), format, wide=wide)

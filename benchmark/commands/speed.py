@@ -12,12 +12,16 @@ from benchmark.commands.options import (
     Results,
     StrategyOptions,
     TableFormat,
+    Wide,
     say,
     strategy_options,
 )
 from benchmark.console import Format, show
 from benchmark.errors import UserError
 from benchmark.records.folders import Folder
+
+BRIEF = ("name", "m", "ratio_to_full", "ratio_low", "ratio_high", "ratio_to_limit", "median_ms")
+"""The columns of the step times that a terminal shows."""
 
 
 def speed(
@@ -62,6 +66,7 @@ def speed(
     ] = False,
     results: Results = RESULTS,
     format: TableFormat = Format.text,
+    wide: Wide = False,
 ) -> None:
     """Time the training steps of strategies on random weights, as ratios to full fine-tuning."""
     names = list(dict.fromkeys(name.strip() for name in strategies.split(",")))
@@ -80,7 +85,7 @@ def speed(
 
         with counting("runs") as report:
             rows = evaluation_speed.measure(batch_size=batch_size, report=report)
-        show(rows, format)
+        show(rows, format, wide=wide)
         return
     started, load = datetime.datetime.now(datetime.UTC), speed_record.load()
     if save and speed_record.busy(load, os.cpu_count()):
@@ -101,7 +106,8 @@ def speed(
             report=report,
         )
     own = {"strategy", "options"}  # the name says both
-    show([{key: row[key] for key in row if key not in own} for row in rows], format)
+    shown = [{key: row[key] for key in row if key not in own} for row in rows]
+    show(shown, format, brief=BRIEF, wide=wide)
     if save:
         timed = speed_record.Timed(
             model=model,

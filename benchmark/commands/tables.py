@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmark.commands.options import REPORTS, RESULTS, Results, say
+from benchmark.commands.options import REPORTS, RESULTS, Results, Wide, say
 from benchmark.console import Format, show
 from benchmark.errors import UserError
 from benchmark.records.folders import Folder
@@ -45,6 +45,7 @@ def tables(
     ] = False,
     results: Results = RESULTS,
     format: Annotated[PaperFormat, typer.Option(help="How to print.")] = PaperFormat.text,
+    wide: Wide = False,
 ) -> None:
     """Print or write the paper's tables: published values beside ours."""
     from benchmark.commands.progress import counting
@@ -57,7 +58,8 @@ def tables(
     if list_:
         if format.value not in list(Format):
             raise UserError(f"--list: --format {format.value}: give one of {', '.join(Format)}")
-        show(render.overview(), Format(format.value))
+        brief = ("table", "title", "published_values")
+        show(render.overview(), Format(format.value), brief=brief, wide=wide)
         return
     if all_ and (model or group_size != 1):
         raise UserError("--all: takes no --model and no --group-size")
@@ -72,7 +74,7 @@ def tables(
         return
     rendered = render.render(chosen[0], results, models=models, group_size=group_size)
     if format is PaperFormat.text:
-        show(rendered.shown, Format.text, title=rendered.table.title)
+        show(rendered.shown, Format.text, title=rendered.table.title, wide=wide)
         sys.stdout.write("".join(f"{note}\n" for note in rendered.notes))
     else:
         sys.stdout.write(rendered.text(format.value))

@@ -32,11 +32,6 @@ def rows(what: str) -> list[dict[str, Any]]:
     return _LISTS[what]()
 
 
-def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows without the columns that are too wide for a terminal."""
-    return [{key: value for key, value in row.items() if key not in _WIDE} for row in rows]
-
-
 def _tasks() -> list[dict[str, Any]]:
     rows = []
     for name in tasks.base.names():
@@ -71,13 +66,13 @@ def _strategies() -> list[dict[str, Any]]:
     for name in STRATEGIES:
         kind = strategy_class(name)
         options = dict(kind.Options())
-        about = (__import__(kind.__module__, fromlist=["_"]).__doc__ or "").splitlines()[0]
+        about = (__import__(kind.__module__, fromlist=["_"]).__doc__ or "").partition("\n\n")[0]
         rows.append(
             {
                 "strategy": name,
                 "options": ", ".join(f"{k}={v}" for k, v in options.items()),
                 **compatibility.row(name, kind),
-                "about": about,
+                "about": " ".join(about.split()),
                 "paper": kind.card.paper,
                 "reference": kind.card.reference,
                 "checked": kind.card.checked,
@@ -94,10 +89,22 @@ def _matrices() -> list[dict[str, Any]]:
         loaded = matrix.load(path)
         runs = sum(len(cell.run_ids) for cell in loaded.cells)
         rows.append(
-            {"matrix": loaded.name, "cells": len(loaded.cells), "runs": runs, "file": str(path)}
+            {
+                "matrix": loaded.name,
+                "cells": len(loaded.cells),
+                "runs": runs,
+                "about": loaded.description.partition(". ")[0].rstrip("."),
+                "file": str(path),
+            }
         )
     return rows
 
 
-_WIDE = frozenset({*compatibility.FEATURES, "optimizers", "precisions", "reference", "checked"})
 _LISTS = {"tasks": _tasks, "models": _models, "strategies": _strategies, "matrices": _matrices}
+BRIEF = {
+    "tasks": ("task", "adapter", "metric", "train", "eval"),
+    "models": (),
+    "strategies": ("strategy", "about"),
+    "matrices": ("matrix", "cells", "runs", "about"),
+}
+"""The columns of each list that a terminal shows; () for all."""

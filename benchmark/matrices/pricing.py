@@ -20,6 +20,9 @@ from benchmark.models import registry
 from tasks import own
 from tasks.dataset import COMMIT, Origin
 
+BRIEF = ("run_id", "state", "steps", "lr", "lacks", "peak_gib", "fits")
+"""The columns of `rows` that a terminal shows. A run id with a rate in it is a trial's."""
+
 
 class Need(NamedTuple):
     """A dataset or weights that a cell needs. `variant`: the source of the data, or the model's revision.

@@ -63,7 +63,7 @@ def answer(
         sentences=tuple(paragraph.sentences(rows, records, by_place, of_place)),
         table=over or each,
         each=each if over else None,
-        lines=tuple(_lines(rows, of_place)),
+        lines=tuple(untrained_lines(rows, of_place)),
     )
 
 
@@ -95,7 +95,7 @@ def _each(
                 ratios.get(row, "–"),
             )
             seeds = str(row.n) if row.complete else f"{row.n} of {row.seeds}"
-            of_score = (number(row.lr, "g"), *metric, _score(row, of), difference, verdict)
+            of_score = (number(row.lr, "g"), *metric, score_cell(row, of), difference, verdict)
             body.append((*names, *of_score, *costs, seeds))
     score = "score" if len(metrics) != 1 else next(iter(metrics))
     columns = [
@@ -162,7 +162,8 @@ def _over_tasks(
     return Table(columns=columns, rows=tuple(body), names=2)
 
 
-def _score(row: Row, of: Verdict | None) -> str:
+def score_cell(row: Row, of: Verdict | None) -> str:
+    """The mean with its interval, or with its standard deviation where there is none."""
     if row.mean is None:
         return score_text(row)
     digits = 4 if abs(row.mean) < 2 else 2
@@ -195,7 +196,7 @@ def _ratio(count: int | None, other: int | None) -> str:
     return f"{count / other:.2f}" if count is not None and other else "–"
 
 
-def _lines(rows: Sequence[Row], of_place: Mapping[Place, Verdict]) -> list[str]:
+def untrained_lines(rows: Sequence[Row], of_place: Mapping[Place, Verdict]) -> list[str]:
     """What is reached without training: chance, and always the most frequent class."""
     lines: dict[str, str] = {}
     for (task, _), of in of_place.items():

@@ -53,6 +53,7 @@ def test_a_mean_is_blank_unless_every_seed_succeeded_and_the_reason_is_kept():
     records = [make_record(specs[0]), make_failure(specs[1], "oom", "out of\nmemory: 3 GiB")]
     (row,) = summary.rows(make_cells(specs), records)
     assert (row.mean, row.std, row.n, row.complete) == (None, None, 1, False)
+    assert row.so_far == records[0].scores.main
     assert [(p.run_id, p.status) for p in row.problems] == [
         (specs[1].run_id, "oom"),
         (specs[2].run_id, "missing"),
@@ -110,14 +111,6 @@ def test_printable_rows_share_their_keys_and_name_kind_and_source_of_the_numbers
     assert (table[0]["verdict"], table[1]["verdict"]) == ("best", None)
     assert (table[0]["majority"], table[1]["majority"]) == (0.5, None)
     assert table[1]["mean"] is None and table[1]["problems"] == "1 missing: not run yet"
-
-
-def test_a_terminal_is_shown_no_column_that_is_blank():
-    (spec,) = three_seeds()[:1]
-    table = summary.printable(summary.rows(make_cells([spec]), [make_record(spec)]), {}, {})
-    (row,) = summary.brief(table)
-    assert {"task", "strategy", "mean", "peak_mib"} <= row.keys() <= set(summary.BRIEF)
-    assert not {"std", "majority", "verdict", "problems"} & row.keys()
 
 
 def test_lower_is_better_on_the_front_too():

@@ -78,6 +78,24 @@ def test_no_value_is_markup_or_reaches_the_terminal_as_a_command(printed, capsys
         assert not {c for c in shown if not c.isprintable()} - {"\n"}
 
 
-def test_a_long_value_is_whole_where_stdout_is_no_terminal(printed):
-    long = "x" * 90
-    assert long in printed([{"a": long, "b": "y" * 60}], Format.text)
+def test_a_table_has_80_columns_and_splits_no_id(printed):
+    ids = ["glue-sst2_minilm_hift-m1-reference_s0_lr0.0008", "full"]
+    story = "no more than a few words of this fit beside the id, so that it takes several lines"
+    rows = [{"run_id": name, "n": 1.0, "none": None, "why": story} for name in ids]
+    lines = printed(rows, Format.text).splitlines()
+    assert max(map(len, lines)) <= 80 and "none" not in lines[0]
+    assert [line.split()[0] for line in lines if "1" in line.split()[1:2]] == ids
+    assert " ".join(line[51:].strip() for line in lines[2:]) == f"{story} {story}"
+    brief = printed(rows, Format.text, brief=("n", "gone", "run_id")).splitlines()
+    assert brief[0].split() == ["n", "run_id"], "in its order, without what the rows lack"
+    with_a_long_id = printed([{"run_id": "x" * 90, "why": story}], Format.text)
+    assert "x" * 90 in with_a_long_id, "a table is as wide as its ids"
+
+
+def test_a_wide_table_has_every_column_and_a_line_for_each_row(printed):
+    long = "words " * 40 + "end"
+    out = printed(
+        [{"a": long, "b": "y" * 60, "none": None}], Format.text, brief=("b",), wide=True
+    ).splitlines()
+    assert out[0].split() == ["a", "b", "none"]
+    assert len(out) == 3 and long in out[2] and "y" * 60 in out[2]
