@@ -129,9 +129,12 @@ def test_plan_says_what_the_run_would_say(spoilt, cli, name):
     assert not Path("results").exists()
 
 
-def test_what_is_foreseen_is_recorded_without_a_process(spoilt, cli, in_process, monkeypatch):
+def test_what_is_foreseen_is_recorded_without_a_process(
+    spoilt, cli, in_process, monkeypatch, empty_store
+):
     spoilt("more rows than there are")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///foreseen.db")
+    shutil.copy(empty_store, "foreseen.db")
     in_process(lambda: pytest.fail("a process was started"))
     code, _, err = cli("run", "m.yaml")
     assert code == 2 and "\n1 refused; mend what was refused\n" in err

@@ -7,9 +7,10 @@ import sys
 
 import psutil
 import pytest
-from runs import TWO_CELLS, gone
+from runs import TWO_CELLS, Watch, gone
 
 from benchmark.matrices import processes, runner
+from benchmark.tracking import tracker
 
 PYTHON = sys.executable
 WITH_RUNS = """\
@@ -169,6 +170,7 @@ def test_no_warm_is_the_user_s_choice(cli, write, monkeypatch, options, warm):
         return runner.Outcome()
 
     monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(tracker, "Tracker", lambda *_: Watch())
     write(f"name: m\n{TWO_CELLS}")
     assert cli("run", "m.yaml", *options)[0] == 1, "nothing was run"
     assert asked == [warm]
