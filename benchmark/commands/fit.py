@@ -16,7 +16,7 @@ OUT = REPORTS / Folder.fit
 
 def fit(
     model: Annotated[
-        str | None, typer.Argument(help="A known shape, a local folder or a Hub id.")
+        str | None, typer.Argument(help="A name of `list models`, a local folder or a Hub id.")
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Device memory: 24GiB, 24GB (10^9), 80G (2^30).")

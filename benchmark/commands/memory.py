@@ -21,7 +21,9 @@ from benchmark.sizes import GIB, parse_bytes, readable
 
 
 def memory(
-    model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="A name of `list models`, a local folder or a Hub id.")
+    ],
     strategy: Annotated[
         str,
         typer.Option(help="Names, with commas; each may have a precision: hift:mixed_hi,lora."),

@@ -9,7 +9,9 @@ from benchmark.console import Format, show
 
 
 def schedule(
-    model: Annotated[str, typer.Argument(help="A known shape, a local folder or a Hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="A name of `list models`, a local folder or a Hub id.")
+    ],
     group_size: Annotated[int, typer.Option(min=1, max=MOST, help="m, units per group.")] = 1,
     order: Annotated[
         str, typer.Option(help="bottom2up, top2down, random, reshuffle, sample or importance.")

@@ -26,7 +26,7 @@ BRIEF = ("name", "m", "ratio_to_full", "ratio_low", "ratio_high", "ratio_to_limi
 
 def speed(
     model: Annotated[
-        str, typer.Argument(help="A known shape, a local folder or a Hub id.")
+        str, typer.Argument(help="A name of `list models`, a local folder or a Hub id.")
     ] = "gpt2-12x512",
     strategies: Annotated[
         str,

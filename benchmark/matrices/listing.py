@@ -54,7 +54,12 @@ def _tasks() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    kinds = {"package": "PyPI package", "twin": "offline twin", "hub": "Hub"}
+    kinds = {
+        "package": "PyPI package",
+        "twin": "offline twin",
+        "hub": "Hub",
+        "shape": "shape alone",
+    }
     return [
         {"model": name, "kind": kinds[place.partition(":")[0]], "from": place.partition(":")[2]}
         for name, place in MODELS.items()

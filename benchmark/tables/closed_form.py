@@ -69,7 +69,7 @@ class Held:
 
 @cache
 def shape(model: str) -> tuple[tuple[Unit, ...], dict[str, tuple[int, ...]]]:
-    """The layer units, and parameter name -> shape. model: a known shape, a local folder or a Hub id.
+    """The layer units, and parameter name -> shape. model: a name of MODELS, a local folder or a Hub id.
 
     Raises UserError for an unknown model, and for one without a head of a language model or classifier.
     """

@@ -27,7 +27,7 @@ def schedule(
     """One row per optimizer step. The trainable ratio is the share of the model's parameters. Where gradients
     decide the order, a row has no group.
 
-    model: a known shape, a local folder or a Hub id. steps: optimizer steps of the run. shape: of the
+    model: a name of MODELS, a local folder or a Hub id. steps: optimizer steps of the run. shape: of the
     learning rate. mode: "paper", or "reference" for the authors' code, which has a rotating queue, one unit
     per module of the head, and its own learning rate. Raises UserError for settings that the engine refuses.
     """

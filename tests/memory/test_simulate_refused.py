@@ -40,7 +40,7 @@ def test_refused_in_one_line(more, said):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"model_type": "llama", "architectures": ["LlamaModel"]}, "no head of .*causal_lm"),
+        ({"model_type": "vit", "architectures": ["ViTModel"]}, "no head of .*causal_lm"),
         ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, "no head of"),
         ({"model_type": "bert", "architectures": ["BertForMultipleChoice"]}, "no head of"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "not a multiple"),

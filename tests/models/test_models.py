@@ -24,7 +24,7 @@ def load(source, seed=0):
     return registry.load_model(source, "sequence_classification", 0, num_labels=2)
 
 
-@pytest.mark.parametrize("name", registry.MODELS)
+@pytest.mark.parametrize("name", [n for n, at in registry.MODELS.items() if at != "shape:"])
 def test_every_entry_leads_somewhere(name):
     kind, _, place = registry.MODELS[name].partition(":")
     if kind == "package":

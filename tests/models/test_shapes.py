@@ -1,10 +1,11 @@
 """Models by shape: the six of the paper have the published sizes, and unknown names are refused."""
 
 import pytest
+import transformers
 
 from benchmark.engine import find_units
 from benchmark.errors import UserError
-from benchmark.models import shapes
+from benchmark.models import registry, shapes
 
 # numbers of parameters, in total and of the largest unit, computed by hand from the published shapes of the
 # layers; the mean of the six reductions is the 89.18 % of the paper's abstract
@@ -43,7 +44,7 @@ def test_no_weights_are_made():
 
 @pytest.mark.parametrize("name", ["roberta-bse", "no-such", "a/b/c"])
 def test_unknown_names(name):
-    with pytest.raises(UserError, match="no such shape"):
+    with pytest.raises(UserError, match="no such model, folder or Hub id"):
         shapes.config(name)
 
 
@@ -53,3 +54,19 @@ def test_a_folder_with_a_head(tmp_path):
     config.save_pretrained(tmp_path)
     built = shapes.build(str(tmp_path))
     assert sum(p.numel() for p in built.parameters()) == sum(u.numel for u in _units("gpt2-12x512"))
+
+
+def test_the_names_of_all_commands_are_one_list():
+    """Those that `list models` and a matrix have: a twin, a model in a package, and one of the Hub's."""
+    assert set(shapes.SHAPES) <= set(registry.MODELS)
+    classes = {"tiny-bert": "BertForSequenceClassification", "tiny-gpt2": "GPT2LMHeadModel"}
+    for name, kind in {**classes, "minilm": "BertForSequenceClassification"}.items():
+        built = shapes.build(name)
+        assert type(built).__name__ == kind
+        loaded = transformers.AutoModel.from_pretrained(registry.source(name).location)
+        mine = {n: p.shape for n, p in built.base_model.named_parameters() if "pooler" not in n}
+        assert mine.items() <= {n: p.shape for n, p in loaded.named_parameters()}.items()
+    with pytest.raises(UserError, match=r'did you mean "llama-3.1-8b"'):
+        registry.source("llama-3.1-8")
+    with pytest.raises(UserError, match="known by its shape alone"):
+        registry.source("gpt2-12x512")
