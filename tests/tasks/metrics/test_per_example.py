@@ -9,6 +9,7 @@ import scipy.stats
 
 from tasks import base, metrics
 from tasks.metrics import e2e
+from tasks.metrics._ngrams import bleu, bleu_sums_and_nist
 
 
 def answers(rng, n, least=1):
@@ -99,18 +100,31 @@ def test_scores_of_examples_average_to_the_score(name, key, n):
         assert np.mean(found[key]) == pytest.approx(score(name, key, sides), abs=1e-9)
 
 
+def of_drawn(name, key, sides):
+    """The function from the numbers of drawn rows to the score of these rows."""
+    if name == "e2e":  # of counts, which are those of all rows added up
+        counts, _ = bleu_sums_and_nist(e2e._segments(*sides))
+
+        def drawn(rows):
+            return bleu(counts[rows].sum(axis=0))
+    else:
+        metric = metrics._load(name)  # its own _compute: evaluate's checks of a call take 3 ms
+
+        def drawn(rows):
+            return metric._compute(*([side[int(i)] for i in rows] for side in sides))[key]
+
+    everything = np.arange(len(sides[0]))
+    assert drawn(everything) == pytest.approx(score(name, key, sides), abs=1e-9)
+    return drawn
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_their_spread_is_that_of_scores_of_examples_drawn_anew(name, key):
     n = 150
     sides = CASES[name, key](np.random.default_rng(7), n)
     found = scipy.stats.sem(metrics.per_example(name, *sides)[key])
-    metric = metrics._load(name)  # its own _compute: evaluate's checks of a call take 3 ms
-
-    def drawn(rows):
-        picked = [[side[int(i)] for i in rows] for side in sides]
-        return score(name, key, picked) if name == "e2e" else metric._compute(*picked)[key]
-
+    drawn = of_drawn(name, key, sides)
     again = scipy.stats.bootstrap(
         (np.arange(n),), drawn, n_resamples=400, vectorized=False, method="percentile", rng=1
     )
@@ -130,13 +144,10 @@ def test_so_is_the_spread_of_the_difference_of_two_systems(name, key):
     theirs = [a if i % 2 else b for i, (a, b) in enumerate(zip(ours, others, strict=True))]
     values = [metrics.per_example(name, said, references)[key] for said in (ours, theirs)]
     found = scipy.stats.sem(np.subtract(*values))
-    metric = metrics._load(name)
+    first, second = (of_drawn(name, key, (said, references)) for said in (ours, theirs))
 
     def drawn(rows):
-        picked = [[side[int(i)] for i in rows] for side in (ours, theirs, references)]
-        if name == "e2e":
-            return score(name, key, picked[::2]) - score(name, key, picked[1:])
-        return metric._compute(*picked[::2])[key] - metric._compute(*picked[1:])[key]
+        return first(rows) - second(rows)
 
     again = scipy.stats.bootstrap(
         (np.arange(n),), drawn, n_resamples=300, vectorized=False, method="percentile", rng=1
