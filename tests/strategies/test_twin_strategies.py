@@ -2,6 +2,7 @@
 
 import pytest
 
+from benchmark.data import examples
 from benchmark.matrices import listing, matrix
 from benchmark.run import recipe
 from benchmark.strategies import STRATEGIES
@@ -24,7 +25,22 @@ def test_whatever_trains_is_in_the_matrix():
 
 
 @pytest.fixture(scope="module")
-def untrained(tmp_path_factory):
+def read_once():
+    """All cells have the same rows, which are read and encoded once."""
+    read, load = {}, examples.load
+
+    def once(settings, *rest):
+        if settings not in read:
+            read[settings] = load(settings, *rest)
+        return read[settings]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "load", once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def untrained(read_once, tmp_path_factory):
     """The score of the model with its new head, after one step that changes a number by 1e-6."""
     (spec,) = CELLS["full"].runs()
     one_step = spec.model_copy(update={"max_steps": 1, "lr": 1e-6, "warmup": 0.0})
