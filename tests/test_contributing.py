@@ -110,10 +110,11 @@ def contributed(tmp_path):
 CONTRACTS = {
     "tests/strategies/test_strategies.py": "attention_tuning",
     "tests/memory/test_simulate.py": "attention_tuning",
-    "tests/tasks": "rotten_tomatoes or sst2_review or mean_absolute_error or glue/sst2-tiny-electra",
+    "tests/tasks": "rotten_tomatoes or sst2_review or mean_absolute_error or glue/sst2-tiny-electra"
+    " or test_every_golden or test_every_metric or test_every_task",
     "tests/twin/test_twin_models.py": "[tiny-electra]",
-    "tests/test_optimizers.py": "asgd",
-    "tests/matrices/test_twin_all_tasks.py": "test_every",
+    "tests/test_optimizers.py": "asgd or test_every_name",
+    "tests/matrices/test_twin_all_tasks.py": "test_every_task or test_every_kind",
 }
 """Test files -> which of their tests concern the examples, or all entries of a table at once."""
 
