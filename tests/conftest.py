@@ -52,6 +52,12 @@ def pytest_collection_modifyitems(items):
             before |= values
 
 
+@pytest.hookimpl(trylast=True)  # a fixture for each of thousands of tests takes more than a second
+def pytest_runtest_teardown():
+    """`--data-root` sets the variable for the whole process: gone after the test."""
+    os.environ.pop("HIFT_DATA_ROOT", None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(request, tmp_path_factory):
     """Twins are built once a session; nothing of the user's cache is read or written."""
@@ -73,13 +79,6 @@ def _frozen():
     """
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True)
-def _own_data_root():
-    """`--data-root` sets the variable for the whole process: gone after the test."""
-    yield
-    os.environ.pop("HIFT_DATA_ROOT", None)
 
 
 def child(main):
