@@ -118,6 +118,24 @@ def in_process(monkeypatch):
     return use
 
 
+@pytest.fixture(scope="module")
+def read_once():
+    """From here on, runs of this file with equal rows share them: they are read and encoded once."""
+    from benchmark.data import examples
+
+    read, load = {}, examples.load
+
+    def once(settings, adapter, tokenizer):
+        key = settings, adapter.config.name, tokenizer.name_or_path
+        if key not in read:
+            read[key] = load(settings, adapter, tokenizer)
+        return read[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examples, "load", once)
+        yield
+
+
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
     """Write `splits` (name -> columns) as a mirror's dataset, and make it the data root; returns the root."""

@@ -113,7 +113,7 @@ def test_a_training_that_is_broken_off_ends_with_the_same_bytes(start, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in STRATEGIES if strategy_class(n).trains])
-def test_every_strategy_goes_on_or_says_that_it_starts_again(start, name):
+def test_every_strategy_goes_on_or_says_that_it_starts_again(start, name, read_once):
     kind = strategy_class(name)
     options = {"dwell": 1} if "dwell" in kind.Options.model_fields else {}
     place = {"model": "tiny-bert"}

@@ -2,7 +2,6 @@
 
 import pytest
 
-from benchmark.data import examples
 from benchmark.matrices import listing, matrix
 from benchmark.run import recipe
 from benchmark.strategies import STRATEGIES
@@ -22,21 +21,6 @@ CELLS = {
 
 def test_whatever_trains_is_in_the_matrix():
     assert CELLS.keys() == STRATEGIES.keys() - LEFT_OUT.keys()
-
-
-@pytest.fixture(scope="module")
-def read_once():
-    """All cells have the same rows, which are read and encoded once."""
-    read, load = {}, examples.load
-
-    def once(settings, *rest):
-        if settings not in read:
-            read[settings] = load(settings, *rest)
-        return read[settings]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examples, "load", once)
-        yield
 
 
 @pytest.fixture(scope="module")
