@@ -191,13 +191,17 @@ def go(tmp_path):
     from runs import Watch
 
     from benchmark.matrices import matrix, runner
+    from benchmark.matrices.engines import workers as processes
 
-    def go(text, watch=None, **options):
+    def go(text, watch=None, *, workers=1, warm=True, engine=None, **options):
         path = tmp_path / "made_up.yaml"
         path.write_text(text)
         watch = watch or Watch()
+        engine = engine or processes.engine(workers, warm)
         outcome = runner.run(
-            matrix.load(path), tmp_path / "results", tracker=watch, progress=watch, **options
+            matrix.load(path),
+            tmp_path / "results",
+            **{"tracker": watch, "progress": watch, "engine": engine, **options},
         )
         return outcome, watch
 

@@ -45,6 +45,9 @@ class Watch:
     def finished(self, spec, done):
         self.told.append(("finished", spec.run_id, done.status))
 
+    def dropped(self, spec):
+        self.told.append(("dropped", spec.run_id))
+
     def start(self, spec):
         self.told.append(("start", spec.run_id))
 

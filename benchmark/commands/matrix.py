@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.commands import engines
 from benchmark.commands.options import (
     REPORTS,
     RESULTS,
@@ -76,9 +77,24 @@ def run(
         typer.Option(min=1, help="At most this many runs, and the learning-rate trials they need."),
     ] = None,
     workers: Annotated[
-        int,
-        typer.Option(min=1, max=1024, help="Runs at once, which share out threads and GPUs."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="Runs at once, which share out threads and GPUs. Default: 1, and 64 jobs of slurm.",
+        ),
+    ] = None,
+    engine: Annotated[
+        engines.Name,
+        typer.Option(help="Where runs are made: by this machine, or as jobs of slurm."),
+    ] = engines.Name.workers,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting of the jobs, as submitit names it: slurm_partition=gpu, gpus_per_node=1, "
+            "mem_gb=40, timeout_min=240, …"
+        ),
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(help="2/4: the second of four parts of the matrix, for a scheduler."),
@@ -126,6 +142,8 @@ def run(
     loaded = loaded.keeping() if keep_model else loaded
     share, limit_s = parse_shard(shard), parse_duration("--time-limit", time_limit)
     settled = planning.RETRIED if retry else planning.SETTLED
+    opened = engines.chosen(engine, workers, not no_warm, slurm)
+    alone = engine != engines.Name.workers or (workers or 1) == 1
     runner.check(loaded)
     store = uris.usable(tracking_uri)
     notice.check(notify)
@@ -141,9 +159,8 @@ def run(
                 tracker=tracker,
                 progress=progress,
                 limit=limit,
-                warm=not no_warm,
-                workers=workers,
-                room=Room(forecast.peaks) if workers > 1 else None,
+                engine=opened,
+                room=None if alone else Room(forecast.peaks),
                 share=share,
                 settled=settled,
                 limit_s=limit_s,

@@ -5,8 +5,9 @@ import os
 import re
 import reprlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -69,24 +70,35 @@ def use_mirror(folder: Path | None) -> None:
 
 
 def strategy_options(texts: Sequence[str] | None, **flags: Any) -> dict[str, Any]:
-    """The options for strategies from the command line, by name.
+    """The options for strategies from the command line, by name: the `flags` that are not None and those of
+    `key_values`."""
+    options = {name: value for name, value in flags.items() if value is not None}
+    return key_values("--option", "group_size=2", texts, options)
 
-    They are the `flags` that are not None and the NAME=VALUE `texts`, whose values are YAML as in a matrix.
+
+def key_values(
+    flag: str,
+    example: str,
+    texts: Sequence[str] | None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The values of the NAME=VALUE `texts`, which are YAML as in a matrix, by name, and those `given`.
+
     Raises UserError for any other text, and for a name that comes twice.
     """
-    options = {name: value for name, value in flags.items() if value is not None}
+    options = dict(given)
     for text in texts or ():
         name, is_pair, value = text.partition("=")
         name = name.strip().replace("-", "_")
         if not name or not is_pair:
-            raise UserError(f"--option {text}: not NAME=VALUE, such as group_size=2")
+            raise UserError(f"{flag} {text}: not NAME=VALUE, such as {example}")
         if name in options:
-            raise UserError(f"--option {text}: {name} is given twice")
+            raise UserError(f"{flag} {text}: {name} is given twice")
         try:
             options[name] = yamltext.parse(value)
         except ValueError as error:
             raise UserError(
-                f"--option {name}: {reprlib.repr(value)} is not valid YAML: {error}"
+                f"{flag} {name}: {reprlib.repr(value)} is not valid YAML: {error}"
             ) from None
     return options
 

@@ -28,6 +28,9 @@ class Overall:
     def started(self) -> None:
         self._running += 1
 
+    def dropped(self) -> None:
+        self._running -= 1
+
     def finished(self, done: RunRecord) -> None:
         trained = "trained" if done.spec.get("lr") is not None else "evaluated"
         self._ends[trained if done.status == "success" else done.status] += 1

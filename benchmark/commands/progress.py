@@ -94,6 +94,14 @@ class Bars:
         so_far = f"; {self._overall}" if self._bars is None else ""
         self._say(shown.name, f"{result} ({seconds:.0f} s){so_far}")
 
+    def dropped(self, spec: RunSpec) -> None:
+        shown = self._runs.pop(spec.run_id)
+        self._overall.dropped()
+        self._show_overall()
+        if self._bars is not None and shown.task is not None:
+            self._bars.remove_task(shown.task)
+        self._say(shown.name, "another runner makes it")
+
     def _show_overall(self) -> None:
         if self._bars is not None and self._all is not None:
             far = self._overall

@@ -4,13 +4,14 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 from benchmark.files import write_text
 from benchmark.matrices import child, planning, processes
 from benchmark.matrices.claims import Claim
+from benchmark.matrices.engines.job import HELD
+from benchmark.matrices.engines.places import Place
 from benchmark.records import record
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
@@ -30,7 +31,8 @@ class Attempt:
 
     def __init__(self, spec: RunSpec, claim: Claim, results: Path, scratch: Path) -> None:
         self.spec, self.folder = spec, planning.folder_of(spec, results)
-        self._claim, self._path = claim, planning.path_of(spec, results)
+        self._claim: Claim | None = claim
+        self._path = planning.path_of(spec, results)
         self._spec_path = scratch / f"{spec.run_id}.spec.json"
         self._log_path = scratch / f"{spec.run_id}.log"
         self._log: TextIO | None = None
@@ -40,18 +42,15 @@ class Attempt:
         self.began = time.time()
         self.deadline: float | None = None
 
-    def start(
-        self,
-        starter: processes.Starter,
-        variables: Mapping[str, str],
-        inbox: Inbox,
-        limit_s: float | None,
-    ) -> None:
+    def start(self, place: Place, inbox: Inbox, limit_s: float | None) -> None:
         """Start the process; `deadline` is then the time.monotonic() after which it has had `limit_s`."""
+        assert self._claim is not None
         write_text(self._spec_path, self.spec.model_dump_json())
-        self._log = open(self._log_path, "w", encoding="utf-8")  # noqa: SIM115 (release closes it)
+        self._log = open(self._log_path, "a", encoding="utf-8")  # noqa: SIM115 (release closes it)
         arguments = [str(self._spec_path), str(self.folder)]
-        self._process = starter.start(arguments, self._log, variables, (self._claim.file,))
+        self._process = place.start(self.spec, arguments, self._log, self._claim)
+        if place.lasting:
+            self._give_up_claim()  # which the job takes
         if limit_s is not None:
             self.deadline = time.monotonic() + limit_s
         threading.Thread(target=self._attend, args=(self._process, inbox), daemon=True).start()
@@ -70,7 +69,7 @@ class Attempt:
         finally:
             inbox.put((self, None))
 
-    def _read(self, stdout: IO[str], inbox: Inbox) -> None:
+    def _read(self, stdout: processes.Lines, inbox: Inbox) -> None:
         with stdout:
             for line in stdout:
                 inbox.put((self, line))
@@ -85,12 +84,15 @@ class Attempt:
             return None
         return event
 
-    def finish(self) -> RunRecord:
-        """Wait until the process has ended. Returns the record, which says why if the run wrote none."""
+    def finish(self) -> RunRecord | None:
+        """Wait until the process has ended. Returns the record, which says why if the run wrote none; None if
+        it was a job that found its run claimed by another one."""
         assert self._process is not None
         code = self._process.wait()
         if self._has_record:  # whatever the exit status
             return record.load(self._path)
+        if code == HELD and self._claim is None:
+            return None
         if self._stopped:
             return self.write(self._stopped["event"], self._stopped["error"])
         status = "interrupted" if code == -signal.SIGTERM else "failed"
@@ -116,7 +118,12 @@ class Attempt:
         """Give the run free, once its process has ended."""
         if self._log is not None:
             self._log.close()
-        self._claim.release()
+        self._give_up_claim()
+
+    def _give_up_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+            self._claim = None
 
     def write(self, status: str, reason: str) -> RunRecord:
         """Write and return a record without results."""

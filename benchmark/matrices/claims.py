@@ -21,11 +21,11 @@ class Claim:
     """A claim of this process. `file`: the descriptor that another one has to inherit to hold it too."""
 
     def __init__(self, path: Path, file: int) -> None:
-        self._path, self.file = path, file
+        self.path, self.file = path, file
 
     def release(self) -> None:
         """Give the claim up. The processes that inherited it must have ended."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         os.close(self.file)
 
 

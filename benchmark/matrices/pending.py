@@ -107,6 +107,11 @@ class Pending:
         """The run that `take` returned has ended, with a record or without one."""
         self._ended.add(spec.run_id)
 
+    def give_back(self, spec: RunSpec) -> None:
+        """The run that `take` returned was not made, as another runner has claimed it."""
+        self._started.discard(spec.run_id)
+        self._runs -= not spec.is_trial
+
     @property
     def left(self) -> bool:
         """Whether a later `take` may return a run, once runs that are running have ended."""

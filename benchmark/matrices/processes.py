@@ -15,18 +15,26 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from benchmark.lifetime import RUNNER
 
 RUN, SERVER = "benchmark.run.recipe", "benchmark.run.warm"
 
 
+class Lines(Protocol):
+    """The part of an open text file that the runner uses."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *error: Any) -> Any: ...
+    def __iter__(self) -> Iterator[str]: ...
+
+
 class Process(Protocol):
     """The part of subprocess.Popen that the runner uses."""
 
     @property
-    def stdout(self) -> IO[str] | None: ...
+    def stdout(self) -> Lines | None: ...
     def kill(self) -> None: ...
     def wait(self) -> int: ...
 

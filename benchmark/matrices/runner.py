@@ -6,7 +6,6 @@ the run, so an error of MLflow cannot end a run. Several runners may work on one
 """
 
 import contextlib
-import os
 import queue
 import shutil
 import time
@@ -18,13 +17,14 @@ from typing import Any, Protocol
 
 from benchmark.data import sources
 from benchmark.files import check_room
-from benchmark.matrices import child, claims, foreseen, planning, processes
+from benchmark.matrices import claims, foreseen, planning
 from benchmark.matrices.attempt import Attempt, Inbox
+from benchmark.matrices.engines import workers
+from benchmark.matrices.engines.places import Engine, Place
 from benchmark.matrices.matrix import Matrix
 from benchmark.matrices.pending import ALL, Pending, Share
 from benchmark.matrices.planning import Planned
 from benchmark.matrices.room import Room
-from benchmark.matrices.workers import gpu_of, variables_of
 from benchmark.models import registry
 from benchmark.records.folders import UNFINISHED, Folder
 from benchmark.records.record import RunRecord
@@ -42,6 +42,8 @@ class Progress(Protocol):
     def noted(self, note: str, spec: RunSpec | None = None) -> None: ...
     def stepped(self, spec: RunSpec, row: Mapping[str, Any]) -> None: ...
     def finished(self, spec: RunSpec, done: RunRecord) -> None: ...
+    def dropped(self, spec: RunSpec) -> None:
+        """The run that was started is made by another runner."""
 
 
 class Tracker(Protocol):
@@ -112,21 +114,21 @@ def run(
     tracker: Tracker,
     progress: Progress,
     limit: int | None = None,
-    warm: bool = True,
-    workers: int = 1,
+    engine: Engine | None = None,
     room: Room | None = None,
     share: Share = ALL,
     settled: Collection[str] = planning.SETTLED,
     limit_s: float | None = None,
 ) -> Outcome:
-    """Run what is not done: at most `limit` runs, and the trials that they need, `workers` at once.
+    """Run what is not done: at most `limit` runs, and the trials that they need.
 
-    warm: fork the runs from servers that have imported all libraries, where the system allows it. room: the
+    engine: where the runs are made, and how many at once; by default one at a time on this machine. room: the
     memory into which they have to fit; None: it is not looked at. share: the part of the matrix that is run.
     settled: the states of runs that are left alone. limit_s: seconds after which a run is ended. Raises
     UserError or TaskError if the matrix cannot run (see `check`), and OSError if nothing can be written.
     """
     check(matrix)
+    engine = engine or workers.engine(1, warm=True)
     scratch = results / Folder.scratch / matrix.name
     for folder in (scratch, results / matrix.name):
         check_room(folder)
@@ -139,10 +141,7 @@ def run(
             pending=Pending(matrix, results, scratch, settled, limit, share),
             limit_s=limit_s,
             room=room,
-            idle=[
-                _Worker(number, workers, stack.enter_context(_starter(warm, scratch, progress)))
-                for number in range(workers)
-            ],
+            idle=list(stack.enter_context(engine(scratch, progress.noted))),
         )
         session.outcome.removed += _remove_unowned(scratch, planning.plan(matrix, results))
         session.run()
@@ -150,33 +149,9 @@ def run(
     return session.outcome
 
 
-def _starter(
-    warm: bool, scratch: Path, progress: Progress
-) -> contextlib.AbstractContextManager[processes.Starter]:
-    return processes.starter(warm, scratch / "warm.log", progress.noted)
-
-
-@dataclass(frozen=True)
-class _Worker:
-    """What makes one run at a time: worker `number` of `of`."""
-
-    number: int
-    of: int
-    starter: processes.Starter
-
-    def variables(self, spec: RunSpec) -> dict[str, str]:
-        """The environment variables of a run."""
-        return variables_of(self.number, self.of, child.environment_of(spec))
-
-    @property
-    def gpu(self) -> str | None:
-        """The GPU of its runs, as CUDA_VISIBLE_DEVICES names it; None: it has the whole machine, or none."""
-        return gpu_of(self.number, os.environ) if self.of > 1 else None
-
-
 @dataclass(kw_only=True)
 class _Session:
-    """One call of `run`. `idle`: the workers without a run."""
+    """One call of `run`. `idle`: the places of the engine without a run."""
 
     results: Path
     scratch: Path
@@ -185,9 +160,9 @@ class _Session:
     pending: Pending
     limit_s: float | None
     room: Room | None
-    idle: list[_Worker]
+    idle: list[Place]
     outcome: Outcome = field(default_factory=Outcome)
-    running: dict[Attempt, _Worker] = field(default_factory=dict)
+    running: dict[Attempt, Place] = field(default_factory=dict)
     inbox: Inbox = field(default_factory=queue.SimpleQueue)
 
     def run(self) -> None:
@@ -204,16 +179,15 @@ class _Session:
             raise
 
     def _start(self) -> bool:
-        """Give the idle workers runs; whether any worker has one now."""
+        """Give the idle places runs; whether any has one now."""
         begun = []
         while self.idle and (attempt := self._next()):
-            worker = self.running[attempt] = self.idle.pop(0)
-            worker.starter.prepare(worker.variables(attempt.spec))
+            place = self.running[attempt] = self.idle.pop(0)
+            place.prepare(attempt.spec)
             begun.append(attempt)
         for attempt in begun:  # all are prepared: their servers import at the same time
-            worker, spec = self.running[attempt], attempt.spec
-            self._tell_start(spec)
-            attempt.start(worker.starter, worker.variables(spec), self.inbox, self.limit_s)
+            self._tell_start(attempt.spec)
+            attempt.start(self.running[attempt], self.inbox, self.limit_s)
         return bool(self.running)
 
     def _next(self) -> Attempt | None:
@@ -231,8 +205,8 @@ class _Session:
         return None
 
     def _fits(self, spec: RunSpec) -> bool:
-        """Whether the next worker may run it now, by the memory that is left."""
-        running = [(attempt.spec, worker.gpu) for attempt, worker in self.running.items()]
+        """Whether the next place may run it now, by the memory that is left."""
+        running = [(attempt.spec, place.gpu) for attempt, place in self.running.items()]
         return self.room is None or self.room.fits(spec, self.idle[0].gpu, running)
 
     def _tell_start(self, spec: RunSpec) -> None:
@@ -240,13 +214,13 @@ class _Session:
         self.tracker.start(spec)
 
     def _listen(self) -> None:
-        """Pass on the next event, and end the runs whose time is over. Does not wait long if a worker is idle
+        """Pass on the next event, and end the runs whose time is over. Does not wait long if a place is idle
         and another runner may end what it waits for."""
         with contextlib.suppress(queue.Empty):
             attempt, line = self.inbox.get(timeout=self._patience())
             if attempt in self.running:  # not one that was ended for its time
                 if line is None:
-                    self._end(attempt, attempt.finish())
+                    self._finish(attempt)
                 elif event := attempt.event(line):
                     self._pass_on(attempt.spec, event)
         for attempt in list(self.running):
@@ -270,8 +244,22 @@ class _Session:
             self.progress.stepped(spec, event)
             self.tracker.steps(spec, [event])
 
+    def _finish(self, attempt: Attempt) -> None:
+        done = attempt.finish()
+        if done is not None:
+            self._end(attempt, done)
+        else:  # another runner has it, and may end it
+            self.progress.dropped(attempt.spec)
+            self.pending.give_back(attempt.spec)
+            self._free(attempt)
+
+    def _free(self, attempt: Attempt) -> None:
+        attempt.release()
+        if place := self.running.pop(attempt, None):
+            self.idle.append(place)
+
     def _end(self, attempt: Attempt, done: RunRecord) -> None:
-        """Count the run, which has ended with the record `done`, and free its worker."""
+        """Count the run, which has ended with the record `done`, and free its place."""
         spec, outcome = attempt.spec, self.outcome
         end = _end(spec, done)
         outcome.ends[spec.run_id] = end
@@ -283,16 +271,17 @@ class _Session:
             outcome.fixed_s.append(done.times.fixed_s + outside)
         self.progress.finished(spec, done)
         self.pending.ended(spec)
-        attempt.release()
-        if worker := self.running.pop(attempt, None):
-            self.idle.append(worker)
+        self._free(attempt)
 
     def _break_off(self, stop: BaseException) -> None:
-        """Kill what runs, and record that it was interrupted."""
+        """Kill what runs, and record that it was interrupted; jobs go on."""
         reason = str(stop) or "stopped by the user"
-        for attempt in self.running:
+        here = [attempt for attempt, place in self.running.items() if not place.lasting]
+        if jobs := len(self.running) - len(here):
+            self.progress.noted(f"{jobs} jobs go on; the same command waits for their runs")
+        for attempt in here:
             attempt.kill()
-        for attempt in self.running:
+        for attempt in here:
             done = attempt.killed("interrupted", " ".join(reason.split()))
             if done.status != "interrupted":
                 self.tracker.finish(done, attempt.folder)

@@ -10,6 +10,7 @@ import pytest
 from runs import TWO_CELLS, Watch, gone
 
 from benchmark.matrices import processes, runner
+from benchmark.matrices.engines import workers
 from benchmark.tracking import tracker
 
 PYTHON = sys.executable
@@ -164,13 +165,9 @@ def test_elsewhere_than_on_linux_there_is_no_server(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("options", "warm"), [([], True), (["--no-warm"], False)])
 def test_no_warm_is_the_user_s_choice(cli, write, monkeypatch, options, warm):
     asked = []
-
-    def run(matrix, results, *, warm, **_):
-        asked.append(warm)
-        return runner.Outcome()
-
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(workers, "engine", lambda at_once, warm: asked.append((at_once, warm)))
+    monkeypatch.setattr(runner, "run", lambda *_, **__: runner.Outcome())
     monkeypatch.setattr(tracker, "Tracker", lambda *_: Watch())
     write(f"name: m\n{TWO_CELLS}")
     assert cli("run", "m.yaml", *options)[0] == 1, "nothing was run"
-    assert asked == [warm]
+    assert asked == [(1, warm)]

@@ -13,7 +13,8 @@ from runs import TWO_CELLS, Watch, gone, pretend
 
 from benchmark.files import ROOM
 from benchmark.lifetime import stoppable
-from benchmark.matrices import claims, matrix, runner, workers
+from benchmark.matrices import claims, matrix, runner
+from benchmark.matrices.engines import workers
 from benchmark.matrices.pending import Share
 from benchmark.matrices.room import Room
 from benchmark.records import environment, record
