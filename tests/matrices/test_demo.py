@@ -19,8 +19,9 @@ def test_the_demo_compares_three_strategies_on_two_tasks():
 
 
 @pytest.mark.slow
-def test_every_strategy_is_above_the_majority_class(tmp_path):
+def test_every_strategy_is_above_the_majority_class(tmp_path, in_process):
     """The bound is the lower end of the one-sided 99.9 % interval."""
+    in_process()
     runner.run(DEMO, tmp_path, tracker=runner.Untracked(), progress=Watch())
     folder = tmp_path / DEMO.name
     records = record.load_all(folder)
