@@ -30,6 +30,8 @@ def dashboard(
 
     address, command = server.command(tracking_uri, port, host, artifacts)
     say(f"MLflow dashboard: {address} (Ctrl-C ends it)")
+    for name, page in server.views(tracking_uri, address).items():
+        say(f"{name}: {page}")
     try:
         with Family(command) as family:
             raise typer.Exit(family.wait())

@@ -151,7 +151,10 @@ def run(
     for line in planning.damaged(planned, results):
         say(line)
     todo = [p for p in share.part(planned, loaded.cells) if p.state not in settled]
-    with notice.at_end(notify, loaded.name) as note, Tracker(store, loaded.name) as tracker:
+    with (
+        notice.at_end(notify, loaded.name) as note,
+        Tracker(store, loaded.name, loaded.description) as tracker,
+    ):
         with bars(len(todo)) as progress:
             outcome = runner.run(
                 loaded,
@@ -168,7 +171,7 @@ def run(
         tracker.fill(_all_records(loaded, results))
         written = _report(loaded, results, reports)
         if written:
-            tracker.report(written.parent)
+            tracker.report(written)
         _show_summary(loaded, results, format, wide)
         after = planning.plan(loaded, results)
         asked = {
@@ -232,7 +235,8 @@ def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingU
     from benchmark.tracking.tracker import Tracker
 
     loaded = matrices.load(matrix)
-    with Tracker(uris.usable(tracking_uri), loaded.name, patience=SYNC_PATIENCE_S) as tracker:
+    store = uris.usable(tracking_uri)
+    with Tracker(store, loaded.name, loaded.description, SYNC_PATIENCE_S) as tracker:
         tracker.fill(_all_records(loaded, results, note=say))
     if not tracker.filled:  # the tracker has printed the reason
         raise typer.Exit(1)

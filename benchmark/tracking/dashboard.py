@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.tracking import view
 from benchmark.tracking.client import connect, sqlite_file
 from benchmark.tracking.uris import tracking_uri, usable
 
@@ -50,6 +51,16 @@ def command(
         parts += ["--app-name", "basic-auth"]
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{port}", parts
+
+
+def views(uri: str | None, address: str) -> dict[str, str]:
+    """The address of the saved view of each experiment that has one, in the server at `address`."""
+    experiments = connect(tracking_uri(uri)).search_experiments()
+    return {
+        e.name: view.address(address, e.experiment_id)
+        for e in experiments
+        if view.VIEW_TAG in e.tags
+    }
 
 
 def _is_loopback(host: str) -> bool:

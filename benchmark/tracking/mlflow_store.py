@@ -3,7 +3,9 @@
 Every call uses an MlflowClient of the store's URI, so an active run of the user is never touched.
 """
 
+import contextlib
 import functools
+import json
 import math
 import os
 import statistics
@@ -14,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.records.record import RunRecord, read_curve
-from benchmark.tracking import owners, values
+from benchmark.records.record import Inputs, RunRecord, read_curve
+from benchmark.tracking import owners, values, view
 from benchmark.tracking.client import Calls, connect, sqlite_file
 
 if TYPE_CHECKING:
@@ -43,14 +45,14 @@ class Child:
 class Store:
     """One experiment of one MLflow store. Connects (and imports mlflow) on first use.
 
-    parents: the MLflow ids of the parent runs, by cell. written: the parents of the runs that were written.
+    description: of the experiment, in Markdown. parents: the MLflow ids of the parent runs, by cell.
     """
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str, description: str = "") -> None:
         self.uri = uri
         self.experiment = experiment
+        self.description = description
         self.parents: dict[str, str] = {}
-        self.written: set[str] = set()
         self._calls: Calls | None = None
         self._began = math.inf  # when it began to connect
         # set before mlflow is imported: by default it retries a dead server for minutes
@@ -62,10 +64,8 @@ class Store:
         )  # that is the table's
 
     def anew(self) -> "Store":
-        """The same experiment, with nothing known of it but what was written."""
-        other = Store(self.uri, self.experiment)
-        other.written = self.written
-        return other
+        """The same experiment, with nothing known of it."""
+        return Store(self.uri, self.experiment, self.description)
 
     @property
     def client(self) -> Any:
@@ -84,16 +84,19 @@ class Store:
     def _experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException
 
-        if (found := self.client.get_experiment_by_name(self.experiment)) is None:
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
             database = sqlite_file(self.uri)
             location = (database.parent / "mlartifacts").as_uri() if database else None
-            try:
-                created = self.client.create_experiment(self.experiment, artifact_location=location)
-                return str(created)
-            except MlflowException:  # another process was quicker, or the next line says what it is
-                found = self.client.get_experiment_by_name(self.experiment)
-                if found is None:
-                    raise
+            with contextlib.suppress(
+                MlflowException
+            ):  # another process was quicker, or we see below
+                self.client.create_experiment(self.experiment, artifact_location=location)
+            found = self.client.get_experiment_by_name(self.experiment)
+            if found is None:
+                raise MlflowException(f"the experiment {self.experiment} cannot be created")
+        for name, text in view.tags(found.tags, self.description).items():
+            self.client.set_experiment_tag(found.experiment_id, name, text)
         return str(found.experiment_id)
 
     def runs(self, condition: str = "") -> list["Run"]:
@@ -123,7 +126,8 @@ class Store:
                 self.parents[cell] = matching[0].info.run_id
             else:
                 tags = {"hift.matrix": self.experiment, "hift.cell": cell, "hift.role": role}
-                created = self.client.create_run(self._experiment_id, start, tags, cell).info
+                name = values.run_name(spec, of_cell=True)
+                created = self.client.create_run(self._experiment_id, start, tags, name).info
                 self.describe(created.run_id, spec)
                 self.parents[cell] = created.run_id
         return self.parents[cell]
@@ -151,8 +155,8 @@ class Store:
             "hift.spec_hash": spec_hash,
             "hift.owner": owners.this_process(),
         }
-        created = self.client.create_run(self._experiment_id, start, tags, run_id).info
-        self.written.add(parent)
+        name = values.run_name(spec)
+        created = self.client.create_run(self._experiment_id, start, tags, name).info
         self._log_parameters(created.run_id, spec)
         return Child(created.run_id, run_id, spec_hash, parent, start)
 
@@ -182,10 +186,34 @@ class Store:
         end = values.milliseconds(record.times.finished)
         final = values.final_metrics(record)
         self._log_metrics(child.id, [Metric(name, value, end, 0) for name, value in final.items()])
+        if record.inputs:
+            self.client.log_inputs(child.id, [_dataset(record.inputs)])
         self.client.log_text(child.id, record.to_json(), f"record/{record.run_id}.json")
         tags = [RunTag(name, value) for name, value in values.final_tags(record).items()]
         self.client.log_batch(child.id, tags=tags)
         self.client.set_terminated(child.id, values.STATUSES.get(record.status, "FAILED"), end)
+
+    def freshen(self, run: "Run", record: RunRecord) -> bool:
+        """Log the final metrics that a run of an earlier version lacks; whether there were any."""
+        from mlflow.entities import Metric
+
+        final = values.final_metrics(record)
+        new = {name: value for name, value in final.items() if name not in run.data.metrics}
+        end = values.milliseconds(record.times.finished)
+        self._log_metrics(run.info.run_id, [Metric(name, v, end, 0) for name, v in new.items()])
+        return bool(new)
+
+    def log_report(self, page: Path) -> None:
+        """Keep the page of the report as an artifact of one run of the experiment, which has nothing else."""
+        mine = "tags.`hift.role` = 'report'"
+        found = self.client.search_runs([self._experiment_id], mine, max_results=1)
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            tags = {"hift.role": "report", view.NOTE_TAG: f"The report: report/{page.name}"}
+            run_id = self.client.create_run(self._experiment_id, None, tags, "report").info.run_id
+        self.client.log_artifact(run_id, str(page), "report")
+        self.client.set_terminated(run_id)
 
     def refresh(self, parent: str) -> None:
         """`refresh_parent` with the state of the store."""
@@ -193,8 +221,8 @@ class Store:
         self.refresh_parent(self.client.get_run(parent), children)
 
     def refresh_parent(self, parent: "Run", children: Iterable["Run"]) -> None:
-        """Set the parent's metrics to the means of its finished children; scores also get the standard
-        deviation."""
+        """Set the parent's metrics to the means of its finished children, by their names too; scores also get
+        the standard deviation."""
         from mlflow.entities import Metric
 
         current = [run for run in children if "hift.superseded" not in run.data.tags]
@@ -203,7 +231,7 @@ class Store:
         names = {name for run in finished for name in values.run_metrics(run.data.metrics)}
         for name in sorted(names):
             each = [run.data.metrics[name] for run in finished if name in run.data.metrics]
-            metrics[f"{name}_mean"] = statistics.fmean(each)
+            metrics[name] = metrics[f"{name}_mean"] = statistics.fmean(each)
             if name.startswith("score/") and len(each) > 1:
                 metrics[f"{name}_std"] = statistics.stdev(each)
         end = max((run.info.end_time or 0 for run in current), default=0) or parent.info.start_time
@@ -233,6 +261,22 @@ class Store:
     def _log_metrics(self, run: str, metrics: list[Any]) -> None:
         for start in range(0, len(metrics), _METRICS_PER_CALL):
             self.client.log_batch(run, metrics=metrics[start : start + _METRICS_PER_CALL])
+
+
+def _dataset(inputs: Inputs) -> Any:
+    """The data of a run as MLflow's dataset: name, fingerprint, source and numbers of rows."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = {"dataset": inputs.dataset, "revision": inputs.dataset_revision}
+    rows = {"train": inputs.examples_train, "eval": inputs.examples_eval}
+    dataset = Dataset(
+        name=inputs.dataset,
+        digest=inputs.dataset_fingerprint[:36],
+        source_type=inputs.dataset_source,
+        source=json.dumps(source),
+        profile=json.dumps(rows),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _curve_rows(record: RunRecord, folder: Path) -> Iterator[dict[str, float]]:

@@ -36,7 +36,13 @@ class Tracker:
     that the context took (2 s at least, and 0.3 s where the store failed last), or than `patience` seconds.
     """
 
-    def __init__(self, uri: str | None, experiment: str, patience: float | None = None) -> None:
+    def __init__(
+        self,
+        uri: str | None,
+        experiment: str,
+        description: str = "",
+        patience: float | None = None,
+    ) -> None:
         self.filled = False
         """Whether the store was made to agree with all records that `fill` got."""
         self._uri, self._patience = tracking_uri(uri), patience
@@ -47,7 +53,7 @@ class Tracker:
         self._running: set[str] = set()  # run ids
         self._said = False
         # what follows belongs to the thread
-        self._store = Store(self._uri, experiment)
+        self._store = Store(self._uri, experiment, description)
         self._open: dict[str, Child] = {}  # by run id
         self._stale: set[str] = set()  # the parents whose means are not computed yet
         self._failed, self._again = False, -math.inf
@@ -89,9 +95,9 @@ class Tracker:
         """Log what the store lacks of the records, each with its folder; close and tidy (see filling.py)."""
         self._later(self._fill, list(records), set(self._running), at_once=True)
 
-    def report(self, out: Path) -> None:
-        """Attach the files of the report folder `out` to every cell that this tracker logged."""
-        self._later(self._report, out, at_once=True)
+    def report(self, page: Path) -> None:
+        """Keep the page of the report with the experiment, once for all its runs."""
+        self._later(self._report, page, at_once=True)
 
     def _flush(self, run_id: str) -> None:
         if rows := self._rows.pop(run_id, None):
@@ -157,12 +163,8 @@ class Tracker:
         self._stale.clear()
         self.filled = True
 
-    def _report(self, out: Path) -> None:
-        for cell, parent in self._store.parents.items():
-            if parent in self._store.written and not cell.endswith("_search"):
-                for path in sorted(p for p in out.rglob("*") if p.is_file()):
-                    inside = Path("report", path.parent.relative_to(out)).as_posix()
-                    self._store.client.log_artifact(parent, str(path), inside)
+    def _report(self, page: Path) -> None:
+        self._store.log_report(page)
 
     def _close(self) -> None:
         """Mark the open runs KILLED. They have no record, because they were stopped (Ctrl-C)."""

@@ -10,15 +10,12 @@ from typing import Any
 from benchmark.files import file_stem
 from benchmark.records.consistency import as_text, flatten
 from benchmark.records.record import RunRecord
+from benchmark.sizes import MIB
 
 STATUSES = {"success": "FINISHED", "interrupted": "KILLED"}
 """MLflow's status for the status of a record; every other one is FAILED."""
 
 _STEP_METRICS = ("loss", "lr", "group", "trainable_ratio", "step_ms")
-_PEAK_NAMES = {
-    "cuda": "memory/peak_gpu_bytes",
-    "counted_cpu_tensors": "memory/peak_counted_cpu_tensor_bytes",
-}
 
 
 def milliseconds(moment: str) -> int:
@@ -42,6 +39,13 @@ def cell_key(spec: Mapping[str, Any]) -> str:
     return f"{key}_search" if is_trial(spec) else key
 
 
+def run_name(spec: Mapping[str, Any], *, of_cell: bool = False) -> str:
+    """The name of a run, or of its cell, for people: first the strategy, then what it is compared on."""
+    rate = f", trial of lr {spec['lr']:g}" if is_trial(spec) and not of_cell else ""
+    what = f", seed {spec['seed']}{rate}" if not of_cell else ", search" if is_trial(spec) else ""
+    return f"{spec['label']}{what}, {spec['task']}, {spec['model']}"
+
+
 def parameters(spec: Mapping[str, Any]) -> dict[str, str]:
     """The spec as a flat dict with dotted names, in the characters that MLflow allows."""
     flat = flatten(spec)
@@ -57,7 +61,7 @@ def step_metrics(row: Mapping[str, Any]) -> dict[str, float]:
 def final_metrics(record: RunRecord) -> dict[str, float]:
     """Scores, times, parameter ratios and memory of a record.
 
-    A trial's scores are named `dev/`, not `score/`, and counted bytes are not named GPU memory.
+    A trial's scores are named `dev/`, not `score/`. Memory is in MiB.
     """
     metrics: dict[str, float | None] = {
         "time/total_s": record.times.total_s,
@@ -66,11 +70,12 @@ def final_metrics(record: RunRecord) -> dict[str, float]:
     if record.scores:
         kind = "dev" if is_trial(record.spec) else "score"
         scores = record.scores.all | {record.scores.metric: record.scores.main}
+        scores["main"] = record.scores.main
         metrics |= {f"{kind}/{name}": value for name, value in scores.items()}
     if record.train:
         metrics |= {
             "time/train_s": record.train.seconds,
-            "time/step_ms_median": record.train.step_ms_median,
+            "time/step_ms": record.train.step_ms_median,
             "time/step_ms_p90": record.train.step_ms_p90,
             "final_loss": record.train.final_loss,
         }
@@ -81,12 +86,11 @@ def final_metrics(record: RunRecord) -> dict[str, float]:
             "params/total": record.params.total,
         }
     if record.memory:
-        metrics |= {
-            _PEAK_NAMES[record.memory.kind]: record.memory.peak_allocated,
-            "memory/load_peak_bytes": record.memory.load_peak,
-            "memory/host_state_bytes": record.memory.host_state,
-            "memory/host_rss_peak_bytes": record.memory.host_rss_peak,
-        }
+        of = record.memory
+        in_bytes = {"peak": of.peak_allocated, "load_peak": of.load_peak}
+        in_bytes |= {"host_state": of.host_state, "host_rss_peak": of.host_rss_peak}
+        for name, count in in_bytes.items():
+            metrics[f"memory/{name}_mib"] = None if count is None else count / MIB
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
@@ -102,6 +106,8 @@ def final_tags(record: RunRecord) -> dict[str, str]:
         tags["hift.error"] = " ".join(record.error.split())[:500]
     if record.scores:
         tags["hift.main_metric"] = record.scores.metric
+    if record.memory:
+        tags["hift.memory"] = record.memory.kind  # of the GPU, or counted tensors on a CPU
     if record.inputs:
         tags["hift.data_source"] = record.inputs.dataset_source
         tags["hift.model_source"] = record.inputs.model_source

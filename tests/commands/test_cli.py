@@ -115,7 +115,10 @@ def test_what_is_for_the_person_goes_to_stderr(cli, here, in_process, untracked)
         " dashboard\n           then open http://127.0.0.1:5000",
     ):
         assert said in err
-    assert Path("reports/m/index.html").is_file() and ("report", "reports/m") in untracked.told
+    assert (
+        Path("reports/m/index.html").is_file()
+        and ("report", "reports/m/index.html") in untracked.told
+    )
     code, out, err = cli("run", "m.yaml", "--format", "json")
     assert code == 0 and "2 already done" in err.splitlines()
 
@@ -211,9 +214,7 @@ def test_record_mlflow_and_report_of_a_real_run_agree(cli, here, in_process, emp
     assert code == 0, err
     (kept,) = record.load_all(Path("results/m"))
     with sqlite3.connect("m.db") as store:
-        query = (
-            "select key, value, step from metrics m join runs r using (run_uuid) where r.name = ?"
-        )
+        query = "select m.key, m.value, step from metrics m join tags t using (run_uuid) where t.value = ?"
         metrics = store.execute(query, (kept.run_id,)).fetchall()
     last = {key: value for key, value, _ in metrics}
     assert last["score/accuracy"] == kept.scores.main

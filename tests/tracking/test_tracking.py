@@ -32,8 +32,13 @@ def test_live_run_has_one_parent_and_a_child_per_seed_with_the_whole_curve(uri, 
         metrics = child.data.metrics
         assert metrics["score/accuracy"] == record.scores.main
         assert metrics["params/trainable_ratio_mean"] == record.params.ratio_mean
-        assert metrics["memory/peak_counted_cpu_tensor_bytes"] == record.memory.peak_allocated
-        assert "memory/peak_gpu_bytes" not in metrics
+        assert metrics["score/main"] == record.scores.main
+        assert metrics["time/step_ms"] == record.train.step_ms_median
+        assert metrics["memory/peak_mib"] * 2**20 == record.memory.peak_allocated
+        assert child.data.tags["hift.memory"] == "counted_cpu_tensors"
+        assert child.info.run_name == f"full, seed {record.spec['seed']}, glue/sst2, minilm"
+        (used,) = child.inputs.dataset_inputs
+        assert used.dataset.name == record.inputs.dataset
         path = mlflow.artifacts.download_artifacts(
             run_id=child.info.run_id, artifact_path=f"record/{record.run_id}.json", tracking_uri=uri
         )
@@ -42,6 +47,8 @@ def test_live_run_has_one_parent_and_a_child_per_seed_with_the_whole_curve(uri, 
     assert parent.data.metrics["seeds"] == 3
     assert parent.data.metrics["score/accuracy_mean"] == pytest.approx(statistics.fmean(scores))
     assert parent.data.metrics["score/accuracy_std"] == pytest.approx(statistics.stdev(scores))
+    assert parent.data.metrics["score/main"] == pytest.approx(statistics.fmean(scores))
+    assert parent.info.run_name == "full, glue/sst2, minilm"
     assert "train/loss_mean" not in parent.data.metrics
 
 
@@ -123,15 +130,14 @@ def test_failures_and_trials(uri, tmp_path):
     assert cell.info.status == "KILLED" and "score/accuracy_mean" not in cell.data.metrics
 
 
-def test_gpu_memory_is_named_so_only_on_a_gpu(uri, tmp_path):
+def test_memory_is_in_mib_and_says_of_what(uri, tmp_path):
     record = make_record()
-    memory = dataclasses.replace(record.memory, kind="cuda", load_peak=11)
-    cuda = dataclasses.replace(record, memory=memory)
-    assert fill(uri, tmp_path, [cuda])
+    memory = dataclasses.replace(record.memory, kind="cuda", load_peak=11 * 2**20)
+    assert fill(uri, tmp_path, [dataclasses.replace(record, memory=memory)])
     (run,) = runs(uri, "run")
-    assert run.data.metrics["memory/peak_gpu_bytes"] == record.memory.peak_allocated
-    assert run.data.metrics["memory/load_peak_bytes"] == 11
-    assert not [name for name in run.data.metrics if "counted" in name]
+    assert run.data.metrics["memory/load_peak_mib"] == 11
+    assert run.data.tags["hift.memory"] == "cuda"
+    assert not [name for name in run.data.metrics if "bytes" in name]
 
 
 def test_a_long_parameter_becomes_an_artifact(uri, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import multiprocessing
 import threading
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -206,20 +207,23 @@ def test_a_users_active_run_is_not_touched(uri, tmp_path, monkeypatch):
         mlflow.set_tracking_uri(before)
 
 
-def test_the_report_lands_on_every_cell(uri, tmp_path):
-    out = tmp_path / "report"
-    (out / "plots").mkdir(parents=True)
-    (out / "index.html").write_text("<p>report</p>")
-    (out / "plots" / "pareto.png").write_bytes(b"\x89PNG")
+def test_the_report_is_there_once(uri, tmp_path):
+    page = tmp_path / "index.html"
     records = [make_record(s) for s in (make_spec(), make_spec(strategy="hift"))]
-    with Tracker(uri, "made_up") as tracker:
-        tracker.fill((record, tmp_path) for record in records)
-        tracker.report(out)
+    for text in ("<p>first</p>", "<p>report</p>"):
+        page.write_text(text)
+        with Tracker(uri, "made_up") as tracker:
+            tracker.fill((record, tmp_path) for record in records)
+            tracker.report(page)
     client = MlflowClient(tracking_uri=uri)
-    for cell in runs(uri, "cell"):
-        files = {f.path for f in client.list_artifacts(cell.info.run_id, "report")}
-        assert files == {"report/index.html", "report/plots"}
+    (run,) = runs(uri, "report")
+    assert [f.path for f in client.list_artifacts(run.info.run_id, "report")] == [
+        "report/index.html"
+    ]
+    kept = client.download_artifacts(run.info.run_id, "report/index.html", str(tmp_path))
+    assert Path(kept).read_text() == "<p>report</p>"
     assert len(runs(uri, "cell")) == 2
+    assert not [c for c in runs(uri, "cell") if client.list_artifacts(c.info.run_id)]
 
 
 def test_log_levels_are_as_before(uri, tmp_path):

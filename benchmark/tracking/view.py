@@ -1,0 +1,103 @@
+"""What MLflow's own pages show of an experiment: its kind, its description, and a saved view of its runs.
+
+All three are experiment tags. MLflow documents none of their forms, so they are those that its page writes
+(MLflow 3.17): a view is JSON whose `state` is deflated JSON in base64.
+"""
+
+import base64
+import json
+import time
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+KEY = "hift"
+"""The view's name in an address."""
+KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
+NOTE_TAG = "mlflow.note.content"
+VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
+
+COLUMNS = ("score/main", "memory/peak_mib", "params/trainable_ratio_mean", "time/step_ms")
+CURVES = ("train/loss", "train/lr", "train/trainable_ratio", "train/group", "train/step_ms")
+_PARAMETERS = ("label", "task", "model", "seed", "lr")
+_HIDDEN = (
+    *("memory/host_rss_peak_mib", "memory/host_state_mib", "memory/load_peak_mib", "final_loss"),
+    *("params/total", "params/trainable_ratio_peak", "params/trainable_ratio_mean"),
+    *("time/total_s", "time/fixed_s", "time/train_s", "time/step_ms", "time/step_ms_p90"),
+)
+"""Single numbers, of which the page would draw a bar each."""
+
+
+def tags(present: Mapping[str, str], description: str) -> dict[str, str]:
+    """The tags that an experiment lacks; what a user has written is left as it is."""
+    wanted = {KIND_TAG: KIND, NOTE_TAG: description, VIEW_TAG: _view()}
+    return {name: text for name, text in wanted.items() if text and not present.get(name)}
+
+
+def address(server: str, experiment_id: str) -> str:
+    """The address of the view at a server."""
+    return f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}"
+
+
+def _view() -> str:
+    now = round(time.time() * 1000)
+    packed = base64.b64encode(zlib.compress(json.dumps(state()).encode(), 9)).decode()
+    saved = {"name": "strategies", "state": f"deflate;{packed}", "createdAt": now, "updatedAt": now}
+    return json.dumps(saved)
+
+
+def state() -> dict[str, Any]:
+    """The state of MLflow's page of runs: the seeds' runs, by score; the curves, then score and memory."""
+    columns = [f"params.`{name}`" for name in _PARAMETERS]
+    columns[1:1] = [f"metrics.`{name}`" for name in COLUMNS]
+    curves = [_chart(name, "LINE", "curves") for name in CURVES]
+    bars = [_chart(name, "BAR", "results") for name in COLUMNS[:2]]
+    unseen = [_chart(name, "BAR", "results") | {"deleted": True} for name in _HIDDEN]
+    return {
+        "searchFilter": "tags.`hift.role` = 'run'",
+        "orderByKey": "metrics.`score/main`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {},
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsVisibilityMap": {},
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "isAccordionReordered": True,
+        "autoRefreshEnabled": True,
+        "globalLineChartConfig": _LINES,
+        "compareRunSections": [_section("curves", "Curves"), _section("results", "Results")],
+        "compareRunCharts": [*curves, *bars, *unseen],
+    }
+
+
+_LINES: dict[str, Any] = {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""}
+
+
+def _section(uuid: str, name: str) -> dict[str, Any]:
+    flags = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    return {"uuid": uuid, "name": name, **flags}
+
+
+def _chart(metric: str, kind: str, section: str) -> dict[str, Any]:
+    chart: dict[str, Any] = {"uuid": f"{KEY}-{metric}", "type": kind, "metricKey": metric}
+    chart |= {"displayName": metric, "metricSectionId": section, "runsCountToCompare": 20}
+    chart |= {"deleted": False, "isGenerated": False}
+    if kind == "LINE":
+        chart |= _LINES | {"selectedMetricKeys": [metric], "yAxisKey": "metric"}
+        chart |= {"yAxisExpressions": [], "ignoreOutliers": False, "range": {}}
+        chart |= {"xAxisScaleType": "linear", "scaleType": "linear"}
+        chart |= {"useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
+    return chart
