@@ -150,6 +150,7 @@ def outlive_readers() -> None:
                 io.BufferedWriter(_Lasting(number, "w", closefd=False)),
                 encoding=getattr(stream, "encoding", "utf-8"),
                 errors=getattr(stream, "errors", "replace"),
-                line_buffering=getattr(stream, "line_buffering", True),
+                # what is said to the user is in a log at once, too
+                line_buffering=name == "stderr" or getattr(stream, "line_buffering", True),
             )
             setattr(sys, name, lasting)

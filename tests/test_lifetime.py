@@ -111,3 +111,10 @@ def test_who_reads_no_more_ends_nothing(tmp_path, how):
     assert (tmp_path / "on").read_text() == "went on"
     assert (tmp_path / "code").read_text() == "3\n"
     assert "Error" not in done.stderr and done.stdout in ("", "0\n")
+
+
+def test_what_is_said_is_in_a_log_at_once():
+    said = "import os, sys; from benchmark.lifetime import outlive_readers; outlive_readers();"
+    said += "sys.stderr.write('said\\n'); os._exit(0)"  # nothing is flushed at such an end
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stderr == "said\n"
