@@ -35,8 +35,9 @@ def tags(present: Mapping[str, str], description: str) -> dict[str, str]:
 
 
 def address(server: str, experiment_id: str) -> str:
-    """The address of the view at a server."""
-    return f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}"
+    """The address of the view at a server, under model training whatever the browser showed last."""
+    page = f"{server}/#/experiments/{experiment_id}/runs"
+    return f"{page}?viewStateShareKey={KEY}&workflowType=machine_learning"
 
 
 def _view() -> str:

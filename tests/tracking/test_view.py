@@ -39,6 +39,7 @@ def test_an_experiment_opens_under_training_with_a_view_whose_columns_are_filled
     assert {chart["metricKey"] for chart in charts} <= run.data.metrics.keys()
     assert dashboard.views(uri, "http://h:1") == {
         "made_up": f"http://h:1/#/experiments/{experiment}/runs?viewStateShareKey=hift"
+        "&workflowType=machine_learning"
     }
 
 
