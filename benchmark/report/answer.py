@@ -163,14 +163,20 @@ def _over_tasks(
 
 
 def score_cell(row: Row, of: Verdict | None) -> str:
-    """The mean with its interval, or with its standard deviation where there is none."""
+    """The mean with its interval, or with its standard deviation where there is none.
+
+    The interval is a normal approximation. It is cut at the bounds of a score (0 and 1, or 0 alone), and
+    where every example has the same score it says nothing.
+    """
     if row.mean is None:
         return score_text(row)
     digits = 4 if abs(row.mean) < 2 else 2
     interval = of.scores.get(row.label) if of else None
     text = f"{row.mean:.{digits}f}"
-    if interval is not None:
-        text += f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    if interval is not None and interval.low < interval.high:
+        low, high = max(0.0, interval.low), interval.high
+        high = min(1.0, high) if row.mean <= 1 else high
+        text += f" [{low:.{digits}f}, {high:.{digits}f}]"
     elif row.std is not None:
         text += f" ± {row.std:.{digits}f}"
     return Strong(text) if of and row.label in of.strong else text

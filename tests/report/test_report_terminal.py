@@ -1,12 +1,15 @@
 """What `run` and `status` print of a matrix: the report's own numbers, in 80 columns."""
 
 import re
+from types import SimpleNamespace
 
+import pytest
 from documents import ROOT
 from factories import make_cells, make_failure, make_record, make_spec
 
 from benchmark.analysis import summary
 from benchmark.report import terminal
+from benchmark.report.answer import score_cell
 
 
 def test_status_shows_the_intervals_and_verdicts_of_the_committed_report(cli):
@@ -41,3 +44,18 @@ def test_a_mean_so_far_has_its_number_of_seeds_and_what_is_missing_its_reason():
         "1 oom: out of memory: 3 GiB (full)",
         "3 missing: not run yet (hift)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "shown"),
+    [
+        (0.01, (-0.02, 0.04), "0.0100 [0.0000, 0.0400]"),
+        (0.99, (0.97, 1.01), "0.9900 [0.9700, 1.0000]"),
+        (8.5, (8.0, 9.0), "8.50 [8.00, 9.00]"),
+        (0.0, (0.0, 0.0), "0.0000"),  # every answer is wrong
+    ],
+)
+def test_no_interval_leaves_the_range_of_the_score(mean, interval, shown):
+    ends = SimpleNamespace(low=interval[0], high=interval[1])
+    row = SimpleNamespace(label="full", mean=mean, std=None)
+    assert score_cell(row, SimpleNamespace(scores={"full": ends}, strong=())) == shown
