@@ -296,10 +296,12 @@ def test_the_readme_s_results_are_those_of_the_report():
 
 def test_the_readme_s_intervals_are_those_of_the_report():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    said = re.findall(r"- m = (\d): ([\d.]+) points below[^(]*\(([\d.]+) to ([\d.]+)\)", text)
+    said = re.findall(
+        r"- m = (\d)(?:, dwell = (\d))?: ([\d.]+) points below[^(]*\(([\d.]+) to ([\d.]+)\)", text
+    )
     with open(ROOT / "reports/minilm_sst2/differences.csv", newline="") as file:
         found = {(row["better"], row["other"]): row for row in csv.DictReader(file)}
-    assert [m for m, *_ in said] == ["1", "2", "4"]
-    for m, *points in said:
-        row = found["full", f"hift_m{m}"]
+    assert {m for m, *_ in said} == {"1", "2", "4"}
+    for m, dwell, *points in said:
+        row = found["full", f"hift_m{m}" + (f"_dwell{dwell}" if dwell else "")]
         assert points == [f"{100 * float(row[key]):.1f}" for key in ("mean", "low", "high")]
