@@ -151,8 +151,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         sharded.settle(model)
         self.weights = make_weights(model, weights)
         if isinstance(self.weights, WeightStream):  # streamed blocks recompute by themselves
-            self.weights.inputs_on_host = checkpointing == "host"
-            checkpointing = None
+            self.weights.inputs_on_host, checkpointing = checkpointing == "host", None
         self._path = ActivePath(model, checkpointing) if checkpointing else None
         on_device = bool(options.get("fused") or options.get("capturable"))
         store = make_store(idle, idle_master, device_scalars=on_device, tables=tables(cls))

@@ -24,14 +24,7 @@ Step = Callable[[], None]
 
 def full(model: Any, batch: Batch, strategy: TuningStrategy) -> Step:
     """One optimizer over all parameters."""
-    optimizer = _optimizer(model.parameters(), strategy)
-
-    def step() -> None:
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return _loop(model, batch, _optimizer(model.parameters(), strategy))
 
 
 def hift(model: Any, batch: Batch, strategy: TuningStrategy) -> Step:
@@ -98,14 +91,8 @@ def lora(model: Any, batch: Batch, strategy: Any) -> Step:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in the strategy
         wrapped: Any = peft.get_peft_model(model, strategy.config(model))
-    optimizer = _optimizer((p for p in wrapped.parameters() if p.requires_grad), strategy)
-
-    def step() -> None:
-        wrapped(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    trained = (p for p in wrapped.parameters() if p.requires_grad)
+    return _loop(wrapped, batch, _optimizer(trained, strategy))
 
 
 def lomo(model: Any, batch: Batch, strategy: TuningStrategy) -> Step:
@@ -139,13 +126,7 @@ def galore(model: Any, batch: Batch, strategy: Any) -> Step:
         lr=_rate(strategy),
         no_deprecation_warning=True,
     )
-
-    def step() -> None:
-        model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return _loop(model, batch, optimizer)
 
 
 def mezo(model: Any, batch: Batch, strategy: TuningStrategy) -> Step:
@@ -177,6 +158,15 @@ LOOPS: Mapping[str, Callable[[Any, Batch, Any], Step]] = {
     loop.__name__: loop for loop in (full, hift, badam, lora, lomo, galore, mezo)
 }
 """Strategy -> its bare loop, which takes a model, a batch and the strategy, and returns a step."""
+
+
+def _loop(model: Any, batch: Batch, optimizer: torch.optim.Optimizer) -> Step:
+    def step() -> None:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
 
 
 def _optimizer(parameters: Any, strategy: TuningStrategy) -> torch.optim.Optimizer:
