@@ -127,7 +127,7 @@ OPTIONS = {
     (*SCHEDULE, "--dwell", LARGE): "--dwell'",
     (*SCHEDULE, "--group-size", LARGE): "--group-size'",
     (*SCHEDULE, "--warmup-steps", LARGE): "--warmup-steps'",
-    ("schedule", ""): "model : Repo id must",
+    ("schedule", ""): "model : the folder has no config.json",
     ("plan", "m.yaml", "--budget", DIGITS): "is more than 1 EiB",
     ("plan", "m.yaml", "--budget", "nan"): "is not an amount of memory",
     ("plan", "m.yaml", "--budget", "-3GiB"): "is not an amount of memory",

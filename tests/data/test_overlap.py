@@ -250,7 +250,7 @@ def test_overlap_is_in_the_record_and_older_records_load():
     kept = {f.name: f.default for f in fields(record.Inputs)}
     assert (kept["overlap_eval"], kept["overlap_dev"], kept["set_aside"]) == (None, None, 0)
     text = json.dumps({"exact": 0.25, "group": 0.5})
-    found = jsonfile.build(Overlap | None, json.loads(text), Path("r.json"), "inputs.overlap_eval")
+    found = jsonfile.build(Overlap | None, json.loads(text), Path("r.json"))
     assert found == Overlap(exact=0.25, group=0.5)
 
 

@@ -211,9 +211,21 @@ def test_larger_groups_hold_more_and_nothing_is_published_for_them(cli):
     assert by_model["llama-7b"]["peak_trainable"] == 2 * BLOCK
 
 
-def test_a_config_without_a_head_is_refused(write, refused):
+def test_a_decoder_without_a_head_is_counted_with_a_causal_lm_s(write, cli):
     from transformers import GPT2Config
 
-    GPT2Config(n_layer=1, architectures=["GPT2Model"]).save_pretrained("headless")
+    found = []
+    for architecture in ("GPT2Model", "GPT2LMHeadModel"):
+        GPT2Config(n_layer=1, architectures=[architecture]).save_pretrained("own")
+        code, out, err = cli("tables", "memory", "--model", "own", "--format", "csv")
+        assert code == 0, err
+        found.append(out)
+    assert found[0] == found[1] and len(found[0].splitlines()) > 5
+
+
+def test_a_model_that_has_no_head_to_give_is_refused(write, refused):
+    from transformers import ViTConfig
+
+    ViTConfig(num_hidden_layers=1, architectures=["ViTModel"]).save_pretrained("headless")
     line = refused("tables", "memory", "--model", "headless")
-    assert line.startswith("model headless: GPT2Model has no causal-LM head")
+    assert line.startswith("model headless: ViTModel has no causal-LM head")
