@@ -22,10 +22,10 @@ def test_status_shows_the_intervals_and_verdicts_of_the_committed_report(cli):
     shown = [line for line in lines if "[0." in line]
     assert len(shown) == 10
     for line in shown:
-        label, score, verdict, mib, seeds = re.split(r"  +", line.strip())
+        label, *shown_cells = re.split(r"  +", line.strip())
         answer = next(row for row in report.splitlines() if row.startswith(f"| {label} |"))
         cells = [cell.strip(" *").replace("\\", "") for cell in answer.split("|")]
-        assert {score, verdict, mib, seeds} <= set(cells)
+        assert len(shown_cells) >= 4 and set(shown_cells) <= set(cells)
     _, wide, _ = cli("status", matrix, "--results", str(ROOT / "results"), "--wide")
     _, table, _ = cli("status", matrix, "--results", str(ROOT / "results"), "--format", "csv")
     assert wide.splitlines()[2].split() == table.splitlines()[0].split(",")
