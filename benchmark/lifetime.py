@@ -119,6 +119,10 @@ def die_at_once() -> None:
     signal.signal(signal.SIGTERM, die)
 
 
+_UNREAD = (errno.EPIPE, errno.EIO)
+"""A closed pipe, and a terminal that is gone."""
+
+
 class _Lasting(io.FileIO):
     """A file that takes what is written to it also once nobody reads it, and loses it then."""
 
@@ -126,10 +130,7 @@ class _Lasting(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            if error.errno not in (
-                errno.EPIPE,
-                errno.EIO,
-            ):  # a closed pipe, a terminal that is gone
+            if error.errno not in _UNREAD:
                 raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())

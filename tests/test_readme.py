@@ -294,6 +294,19 @@ def test_the_readme_s_results_are_those_of_the_report():
         assert ("**" in answer) == score.startswith("**"), label
 
 
+def test_the_intervals_in_choosing_settings_are_those_of_reports():
+    text = (ROOT / "docs/choosing.md").read_text(encoding="utf-8").replace("\u2212", "-")
+    said = re.findall(r"\((-?[\d.]+) to (-?[\d.]+)[,;)]", " ".join(text.split()))
+    found = set()
+    for path in ROOT.glob("reports/*/differences.csv"):
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                ends = [round(100 * float(row[key]), 1) + 0.0 for key in ("low", "high")]
+                found |= {tuple(ends), (-ends[1], -ends[0])}
+    assert len(said) > 8
+    assert [pair for pair in said if tuple(map(float, pair)) not in found] == []
+
+
 def test_the_readme_s_intervals_are_those_of_the_report():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     said = re.findall(

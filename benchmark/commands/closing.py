@@ -64,9 +64,7 @@ class Closing:
         if before == p.state and p.state in self.settled:
             return f"{p.state} before"
         has_record = p.spec is not None and p.state not in ("missing", "stale")
-        if (
-            has_record and p.run_id in self.asked
-        ):  # it was to be made here, and a record came meanwhile
+        if has_record and p.run_id in self.asked:  # a record came meanwhile
             return REFUSED_ELSEWHERE if p.state == "refused" else FAILED_ELSEWHERE
         return "left"
 

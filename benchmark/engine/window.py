@@ -129,7 +129,6 @@ class Window:
         if self._copies is None:
             self._copies = torch.cuda.Stream(slot.memory.device)
         self._copies.wait_stream(torch.cuda.current_stream(slot.memory.device))
-        slot.memory.record_stream(
-            self._copies
-        )  # a copy may be under way when the window is dropped
+        # a copy may be under way when the window is dropped
+        slot.memory.record_stream(self._copies)
         return torch.cuda.stream(self._copies)
