@@ -47,6 +47,7 @@ def loaded_by_commands(*commands: list[str], cwd: Path) -> set[str]:
     return loaded_by(code, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_what_trains_and_computes_nothing_stays_light(tmp_path):
     """With a record for the report to read and draw, whose curve it has to test."""
     (spec, *_) = matrix.load(DEMO).cells[0].runs(None)
@@ -95,6 +96,7 @@ for name in [name for name in sys.modules if name.partition(".")[0] in missing]:
 """
 
 
+@pytest.mark.slow
 def test_without_the_suite_the_readme_s_loop_trains_and_the_command_says_what_to_install(tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (loop,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -205,6 +205,7 @@ def test_ctrl_c_is_exit_130_without_a_traceback(cli, here, in_process, untracked
     assert code == 130 and "Traceback" not in err and "the same command continues" in err
 
 
+@pytest.mark.slow
 def test_record_mlflow_and_report_of_a_real_run_agree(cli, here, in_process, empty_store):
     """One cell trained for two steps, tracked in a local sqlite store."""
     in_process()

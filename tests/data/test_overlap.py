@@ -272,6 +272,7 @@ def test_real_e2e_has_no_overlap_and_an_example_per_group(seed, tokenizer, of_re
     assert loaded.overlap_dev == Overlap(exact=0.0, group=0.0)
 
 
+@pytest.mark.slow
 @real("nyu-mll/glue")
 def test_real_sst2_held_out_rows_look_like_validation_without_overlap(of_real):
     task, train, evaluation = of_real("glue/sst2")

@@ -223,6 +223,7 @@ def test_schedule_properties(n, m, dwell, order, seed, steps):
     assert all(factors[s] == factors[s - 1] for s in range(1, steps) if s % (k * dwell))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     m=st.integers(1, 6),

@@ -32,7 +32,6 @@ def _train_half(rank, settings, clip, steps):
     return weights(model)
 
 
-@pytest.mark.sparse
 @pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("order", ["bottom2up", "random"])
 def test_two_ranks_are_one_process_bit_for_bit(ranks, order, clip):

@@ -112,7 +112,7 @@ def _fit(rank, name, data, accumulate=1, steps=TOTAL, folder=None, ckpt=None, **
         return weights(module.model)
 
 
-@pytest.mark.parametrize("name", ["ddp", pytest.param("unwrapped", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["ddp", "unwrapped"])
 def test_lightning_is_one_process(ranks, name):
     """Bit for bit."""
     data = batches(2 * TOTAL)
@@ -120,7 +120,6 @@ def test_lightning_is_one_process(ranks, name):
     assert apart(ranks(_fit, name, data), expected) == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_lightning_accumulates(ranks, name):
     """To 1e-6: each rank adds up its own three micro-batches first, and fully_shard sums before it halves."""
@@ -133,7 +132,7 @@ def _resume(rank, name, data, path):
     return _fit(rank, name, data, ckpt=path, seed=7)
 
 
-@pytest.mark.parametrize("name", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp2"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_lightning_resumes_mid_sweep_from_its_checkpoint(ranks, tmp_path, name):
     """Epochs of four steps; saved after the second, in the middle of a sweep."""
     data = batches(8)

@@ -57,7 +57,6 @@ def test_the_trainer_in_ddp_is_one_process_and_resumes(ranks, tmp_path):
     assert apart(resumed, expected) == 0
 
 
-@pytest.mark.slow
 def test_the_trainer_in_ddp_accumulates(ranks, tmp_path):
     n = 4 * TOTAL
     answers = ranks(_trainer, str(tmp_path), n, 2)
@@ -89,9 +88,7 @@ def _accelerate(rank, accumulate, precision="no"):
         return weights(model)
 
 
-@pytest.mark.parametrize(
-    ("accumulate", "tolerance"), [(1, 0), pytest.param(3, 1e-6, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("accumulate", "tolerance"), [(1, 0), (3, 1e-6)])
 def test_accelerate_in_ddp_is_one_process(ranks, accumulate, tolerance):
     expected = both_ranks_by_hand(batches(2 * accumulate * TOTAL), accumulate)
     assert apart(ranks(_accelerate, accumulate), expected) <= tolerance

@@ -183,6 +183,7 @@ def test_runs_that_are_not_done_are_left_out(cli, folder):
     assert (code, len(json.loads(out))) == (0, 4) and "0 of 1" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(p.name for p in (ROOT / "results").glob("m*_*")))
 def test_the_committed_records_score_as_they_did(cli, name):
     path = ROOT / "benchmark" / "matrices" / f"{name}.yaml"

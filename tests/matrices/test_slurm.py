@@ -85,6 +85,7 @@ def test_jobs_go_on_without_their_runner_and_the_next_one_waits_for_them(
     assert sorted((tmp_path / "made/began").read_text().split()) == sorted(ids), "once each"
 
 
+@pytest.mark.slow
 def test_a_job_that_is_cancelled_ends_with_its_process(stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr(submitit.LocalJob, "_results_timeout_s", 0)
     stand_in("echo $$; exec sleep 60")
@@ -144,6 +145,7 @@ def cluster(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_job_in_the_queue_is_followed_by_the_next_runner(go, stand_in, cluster, results):
     """The first runner is stopped before SLURM has started the job, which then ends by itself. The settings
     are those of docs/team.md."""

@@ -75,6 +75,7 @@ def test_takes_few_simulations_of_an_affine_peak():
     assert len(asked) < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["batch_size", "seq_len", "group_size"])
 def test_what_is_found_fits_and_its_successor_does_not(field):
     case = Setting(model=shallow(), batch_size=2, seq_len=16)

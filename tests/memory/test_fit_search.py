@@ -32,21 +32,14 @@ def deep(family: str, blocks: int) -> str:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "more"),
     [
         ("gpt2", {"options": {"group_size": 2}, "optimizer": "adafactor"}),
-        *(
-            pytest.param(family, more, marks=pytest.mark.slow)
-            for family, more in (
-                ("llama", {"precision": "mixed_hi", "checkpointing": True, "loss": "chunked"}),
-                ("llama", {"precision": "bf16_weights", "options": {"weights": "stream"}}),
-                (
-                    "gpt2",
-                    {"options": {"partition": "modules", "update": "in_backward", "piece": 4096}},
-                ),
-            )
-        ),
+        ("llama", {"precision": "mixed_hi", "checkpointing": True, "loss": "chunked"}),
+        ("llama", {"precision": "bf16_weights", "options": {"weights": "stream"}}),
+        ("gpt2", {"options": {"partition": "modules", "update": "in_backward", "piece": 4096}}),
     ],
     ids=str,
 )
@@ -124,16 +117,14 @@ def test_modules_are_smaller_groups_of_the_same_weights():
     assert units.multiplied == modules.multiplied == units.total - 32000 * 4096
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
         {"precision": "mixed_hi", "optimizer": "sgdm", "checkpointing": True},
         {"options": {"update": "in_backward", "weights": "stream"}, "precision": "mixed_hi"},
-        pytest.param({}, marks=pytest.mark.slow),
-        pytest.param(
-            {"options": {"idle": "keep", "group_size": 4}, "loss": "chunked"},
-            marks=pytest.mark.slow,
-        ),
+        {},
+        {"options": {"idle": "keep", "group_size": 4}, "loss": "chunked"},
     ],
     ids=str,
 )

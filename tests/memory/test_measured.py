@@ -40,6 +40,7 @@ def test_the_record_holds_the_real_step_and_none_is_overwritten(cli, tmp_path):
     assert row["measured_bytes"] == max(row[f"{phase}_bytes"] for phase in phases) == made.peak
 
 
+@pytest.mark.slow
 def test_more_than_this_host_holds_is_refused_in_one_line(monkeypatch, tmp_path):
     there = psutil.virtual_memory()._replace(available=2**29)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: there)
@@ -50,6 +51,7 @@ def test_more_than_this_host_holds_is_refused_in_one_line(monkeypatch, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_on_a_gpu_machine_the_host_must_hold_the_model_while_it_is_lowered(monkeypatch, tmp_path):
     """The fp32 weights and the low ones made of them lie there together, before anything moves."""
     case = setting("llama", precision="mixed_hi", optimizer="sgd", batch_size=1, seq_len=8)

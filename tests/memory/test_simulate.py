@@ -141,6 +141,7 @@ def test_the_loss_in_chunks_takes_no_logits_of_all_tokens():
     assert whole - chunked > 4 * 3 * 24 * 211, "the logits in fp32 at least"
 
 
+@pytest.mark.slow
 def test_hift_recomputes_the_blocks_from_its_group_upwards(monkeypatch):
     """The loop would make every block recompute, so that those below the group keep their inputs too."""
     case = setting("llama", checkpointing=True, blocks=3)
@@ -215,6 +216,7 @@ def test_an_update_inside_the_backward_pass_leaves_one_gradient_at_a_time():
     assert found.standing == found.parameters
 
 
+@pytest.mark.slow
 def test_streamed_weights_are_on_the_host_but_for_a_window_of_two_blocks():
     whole, streamed = (
         simulate.peak(setting("llama", options={"weights": weights}, blocks=3), device="cpu")
@@ -226,6 +228,7 @@ def test_streamed_weights_are_on_the_host_but_for_a_window_of_two_blocks():
     assert streamed.host - whole.host == 3 * block
 
 
+@pytest.mark.slow
 def test_on_a_gpu_no_more_than_one_group_s_state_and_masters_are_there():
     """What the next group needs arrives after what the last one needed has left."""
     case = setting("llama", precision="mixed_hi", optimizer="sgdm", batch_size=1, seq_len=2)

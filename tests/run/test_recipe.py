@@ -134,7 +134,7 @@ def test_full_fine_tuning_is_the_written_out_loop(fields, folder):
     assert record.train.final_loss == curve["loss"][-1]
 
 
-@pytest.mark.sparse
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["full", "hift"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_fused_optimizer_does_the_same_with_clipping_too(strategy, precision, tmp_path):

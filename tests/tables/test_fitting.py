@@ -32,6 +32,7 @@ def needs(monkeypatch):
     monkeypatch.setattr(bounds, "on_host", lambda setting, state: 0)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_fits_what_is_missing_and_what_others_report(needs, tmp_path, cli):
     code, out, _ = cli("fit", "--all", "--out", str(tmp_path))
     assert code == 0 and out.strip() == str(tmp_path / "index.html")

@@ -230,6 +230,7 @@ def test_csv_and_json_hold_the_same_unrounded_rows(hostile):
     assert any(HOSTILE in (row["why"] or "") for row in rows)
 
 
+@pytest.mark.slow
 def test_all_writes_every_table_in_every_format_and_twice_the_same(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(render.definition, "names", lambda: ("memory-roberta-base", "glue-roberta"))
     for folder in ("one", "two"):

@@ -48,6 +48,7 @@ def quiet(done, of):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place", [("AdamW", "FP32", "FPFT"), ("AdamW", "Mixed^Hi", "HiFT"), ("SGD", "Mixed", "HiFT")]
 )

@@ -47,7 +47,8 @@ def log_until(uri, folder, calls):
     return record, True
 
 
-@pytest.mark.parametrize("calls", [6, 15, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("calls", [6, 15, None])
 def test_a_process_killed_before_any_call_leaves_what_a_fill_completes(
     uri, tmp_path, empty_store, calls
 ):
@@ -68,6 +69,7 @@ def test_a_process_killed_before_any_call_leaves_what_a_fill_completes(
     assert calls is not None or (whole and number > 10)
 
 
+@pytest.mark.slow
 def test_what_two_processes_made_twice_is_made_one(uri, tmp_path):
     folder = tmp_path / "r"
     records = track(uri, folder, three())

@@ -52,6 +52,7 @@ def test_live_run_has_one_parent_and_a_child_per_seed_with_the_whole_curve(uri, 
     assert "train/loss_mean" not in parent.data.metrics
 
 
+@pytest.mark.slow
 def test_syncing_what_was_tracked_live_changes_nothing(uri, tmp_path):
     folder = tmp_path / "r"
     records = track(uri, folder, three() + three(strategy="hift"))
@@ -62,6 +63,7 @@ def test_syncing_what_was_tracked_live_changes_nothing(uri, tmp_path):
     assert everything(uri) == before
 
 
+@pytest.mark.slow
 def test_a_lost_store_is_rebuilt_by_sync(uri, tmp_path, empty_store):
     folder = tmp_path / "r"
     records = track(uri, folder, three())

@@ -58,6 +58,7 @@ def test_a_database_that_hangs_is_not_waited_for(tmp_path, capsys, monkeypatch):
     let_go.set()
 
 
+@pytest.mark.slow
 def test_a_matrix_ends_while_its_server_hangs_and_sync_logs_it_elsewhere(
     cli, in_process, write, undrawn, uri, monkeypatch
 ):

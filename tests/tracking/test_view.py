@@ -4,6 +4,7 @@ import base64
 import json
 import zlib
 
+import pytest
 from factories import make_record, make_spec, write_run
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -43,6 +44,7 @@ def test_an_experiment_opens_under_training_with_a_view_whose_columns_are_filled
     }
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_gets_the_names_of_today_and_keeps_its_own(uri, tmp_path):
     record = write_run(tmp_path, make_record(make_spec()), 7)
     assert fill(uri, tmp_path, [record])

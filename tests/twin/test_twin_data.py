@@ -175,6 +175,7 @@ def _build(arguments):
     return str(data.build(*arguments))
 
 
+@pytest.mark.slow
 def test_several_processes_at_once(tmp_path):
     asked = [("nyu-mll/glue", config, tmp_path) for config in ("sst2", "mrpc")] * 3
     with multiprocessing.get_context("fork").Pool(6) as pool:
