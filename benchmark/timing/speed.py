@@ -1,7 +1,7 @@
 """`hift-bench speed`: step times of strategies on one model, as ratios measured in one process.
 
-The strategies take turns, one step each, over whole sweeps of HiFT. Other load on the machine therefore slows
-all of them alike. Three yardsticks are timed beside the strategies:
+The strategies take turns, one step each, over whole sweeps of HiFT with a step per group. Other load on the
+machine therefore slows all of them alike. Three yardsticks are timed beside the strategies:
 
 - forward: the forward pass alone.
 - bare: the block-coordinate loop in plain torch, with one torch optimizer per group.
@@ -12,6 +12,7 @@ bare loop (`bare.py`) is timed beside it.
 """
 
 import copy
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmark.engine import Group, find_units, make_plan
+from benchmark.engine import BlockwiseOptimizer, Group, find_units, make_plan
 from benchmark.engine.wrapped import over
 from benchmark.errors import UserError
 from benchmark.measure.optimizer_state import state_bytes
@@ -49,14 +50,15 @@ class _Cell:
 
     variant: the strategy and its own options; None for a yardstick. bare: the name of its bare loop's cell.
     step: takes one step. state: bytes of optimizer state on the device. m: units per group, if it has groups.
-    ms: the times of its timed steps. saved: bytes of saved activations, the largest of any step. peak_state:
-    the largest of `state`.
+    sweep: the steps in which it trains each group, if it has groups. ms: the times of its timed steps. saved:
+    bytes of saved activations, the largest of any step. peak_state: the largest of `state`.
     """
 
     name: str
     step: Callable[[], None]
     state: Callable[[], int] = lambda: 0
     m: int | None = None
+    sweep: int | None = None
     variant: Variant | None = None
     bare: str = ""
     ms: list[float] = field(default_factory=list)
@@ -124,23 +126,32 @@ def measure(
         if bare and loop is not None:
             cells[-1].bare = f"bare {name}"
             cells.append(_Cell(f"bare {name}", loop(copy.deepcopy(base), batch, own)))
-    total = len(groups) * (sweeps + 1)
-    for step in range(total):
+    timed = len(groups) * sweeps
+    # a first sweep creates optimizer state, so it is not timed; one longer than what is timed is cut
+    first = [min(max(len(groups), cell.sweep or 0), timed) for cell in cells]
+    total, done = sum(first) + timed * len(cells), itertools.count(1)
+    for cell, steps in zip(cells, first, strict=True):
+        for _ in range(steps):
+            cell.count_activations()
+            report(next(done), total)
+    for _ in range(timed):
         for cell in cells:
-            if step < len(groups):
-                cell.count_activations()  # this sweep creates optimizer state, so it is not timed
-            else:
-                cell.run(device)
-        report(step + 1, total)
+            cell.run(device)
+            report(next(done), total)
     by_name = {cell.name: cell for cell in cells}
     return [_row(cell, by_name, len(groups)) for cell in cells]
 
 
 def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
-    times = sorted(cell.ms)
+    """sweep: the steps of a sweep with a step per group. Of a cell with its own sweep, whole ones count."""
+    if cell.sweep and cell.sweep <= len(cell.ms):
+        sweep = cell.sweep
+    start = len(cell.ms) % sweep
+    times = sorted(cell.ms[start:])
     mean = statistics.fmean(times)
-    full, own = cells.get("full"), cells.get(cell.bare)
-    ratios = _ratios(cell.ms, full.ms, sweep) if full else []
+    limit = cells["limit"].ms[start:]
+    full, own = (cells[each].ms[start:] if each in cells else None for each in ("full", cell.bare))
+    ratios = _ratios(cell.ms[start:], full, sweep) if full else []
     return {
         "name": cell.name,
         "m": cell.m,
@@ -149,14 +160,15 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
         "median_ms": round(statistics.median(times), 3),
         "p90_ms": round(times[int(0.9 * (len(times) - 1))], 3),
         "mean_ms": round(mean, 3),
-        "ratio_to_full": round(mean / statistics.fmean(full.ms), 4) if full else None,
+        "ratio_to_full": round(mean / statistics.fmean(full), 4) if full else None,
         "ratio_low": round(min(ratios), 4) if full else None,
         "ratio_high": round(max(ratios), 4) if full else None,
-        "ratio_to_limit": round(mean / statistics.fmean(cells["limit"].ms), 4),
-        "ratio_to_bare": round(mean / statistics.fmean(own.ms), 4) if own else None,
+        "ratio_to_limit": round(mean / statistics.fmean(limit), 4),
+        "ratio_to_bare": round(mean / statistics.fmean(own), 4) if own else None,
         "saved_activation_bytes": cell.saved,
         "state_bytes": cell.peak_state,
         "steps": len(times),
+        "sweep_steps": cell.sweep,
     }
 
 
@@ -196,6 +208,7 @@ def _strategy(
         step,
         lambda: state_bytes(optimizer)["device"]["optimizer_state"],
         getattr(strategy.options, "group_size", None),
+        optimizer.plan.schedule.sweep_steps if isinstance(optimizer, BlockwiseOptimizer) else None,
         variant,
     )
 
@@ -224,7 +237,7 @@ def _in_turn(
         return over(group, optimizer, lr=LR) if optimizer else None
 
     step = in_turn(copy.deepcopy(base), batch, groups, build_optimizer)
-    return _Cell(name, step, m=group_size)
+    return _Cell(name, step, m=group_size, sweep=len(groups))
 
 
 class _saved_bytes:

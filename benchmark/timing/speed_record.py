@@ -29,8 +29,9 @@ class Row:
     ratio_to_full, ratio_to_limit: the mean step time over that of `full` and of `limit`; ratio_to_full is
     None if `full` was not timed. ratio_low, ratio_high: the smallest and largest ratio to `full` of any
     sweep. ratio_to_bare: the mean step time over that of the method's bare loop; None if that was not timed.
-    saved_activation_bytes, state_bytes: the largest of any step, on the device. m: units per group;
-    None if there are no groups.
+    saved_activation_bytes, state_bytes: the largest of any step, on the device. m: units per group, and
+    sweep_steps: the steps in which each group trains once; None if there are no groups, and sweep_steps in
+    records from before it was kept.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     state_bytes: int
     steps: int
     m: int | None = None
+    sweep_steps: int | None = None
     ratio_to_bare: float | None = None
     strategy: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +94,8 @@ def noise(timed: Timed, row: Row) -> str | None:
         return f"the machine was busy: load {timed.load:g} on {cores} cores"
     if row.ratio_to_full is None or row.ratio_low is None or row.ratio_high is None:
         return "without full there is no ratio"
+    if row.steps < (row.sweep_steps or 0):
+        return f"{row.steps} steps, where a sweep takes {row.sweep_steps}"
     width = row.ratio_high - row.ratio_low
     if 100 * width > SCATTER_PERCENT * row.ratio_to_full:
         return f"{row.ratio_low:.2f} to {row.ratio_high:.2f} over {timed.sweeps} sweeps"

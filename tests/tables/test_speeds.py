@@ -116,6 +116,15 @@ def test_a_ratio_that_differs_between_sweeps_is_inconclusive(tmp_path, high, ver
     assert (full["verdict"], hift["verdict"]) == ("no published value", verdict)
 
 
+def test_a_part_of_a_sweep_is_inconclusive(tmp_path):
+    file = put(tmp_path)
+    kept = json.loads(file.read_text())
+    kept["rows"][1] |= {"sweep_steps": kept["rows"][1]["steps"] + 1}
+    file.write_text(json.dumps(kept))
+    full, hift = table(tmp_path).rows
+    assert (full["verdict"], hift["verdict"]) == ("no published value", "inconclusive")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [

@@ -137,6 +137,34 @@ def test_the_range_of_the_ratio_is_that_of_whole_sweeps():
     assert row["ratio_to_full"] is row["ratio_low"] is row["ratio_high"] is None
 
 
+def test_a_sweep_is_the_strategy_s_own():
+    """By hand: of six steps the last four are a sweep, 59/33; a sweep of eight steps is not there."""
+    cells = {
+        "full": speed._Cell("full", lambda: None, ms=[10.0, 10.0, 5.0, 20.0, 4.0, 4.0]),
+        "limit": speed._Cell("limit", lambda: None, ms=[1.0] * 6),
+        "dwell": speed._Cell("dwell", lambda: None, sweep=4, ms=[9.0, 9.0, 25.0, 25.0, 4.0, 5.0]),
+    }
+    row = speed._row(cells["dwell"], cells, 2)
+    assert row["ratio_to_full"] == row["ratio_low"] == row["ratio_high"] == round(59 / 33, 4)
+    assert row["steps"] == row["sweep_steps"] == 4 and row["ratio_to_limit"] == 59 / 4
+    cells["dwell"].sweep = 8
+    row = speed._row(cells["dwell"], cells, 2)
+    assert (row["steps"], row["sweep_steps"]) == (6, 8), "and its record is inconclusive"
+
+
+def test_every_group_is_there_before_a_timed_step(monkeypatch):
+    monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
+    variants = {"full": speed.Variant("full"), "turns": speed.Variant("hift", {"dwell": 2})}
+    asked = []
+    found = speed.measure(
+        "tiny", variants, batch_size=2, seq_len=8, sweeps=2, report=lambda *at: asked.append(at)
+    )
+    rows = {row["name"]: row for row in found}
+    assert rows["turns"]["steps"] == rows["turns"]["sweep_steps"] == 2 * 5
+    steps = 4 * 5 + 10 + 5 * 10  # the long sweep is awaited; then five rows take ten steps each
+    assert asked[-1] == (steps, steps)
+
+
 def test_unknown_strategy():
     with pytest.raises(UserError, match="hift"):
         speed.measure("gpt2-12x512", {"hifd": speed.Variant("hifd")})
