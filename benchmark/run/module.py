@@ -47,6 +47,15 @@ class FineTuning(lightning.LightningModule):
         batch = self.tuning.batch(batch)
         return self.tuning.loss(self.model, lambda: self.adapter.loss(self.model, batch))
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and free the gradients, as the usual loop in plain torch does.
+
+        Lightning frees them after the next forward pass, whose activations would then meet the gradients of
+        all parameters in the peak of full fine-tuning, but of no other group in HiFT's.
+        """
+        super().optimizer_step(*args, **kwargs)
+        self.trainer.optimizers[0].zero_grad()
+
     def configure_optimizers(self) -> Any:
         optimizer, scheduler = self.tuning.optimizer(self.model, self.total_steps)
         return {

@@ -6,6 +6,8 @@ import pytest
 import torch
 from factories import make_spec
 
+from benchmark.memory import simulate
+from benchmark.memory.setting import Setting
 from benchmark.models import registry
 from benchmark.records import record as records
 from benchmark.run import recipe
@@ -214,3 +216,23 @@ def test_the_tokens_of_a_group_are_those_of_its_own_steps(mirror, run):
         mean = sum(tokens) / len(tokens)
         assert record.train.group_tokens[group] == pytest.approx(mean, abs=0.01)
     assert len(set(record.train.group_tokens)) > 1
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [("full", {}), ("hift", {}), ("hift", {"dwell": 3, "group_size": 2}), ("lora", {"r": 2})],
+)
+def test_the_peak_is_that_of_a_plain_loop_which_memory_simulates(run, strategy, options):
+    """Batches are large, so that the peak lies at the end of the forward pass: Lightning by itself would have
+    the gradients of the step before there."""
+    record, curve = run(strategy, options, batch_size=40)
+    case = Setting(
+        model="tiny-bert",
+        head="sequence_classification",
+        strategy=strategy,
+        options=options,
+        batch_size=40,
+        seq_len=int(curve["tokens"][0]) // 40,
+    )
+    simulated = simulate.peak(case, device="cpu").total
+    assert record.memory.peak_allocated == pytest.approx(simulated, rel=0.01)
