@@ -43,11 +43,18 @@ def plan(
             help="As --memory, and name the cells above this: 24GiB, 80G or a number of bytes."
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Train a few steps of each cell that was not run on this machine, for the hours.",
+        ),
+    ] = False,
     format: TableFormat = Format.text,
     wide: Wide = False,
 ) -> None:
     """List every run of a matrix: its state, its predicted steps, and the files it needs and lacks."""
-    from benchmark.matrices import forecast, planning, pricing
+    from benchmark.matrices import forecast, hours, planning, pricing
     from benchmark.matrices import matrix as matrices
 
     use_mirror(data_root)
@@ -64,6 +71,13 @@ def plan(
         say(line)
     for line in planning.damaged(planned, results):
         say(line)
+    paces = hours.recorded(planned, results)
+    if calibrate:
+        from benchmark.commands.progress import bars
+
+        paces |= hours.calibrated(planned, paces, bars)
+    if any(p.to_do for p in planned):
+        say(f"time: {hours.expected(planned, paces)}")
 
 
 def run(
