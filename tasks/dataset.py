@@ -45,6 +45,8 @@ class Origin(Strict):
         return COMMIT.fullmatch(self.revision) is not None
 
 
+UNKNOWN = {"train": 0, "eval": 0}
+"""The sizes of data of the user's own; benchmark/data/footers.py counts what lies on this machine."""
 UNPINNED = "unpinned"
 """The revision of files of the user's own."""
 SHARE, SHARE_SEED = 0.1, 0
@@ -58,7 +60,8 @@ class DatasetConfig(Origin):
     """The dataset of a task.
 
     `splits`: the split of each role (`train`, `eval`), or a slice of it by row (`train[1000:]`).
-    `sizes`: the official number of rows of these splits, for planning; with `shots` the number of shots.
+    `sizes`: the official number of rows of these splits, for planning, or UNKNOWN; with `shots` the number of
+    shots.
     `without`: rows to leave out, by a value of a column, such as SNLI's label -1 (no agreed label).
     `evaluated_on`: the dataset of the role `eval`, if it is another one.
     `files`: the files of each role, for a task of the user's own (`tasks.own`). Then `id` is the task's name,

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tasks import base, includes
 from tasks.base import TaskConfig, TaskError
-from tasks.dataset import HELD_OUT, REST, UNPINNED, Data
+from tasks.dataset import HELD_OUT, REST, UNKNOWN, UNPINNED, Data
 from tasks.names import complaint
 
 SUFFIXES = (".yaml", ".yml")
@@ -61,7 +61,10 @@ def load(path: Path) -> TaskConfig:
             raise TaskError(f"{path}: gives data and dataset: choose one")
         content["dataset"] = _dataset(path, data)
     elif isinstance(content.get("dataset"), dict):
-        content["dataset"] = {"config": "default", "revision": "main"} | content["dataset"]
+        content["dataset"] = {
+            **{"config": "default", "revision": "main"},
+            **{"sizes": UNKNOWN, **content["dataset"]},
+        }
     try:
         return base.parse(
             name(path),
@@ -130,7 +133,7 @@ def _dataset(path: Path, content: Any) -> dict[str, Any]:
         "config": "files",
         "revision": UNPINNED,
         "splits": splits,
-        "sizes": {"train": 0, "eval": 0},  # benchmark/data/own_files.py counts them
+        "sizes": UNKNOWN,
         "files": files,
         **data.model_dump(exclude={"train", "eval"}),
     }

@@ -35,8 +35,11 @@ def cache_model(home, repo, folder, commit):
 
 
 def cache_dataset(home, task, commit=None, files=None):
-    """The task's dataset as the library `datasets` prepares it in its cache; `files`: split -> parquet."""
-    dataset = tasks.base.load(task).dataset
+    """The dataset of a task, by its name or as such, as the library `datasets` prepares it in its cache.
+
+    files: split -> parquet.
+    """
+    dataset = tasks.base.load(task).dataset if isinstance(task, str) else task
     if files is None:
         files = {"train": [str(home / "rows.parquet")]}
         datasets.Dataset.from_dict({"sentence": ["a"], "label": [1]}).to_parquet(*files["train"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.cache import cache_folder
-from benchmark.data import drawing, own_files, sources, splits
+from benchmark.data import drawing, hub_cache, own_files, sources, splits
 from benchmark.data.settings import DataSettings
 from benchmark.errors import UserError
 from benchmark.twin import data as twin
@@ -34,6 +34,31 @@ def check(task: TaskConfig, settings: DataSettings) -> None:
         # the examples of a language model task are parts of rows
         if role == "train" and not task.dataset.shots and task.adapter != "language_model":
             drawing.check_enough(settings, task, rows, str(folder))
+
+
+def rows(task: TaskConfig, source: str, role: str) -> int | None:
+    """The number of rows of the role's split (`train` or `eval`), if its files are here; None if they are
+    missing or damaged."""
+    if task.dataset.files:
+        return _own_rows(task, role)
+    origin, name = task.dataset.origins[role], splits.name(task.dataset, role)
+    if source == "hub":
+        return hub_cache.rows(origin, name)
+    folder = _folder(origin, source)
+    found = folder and _read(sorted(folder.glob(f"{origin.config}/{name}-*.parquet")))
+    return found[1] if found else None
+
+
+def _own_rows(task: TaskConfig, role: str) -> int | None:
+    """Where no file is given for `eval`, its rows are held out of those of train."""
+    try:
+        if role == "train":
+            return own_files.train_rows(task)
+        files = task.dataset.files
+        total = own_files.contents(Path(files.get("eval", files["train"]))).rows
+        return total if "eval" in files else total - own_files.train_rows(task)
+    except UserError:  # `check` says so
+        return None
 
 
 def _check_own(task: TaskConfig, settings: DataSettings) -> None:

@@ -18,7 +18,6 @@ from benchmark.matrices.tally import duration
 from benchmark.records import environment, record
 from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
-from tasks import own
 
 STEPS, EXAMPLES = 12, 16
 """The training steps and the examples of a calibration."""
@@ -131,10 +130,10 @@ def _seconds(planned: Planned, pace: Pace | None) -> float | None:
 
 
 def _examples(spec: RunSpec) -> int:
-    """How many examples the run scores, by the official size of the split."""
+    """How many examples the run scores."""
     if spec.is_trial:
         return spec.dev_examples
-    size = own.of(spec.task, spec.task_file).dataset.sizes["eval"]
+    size = planning.rows_of(spec, "eval")
     return min(spec.eval_examples or size, size or spec.eval_examples or 0)
 
 

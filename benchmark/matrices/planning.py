@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark.data import own_files
+from benchmark.data import footers
 from benchmark.errors import UserError
 from benchmark.matrices import foreseen, search
 from benchmark.matrices.foreseen import Fault
@@ -188,15 +188,17 @@ def damaged(planned: Iterable[Planned], results: Path) -> Iterator[str]:
 def predicted_steps(spec: RunSpec) -> int:
     """Optimizer steps of the spec.
 
-    A spec that trains on all rows is counted by the official row count, or for a task of the user's own by
-    the rows of its file; 0 if that cannot be read.
+    A spec that trains on all rows is counted by `rows_of`; 0 if they are not known.
     """
-    task = own.of(spec.task, spec.task_file)
-    dataset, rows = task.dataset, task.dataset.sizes["train"]
-    if dataset.files:
-        try:
-            rows = own_files.train_rows(task)
-        except UserError:  # `foreseen` says so
-            return 0
-    size = rows - (0 if dataset.shots else spec.dev_examples)
+    rows, shots = rows_of(spec, "train"), own.of(spec.task, spec.task_file).dataset.shots
+    if not rows and spec.max_steps is None:
+        return 0
+    size = rows - (0 if shots else spec.dev_examples)
     return spec.steps(min(size, spec.train_examples or size))
+
+
+def rows_of(spec: RunSpec, role: str) -> int:
+    """Rows of the split for the role, `train` or `eval`: the official number, or for a task of the user's own
+    that of its files; 0 if it is not known."""
+    task = own.of(spec.task, spec.task_file)
+    return task.dataset.sizes[role] or footers.rows(task, spec.data, role) or 0

@@ -4,12 +4,11 @@ It reads local folders only. It imports no torch, and downloads and builds nothi
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmark.data import sources
+from benchmark.data import hub_cache, sources
 from benchmark.errors import UserError
 from benchmark.matrices import forecast, planning
 from benchmark.matrices.forecast import Forecast, Place, first_spec, place
@@ -18,7 +17,7 @@ from benchmark.matrices.matrix import Cell
 from benchmark.matrices.planning import Planned
 from benchmark.models import registry
 from tasks import own
-from tasks.dataset import COMMIT, Origin
+from tasks.dataset import COMMIT
 
 BRIEF = ("run_id", "state", "steps", "lr", "lacks", "peak_gib", "fits")
 """The columns of `rows` that a terminal shows. A run id with a rate in it is a trial's."""
@@ -66,7 +65,7 @@ def rows(
             "run_id": p.run_id,
             "kind": "lr trial" if p.trial else "run",
             "state": p.fault.status if p.fault else p.state,
-            "steps": _steps(p),
+            "steps": _steps(p) if _steps(p) or first_spec(p).lr is None else None,  # rows unknown
             "lr": p.spec.lr if p.spec else None,
             "hash": p.spec.hash if p.spec else None,
             "lacks": _lacks(p, missing),
@@ -148,38 +147,10 @@ def _no_data(need: Need) -> str | None:
         except UserError as error:
             return str(error)
         return None
-    root = _datasets_cache()
     for origin in task.dataset.origins.values():
-        if not any(_prepared(root, origin)):
-            return f"{origin.id} ({origin.config}) is not in {root}"
+        if not any(hub_cache.prepared(origin)):
+            return f"{origin.id} ({origin.config}) is not in {hub_cache.root()}"
     return None
-
-
-def _datasets_cache() -> Path:
-    """The cache folder of the library `datasets`, by its own environment variables."""
-    from huggingface_hub import constants
-
-    default = Path(constants.HF_HOME) / "datasets"
-    return Path(os.environ.get("HF_DATASETS_CACHE") or default).expanduser()
-
-
-def _prepared(root: Path, origin: Origin) -> Iterator[Path]:
-    """<root>/<owner>___<name>/<config>/<version>/<commit> of the dataset.
-
-    The commit is compared only if it is pinned: the folder of a branch has the name of the commit that the
-    branch pointed to.
-    """
-    owner, _, name = origin.id.rpartition("/")
-    wanted = f"{owner}___{name}".lstrip("_")
-    commit = origin.revision if origin.pinned else "*"
-    for folder in root.glob("*"):
-        if _plain(folder.name) == _plain(wanted):
-            yield from folder.glob(f"{origin.config}/*/{commit}/dataset_info.json")
-
-
-def _plain(name: str) -> str:
-    """A form of the name that is equal for both spellings: `datasets` converts names to snake_case."""
-    return name.replace("_", "").lower()
 
 
 def _no_weights(need: Need) -> str | None:

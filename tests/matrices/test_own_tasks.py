@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hub_caches import cache_dataset
 from own_tasks import reviews, write_rows, write_task
 
 from benchmark.matrices import matrix, planning, rescore
 from benchmark.records import record
 from benchmark.report import tables
+from tasks import own
 
 MATRIX = """\
 defaults: {model: tiny-bert, max_steps: 2, batch_size: 4, max_length: 16, lr: 1.0e-3}
@@ -192,3 +194,19 @@ def test_the_perplexity_of_a_chat_run_is_that_of_its_kept_model(go, in_process, 
         )
         assert records[strategy].scores.main == pytest.approx(found, rel=1e-4)
     assert records["hift"].scores.main != pytest.approx(records["lora"].scores.main, rel=1e-3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_steps_of_an_epoch_are_told_by_the_rows_that_are_here(write, home, known):
+    """40 rows in batches of four; a dataset of the user's own has no official sizes."""
+    hub = {"id": "me/mine", "splits": {"train": "a", "eval": "b"}}
+    task = own.load(write_task(Path("tasks/mine.yaml"), data=..., dataset=hub))
+    if known:
+        files = {
+            name: write_rows(home / f"{name}.parquet", reviews(n))
+            for name, n in (("a", 40), ("b", 8))
+        }
+        cache_dataset(home, task.dataset, files={name: [str(file)] for name, file in files.items()})
+    write(MATRIX.replace("max_steps: 2", "epochs: 1"))
+    assert planning.predicted_steps(spec()) == (10 if known else 0)
+    assert planning.rows_of(spec(), "eval") == (8 if known else 0)
