@@ -1,4 +1,4 @@
-"""What the library `datasets` has prepared in its cache, found by names of folders and without the library."""
+"""What the library `datasets` has prepared in its cache: found by names of folders, without the library."""
 
 import json
 import os
