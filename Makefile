@@ -26,8 +26,8 @@ demo: $(INSTALLED) ## three strategies, two models, two generated tasks; ends wi
 # compiled files are kept whatever the shell says: else every process of the tests compiles all anew
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-test: $(INSTALLED) ## the tests that take about a second, and need no GPU, network or browser
-	@$(PYTEST)
+test: $(INSTALLED) ## the tests that take about a second, and need no GPU, network or browser; SLOW=1: the longer ones too
+	@$(PYTEST) $(if $(SLOW),-m 'not chaos and not gpu and not network and not browser')
 
 slow: $(INSTALLED) ## the tests that take longer
 	@$(PYTEST) -m 'slow and not gpu and not network and not browser'

@@ -29,7 +29,7 @@ MIRROR_MATRIX = Path("benchmark/matrices/minilm_sst2.yaml")
 COMMANDS = {
     "make demo": "make",
     "make test": "make",
-    "make test slow": "make",
+    "make test SLOW=1": "make",
     "make lint types": "make",
     "make regress": "make",
     ". .venv/bin/activate": "shell",
