@@ -117,8 +117,9 @@ def _row(found: Any) -> dict[str, Any]:
     return {
         "precision": setting.precision,
         "optimizer": setting.optimizer,
-        **setting.options,
+        **{name: value for name, value in setting.options.items() if name != "boundaries"},
         "checkpointing": setting.checkpointing,
+        "boundaries": setting.options.get("boundaries", "device"),
         "loss": setting.loss,
         "batch": f"{found.micro_batches} x {setting.batch_size} x {setting.seq_len}",
         "device_bytes": found.peak.total,

@@ -1,6 +1,6 @@
 """Bounds from below of what a setting of HiFT needs, in a moment and without simulation."""
 
-from benchmark.memory.roofline import sizes, streamed, weight_bytes
+from benchmark.memory.roofline import sizes, streamed, waits_on_host, weight_bytes
 from benchmark.memory.setting import Setting
 from benchmark.optimizers import find
 
@@ -33,7 +33,8 @@ def on_device(setting: Setting, state: float) -> float:
     tokens = setting.batch_size * setting.seq_len
     weights = weight_bytes(setting) * (model.total - model.streamed * streamed(setting))
     stored = 1 if setting.checkpointing or streamed(setting) else INSIDE
-    forward = LOW * tokens * model.hidden * model.blocks * stored
+    stored *= 1 if waits_on_host(options) else model.blocks
+    forward = LOW * tokens * model.hidden * stored
     forward += 2 * 4 * tokens * model.output // model.hidden if setting.loss == "whole" else 0
     kept = EXACT * state if options["idle"] == "keep" else 0
     largest = model.largest(setting.group_size or 1) if options["update"] == "step" else 0

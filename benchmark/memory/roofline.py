@@ -8,12 +8,15 @@ longest, so the time is a lower bound, good for comparing settings. All amounts 
   loss in chunks the output layer's. Causal attention is seq_len * hidden weights a block.
 - Device memory: the weights are read once by each pass; state and masters are read and written by the update.
 - Transfers: state and masters of a group come and go once a step, unless they stay on the device. Streamed
-  blocks come for each pass, and the active group's weights go back.
+  blocks come for each pass, and the active group's weights go back. Inputs of blocks that recompute go and
+  come if they wait on the host.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -148,6 +151,9 @@ def cost(setting: Setting, state: float, micro_batches: int, on: Gpu) -> Cost:
     if streams:
         blocks = micro_batches * (1 + share) * model.streamed
         moved += weight_bytes(setting) * (blocks + trained * model.total)
+    if waits_on_host(setting.options):
+        inputs = model.blocks * tokens * model.hidden * weight_bytes(setting)
+        moved += micro_batches * 2 * share * inputs
     read = micro_batches * weight_bytes(setting) * (forward + way)
     seconds = max(
         micro_batches * flops / (on.fp32 if setting.precision == "fp32" else on.bf16),
@@ -160,6 +166,11 @@ def cost(setting: Setting, state: float, micro_batches: int, on: Gpu) -> Cost:
 def streamed(setting: Setting) -> bool:
     """Whether blocks come from host memory; they are then recomputed too."""
     return setting.options.get("weights") == "stream"
+
+
+def waits_on_host(options: Mapping[str, Any]) -> bool:
+    """Whether the inputs of blocks that recompute wait in host memory, by the options of hift."""
+    return options.get("boundaries") == "host"
 
 
 def weight_bytes(setting: Setting) -> int:

@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 from benchmark.memory import bounds, depth, roofline
-from benchmark.memory.roofline import Cost, Gpu
+from benchmark.memory.roofline import Cost, Gpu, waits_on_host
 from benchmark.memory.setting import Setting
 from benchmark.memory.simulate import Peak
 from benchmark.sizes import readable
@@ -40,6 +40,7 @@ KNOBS: Mapping[str, tuple[Any, ...]] = {
     "partition": PARTITIONS,
     "group_size": (4, 2, 1),
     "checkpointing": (False, True),
+    "boundaries": ("device", "host"),
     "loss": ("whole", "chunked"),
 }
 """Name -> values, what needs most device memory first. A name is a field of Setting or an option of hift."""
@@ -77,9 +78,11 @@ class Found:
         """The engine's optimizer with these settings, for a model with fp32 weights in host memory. The loss
         in chunks and the micro-batches are the loop's."""
         setting = self.setting
-        settings = [f"{name}={value!r}" for name, value in setting.options.items()]
+        options = dict(setting.options)
+        kind = "host" if options.pop("boundaries", "device") == "host" else "boundaries"
+        settings = [f"{name}={value!r}" for name, value in options.items()]
         if setting.checkpointing:
-            settings.append('checkpointing="boundaries"')
+            settings.append(f'checkpointing="{kind}"')
         model = "model"
         if setting.precision == "mixed_hi":
             settings.append("master=lower(model, torch.bfloat16)")
@@ -153,6 +156,8 @@ def _candidates(usual: Mapping[str, Any], sequences: int) -> dict[Place, Setting
         chosen = {n: v[i] for (n, v), i in zip(knobs.items(), place[1:], strict=True)}
         if _makes_sense(chosen, whole=place[0] == 0):
             fields = {name: chosen.pop(name) for name in FIELDS if name in chosen}
+            if chosen["boundaries"] == KNOBS["boundaries"][0]:  # hift's default needs no mention
+                del chosen["boundaries"]
             batch = batches[place[0]]
             found[place] = Setting(**usual, batch_size=batch, options=chosen, **fields)
     return found
@@ -160,12 +165,13 @@ def _candidates(usual: Mapping[str, Any], sequences: int) -> dict[Place, Setting
 
 def _makes_sense(chosen: Mapping[str, Any], *, whole: bool) -> bool:
     """Streaming recomputes anyway, and is not for devices that hold all state. An update inside the backward
-    pass takes all tokens of a step at once."""
+    pass takes all tokens of a step at once. The inputs of blocks wait on the host where blocks recompute."""
     streamed = chosen["weights"] == "stream"
     return (
         (chosen["checkpointing"] or not streamed)
         and not (streamed and chosen["idle"] == "keep")
         and (whole or chosen["update"] == "step")
+        and (chosen["checkpointing"] or chosen["boundaries"] == "device")
         and (chosen["partition"] == PARTITIONS[0] or chosen["group_size"] == 1)
     )
 
@@ -218,8 +224,10 @@ class _Recipe:
 
     def _taste(self, place: Place) -> tuple[Any, ...]:
         """The order of settings that take as long: an ordinary update before one inside the backward pass,
-        which cannot clip; then what needs less device memory."""
-        return self._candidates[place].options["update"] != "step", *(-at for at in place)
+        which cannot clip; inputs of blocks on the device before those on the host, which take transfers that
+        may not hide; then what needs less device memory."""
+        options = self._candidates[place].options
+        return options["update"] != "step", waits_on_host(options), *(-at for at in place)
 
     def _peak(self, place: Place) -> Peak:
         if place not in self._peaks:

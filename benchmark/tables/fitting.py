@@ -124,8 +124,8 @@ def cells(model: str, on: Gpu) -> Iterator[Row]:
 
 COLUMNS = (
     *("precision", "optimizer", "weights", "idle", "update", "partition", "group_size"),
-    *("checkpointing", "loss", "batch", "device_bytes", "host_bytes", "moved_bytes", "step_s"),
-    "command",
+    *("checkpointing", "boundaries", "loss", "batch"),
+    *("device_bytes", "host_bytes", "moved_bytes", "step_s", "command"),
 )
 """Of a row with settings."""
 
@@ -133,6 +133,7 @@ COLUMNS = (
 def _row(found: Found) -> Row:
     setting = found.setting
     row = {
+        "boundaries": "device",
         **setting.options,
         **{
             key: getattr(setting, key)
@@ -164,6 +165,7 @@ def _shown(row: Row) -> list[str]:
         *(["state on the device"] if row["idle"] == "keep" else []),
         *(["in backward"] if row["update"] == "in_backward" else []),
         *(["recomputed"] if row["checkpointing"] else []),
+        *(["inputs on the host"] if row["boundaries"] == "host" else []),
         *(["loss in chunks"] if row["loss"] == "chunked" else []),
         row["batch"].replace("x", "×"),
     ]

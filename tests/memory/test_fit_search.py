@@ -105,6 +105,9 @@ def test_a_group_s_state_comes_and_goes_and_streamed_blocks_come_twice():
     back = sum(sum(sizes.units[i:]) for i in range(14)) / 14 / sizes.total
     active = sizes.total / 14
     assert moved == pytest.approx(200 + 2 * (sizes.streamed * (1 + back) + active))
+    waiting = resident.but(checkpointing=True, options={"idle": "keep", "boundaries": "host"})
+    inputs = 12 * (8 * 512) * 512 * 2  # of 12 blocks, 8 x 512 tokens, 512 wide, in bf16
+    assert roofline.cost(waiting, 1400, 3, GPU).moved == pytest.approx(3 * 2 * back * inputs)
 
 
 def test_modules_are_smaller_groups_of_the_same_weights():
@@ -125,6 +128,7 @@ def test_modules_are_smaller_groups_of_the_same_weights():
         {"options": {"update": "in_backward", "weights": "stream"}, "precision": "mixed_hi"},
         {},
         {"options": {"idle": "keep", "group_size": 4}, "loss": "chunked"},
+        {"options": {"boundaries": "host"}, "checkpointing": True, "loss": "chunked"},
     ],
     ids=str,
 )
@@ -160,6 +164,7 @@ def needs(monkeypatch):
         gib = 40 + 8 * case.batch_size + 4 * case.group_size + 30 * (options["idle"] == "keep")
         gib -= 20 * (options["weights"] == "stream") + 4 * (options["partition"] == "modules")
         gib = gib / 2 if case.checkpointing else gib
+        gib -= options.get("boundaries") == "host"
         host = {"adamw": 12, "adamw8bit": 7, "adafactor": 6, "sgd": 4}[case.optimizer]
         host -= 4 * (case.precision != "mixed_hi")
         host *= options["idle"] == "cpu"
@@ -207,6 +212,15 @@ def test_memory_of_either_kind_decides_where_state_and_weights_are(needs):
     assert answers(60, host=8)[0].setting.options["idle"] == "keep"
     assert isinstance(answers(23, host=8)[0], search.Missing)
     assert answers(15, host=12)[0].setting.options["weights"] == "stream"
+
+
+def test_inputs_of_blocks_wait_on_the_host_where_nothing_else_fits(needs):
+    found = {budget: answers(budget)[0] for budget in (14, 13, 12)}
+    assert "boundaries" not in found[14].setting.options
+    assert found[13].setting.options["boundaries"] == "host" and found[13].setting.checkpointing
+    assert 'checkpointing="host"' in found[13].call() and "boundaries=" not in found[13].call()
+    assert "--option boundaries=host" in found[13].command()
+    assert isinstance(found[12], search.Missing)
 
 
 def test_what_is_found_can_be_trained(monkeypatch):
