@@ -1,5 +1,6 @@
-"""Conversations in the form of a model's chat template; what the assistant says in them is learnt."""
+"""Conversations in the form of a model's chat template; what the assistant says or calls is learnt."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,16 @@ from tasks.chat_config import TEMPLATES, ChatConfig
 from tasks.language_model import Response
 
 ROLES = {
-    **{role: role for role in ("system", "user", "assistant")},
+    **{role: role for role in ("system", "user", "assistant", "tool")},
     **{"human": "user", "gpt": "assistant", "chatgpt": "assistant"},
 }
 """Roles as the data may name them -> as templates do."""
 KEYS = (("role", "content"), ("from", "value"))
 """The keys of a message: OpenAI's, ShareGPT's."""
+OF_TOOLS = ("tool_calls", "tool_call_id", "name")
+"""Further keys of OpenAI's messages, which a template gets as they are."""
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 class Chat(Response):
@@ -37,7 +40,8 @@ class Chat(Response):
         return batch["counted"].sum(-1)
 
     def check(self, rows: Rows) -> None:
-        self.column(rows, self.config.messages)
+        for name in self.config.inputs_read:
+            self.column(rows, name)
 
     def encode(
         self,
@@ -48,8 +52,9 @@ class Chat(Response):
     ) -> dict[str, list[Any]]:
         names = ("input_ids", "answer_lengths", "counted", "truncated", "needs")
         features: dict[str, list[Any]] = {name: [] for name in names}
+        tools = self.tools(rows)
         for at, messages in enumerate(self.conversations(rows)):
-            ids, of_answers = self.encoded(messages, tokenizer, at)
+            ids, of_answers = self.encoded(messages, tokenizer, at, tools[at])
             needs, first = len(ids), of_answers.index(1)
             if not first:
                 raise TaskError(f"{self.config.name}: there is no token before the answer", at)
@@ -70,13 +75,18 @@ class Chat(Response):
         return features
 
     def encoded(
-        self, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, at: int
+        self,
+        messages: Sequence[Message],
+        tokenizer: PreTrainedTokenizerBase,
+        at: int,
+        tools: Sequence[Any] | None = None,
     ) -> tuple[list[int], list[int]]:
         """The tokens of a conversation up to the end of the last answer, and 1 for those of answers, else 0.
 
-        A token that an answer shares with what is around it is the answer's. `at`: the row, for messages.
+        A token that an answer shares with what is around it is the answer's. at: the row, for messages.
+        tools: the schemas of the functions that the assistant may call.
         """
-        text, answers = self.rendered(messages, tokenizer, at)
+        text, answers = self.rendered(messages, tokenizer, at, tools)
         whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         of_answers = [
             int(any(start < last and first < end for first, last in answers) and start < end)
@@ -88,7 +98,11 @@ class Chat(Response):
         return whole["input_ids"][:end], of_answers[:end]
 
     def rendered(
-        self, messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, at: int
+        self,
+        messages: Sequence[Message],
+        tokenizer: PreTrainedTokenizerBase,
+        at: int,
+        tools: Sequence[Any] | None = None,
     ) -> tuple[str, list[tuple[int, int]]]:
         """The text of a conversation, and the first and last character (exclusive) of each answer in it.
 
@@ -106,7 +120,11 @@ class Chat(Response):
         def render(count: int, reply: bool = False) -> str:
             some: Any = list(messages[:count])
             rendered: Any = tokenizer.apply_chat_template(
-                some, chat_template=template, tokenize=False, add_generation_prompt=reply
+                some,
+                tools=list(tools) if tools else None,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=reply,
             )
             return str(rendered)
 
@@ -123,7 +141,15 @@ class Chat(Response):
                         at,
                     )
                 answer = after[len(before) :]
-                if not answer.rstrip().endswith(message["content"].strip()):  # there is an end mark
+                for call in message.get("tool_calls", ()):
+                    if call["function"]["name"] not in answer:
+                        raise TaskError(
+                            f"{self.config.name}: the chat template does not show the tool calls of "
+                            f"message {number}: give one that does as template",
+                            at,
+                        )
+                said = message["content"].strip()
+                if not (said and answer.rstrip().endswith(said)):  # there is an end mark
                     answer = answer.rstrip()
                 answers.append((len(before), len(before) + len(answer)))
         except jinja2.TemplateError as error:
@@ -156,9 +182,30 @@ class Chat(Response):
         role, content = (value[key] for key in keys)
         if role not in ROLES:
             raise TaskError(f"{place}: {keys[0]} {role!r} is none of {', '.join(ROLES)}", at)
-        if not isinstance(content, str) or (ROLES[role] == "assistant" and not content.strip()):
+        # rows of one type have every key of any row, with None where a row has none
+        of_tools = {key: value[key] for key in OF_TOOLS if value.get(key)}
+        if "tool_calls" in of_tools:
+            calls = of_tools["tool_calls"]
+            of_tools["tool_calls"] = [_tool_call(c, f"{place}: tool_calls", at) for c in calls]
+            content = content or ""
+        silent = ROLES[role] == "assistant" and "tool_calls" not in of_tools
+        if not isinstance(content, str) or (silent and not content.strip()):
             raise TaskError(f"{place}: {keys[1]} {content!r} is no text", at)
-        return {"role": ROLES[role], "content": content}
+        return {"role": ROLES[role], "content": content, **of_tools}
+
+    def tools(self, rows: Rows) -> list[list[Any] | None]:
+        """The schemas of functions that each row offers: a list, as such or as text in JSON; None without."""
+        name = self.config.tools
+        if name is None:
+            return [None] * len(self.column(rows, self.config.messages))
+        found = []
+        for at, value in enumerate(self.column(rows, name)):
+            place = f"{self.config.name}: column {name}"
+            tools = _parsed(value, place, at) if isinstance(value, str) else value
+            if not isinstance(tools, list | tuple | None):
+                raise TaskError(f"{place}: {value!r} is no list of tools", at)
+            found.append(list(tools) if tools else None)
+        return found
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Collate:
         pad = super().collator(tokenizer)
@@ -170,8 +217,31 @@ class Chat(Response):
         return collate
 
     def references(self, rows: Rows) -> list[int]:
-        """The number of words of each conversation's answers."""
+        """The number of words of each conversation's answers, tool calls as JSON included."""
         return [
-            sum(len(m["content"].split()) for m in messages if m["role"] == "assistant")
+            sum(_words(m) for m in messages if m["role"] == "assistant")
             for messages in self.conversations(rows)
         ]
+
+
+def _words(message: Message) -> int:
+    calls = (json.dumps(call["function"]) for call in message.get("tool_calls", ()))
+    return sum(len(text.split()) for text in (message["content"], *calls))
+
+
+def _tool_call(value: Any, place: str, at: int) -> dict[str, Any]:
+    """A call as templates want it: the arguments as values, which OpenAI's data have as text in JSON."""
+    function = value.get("function") if isinstance(value, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise TaskError(f"{place}: {value!r} has no function with a name", at)
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        arguments = _parsed(arguments, place, at)
+    return {**value, "function": {**function, "arguments": arguments}}
+
+
+def _parsed(text: str, place: str, at: int) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TaskError(f"{place}: {text!r} is no JSON: {error}", at) from None

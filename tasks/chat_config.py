@@ -20,18 +20,20 @@ TEMPLATES = {"plain": PLAIN, "chatml": CHATML}
 
 class ChatConfig(TaskConfig):
     """Column `messages` has conversations: lists of `role` and `content` (OpenAI), or of `from` and `value`
-    (ShareGPT). What the assistant says is learnt and scored.
+    (ShareGPT). What the assistant says is learnt and scored, and so are its `tool_calls` (OpenAI).
 
+    `tools`: the column of the functions that a row offers, as JSON schemas.
     `template`: a chat template in place of the tokenizer's own, as a key of TEMPLATES or as text in Jinja. In
     a task of the user's own it can be a file that ends in .jinja.
     """
 
     messages: str
+    tools: str | None = None
     template: str | None = None
 
     @property
     def inputs_read(self) -> tuple[str, ...]:
-        return (self.messages,)
+        return (self.messages, *([self.tools] if self.tools else []))
 
     @field_validator("template")
     @classmethod

@@ -32,7 +32,7 @@ MARKED = {
 """Chat templates that mark what the assistant says."""
 
 
-def adapter(template="plain"):
+def adapter(template="plain", **more):
     content = {
         "adapter": "chat",
         "messages": "talk",
@@ -43,7 +43,7 @@ def adapter(template="plain"):
     sides = {"splits": {"train": "t", "eval": "e"}, "sizes": {"train": 1, "eval": 1}}
     content["dataset"] |= sides
     return base.adapter(
-        base.parse("chat", own.DEFAULTS | content | {"template": template}, "made up")
+        base.parse("chat", own.DEFAULTS | content | {"template": template} | more, "made up")
     )
 
 
@@ -164,6 +164,88 @@ def test_what_is_too_long_loses_its_oldest_tokens(tokenizer):
 
 def talk(**message):
     return {"talk": [[{"role": "user", "content": "a"}, message]]}
+
+
+CALLING = (
+    "{% if tools %}{{ '<tools>' + tools | tojson + '</tools>' }}{% endif %}{% for m in messages %}"
+    "{{ '<|im_start|>' + m.role + '\n' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content | trim }}"
+    "{% for c in m.tool_calls or [] %}{{ '<call>' + c.function.name + ' ' + c.function.arguments.city }}"
+    "{% endfor %}{{ '<|im_end|>' }}{% endgeneration %}{{ '\n' }}{% else %}"
+    "{{ m.content | trim + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def calls(arguments='{"city": "Rome"}', **function):
+    """A conversation in which the assistant calls a tool; messages have equal keys, as in files of rows."""
+    none = {"tool_calls": None, "tool_call_id": None}
+    call = {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "weather", "arguments": arguments} | function,
+    }
+    return {
+        "talk": [
+            [
+                none | {"role": "user", "content": "Rain in Rome?"},
+                none | {"role": "assistant", "content": None, "tool_calls": [call]},
+                none | {"role": "tool", "content": "no", "tool_call_id": "c1"},
+                none | {"role": "assistant", "content": "No rain."},
+            ]
+        ],
+        "tools": [
+            '[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]'
+        ],
+    }
+
+
+def test_tool_calls_are_learnt_and_what_tools_answer_is_not(tokenizer):
+    """Against transformers' mask, and the text of what is learnt."""
+    chat = adapter(CALLING, tools="tools")
+    (messages,), (tools,) = chat.conversations(calls()), chat.tools(calls())
+    assert tools == [WEATHER] and messages[1]["tool_calls"][0]["function"]["arguments"] == {
+        "city": "Rome"
+    }
+    ids, of_answers = chat.encoded(messages, tokenizer, 0, tools)
+    theirs = tokenizer.apply_chat_template(
+        messages,
+        tools=[WEATHER],
+        chat_template=CALLING,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    assert ids == theirs["input_ids"][: len(ids)] and "<tools>" in tokenizer.decode(ids)
+    assert of_answers == theirs["assistant_masks"][: len(ids)]
+    learnt = tokenizer.decode([token for token, one in zip(ids, of_answers, strict=True) if one])
+    assert learnt == "<call>weather Rome<|im_end|>No rain.<|im_end|>"
+    assert chat.encode(calls(), tokenizer, 999)["input_ids"] == [ids]
+    assert chat.references(calls()) == [
+        len(["name", "weather", "arguments", "city", "Rome", "No", "rain"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "template", "said"),
+    [
+        (
+            calls(),
+            "chatml",
+            "does not show the tool calls of message 1: give one that does as template",
+        ),
+        (calls(arguments="{"), CALLING, "message 1: tool_calls: '{' is no JSON"),
+        (calls(name=None), CALLING, "has no function with a name"),
+        (calls() | {"tools": ["weather"]}, CALLING, "column tools: 'weather' is no JSON"),
+        (calls() | {"tools": ['{"a": 1}']}, CALLING, "is no list of tools"),
+        ({"talk": calls()["talk"]}, CALLING, "column tools is missing; the data has talk"),
+    ],
+)
+def test_bad_tool_calls_are_said(tokenizer, rows, template, said):
+    chat = adapter(template, tools="tools")
+    with pytest.raises(base.TaskError) as raised:
+        chat.check(rows)
+        chat.encode(rows, tokenizer, 999)
+    assert said in str(raised.value) and "\n" not in str(raised.value)
 
 
 BAD = {
