@@ -71,7 +71,7 @@ def plan(
         say(line)
     for line in planning.damaged(planned, results):
         say(line)
-    paces = hours.recorded(planned, results)
+    paces = hours.recorded(planned)
     if calibrate:
         from benchmark.commands.progress import bars
 

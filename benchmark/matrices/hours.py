@@ -21,8 +21,6 @@ from benchmark.records.spec import RunSpec
 
 STEPS, EXAMPLES = 12, 16
 """The training steps and the examples of a calibration."""
-RECORDS = 5
-"""The records of a kind that are read: a matrix of thousands is planned within seconds."""
 
 Kind = tuple[Place, bool]
 """A cell, and whether its trials are meant."""
@@ -66,15 +64,14 @@ def expected(planned: Iterable[Planned], paces: Mapping[Kind, Pace]) -> Expected
     return Expected(sum(known), len(known), len(seconds) - len(known))
 
 
-def recorded(planned: Iterable[Planned], results: Path) -> dict[Kind, Pace]:
-    """The pace of each kind of run done on a machine like this one: the median of its first records."""
+def recorded(planned: Iterable[Planned]) -> dict[Kind, Pace]:
+    """The pace of each kind of run that was done on a machine like this one: the median of its records."""
     here = environment.machine()
     paces: dict[Kind, list[Pace]] = {}
     for p in planned:
-        if p.spec is not None and p.state == "done" and len(paces.get(_kind(p), ())) < RECORDS:
-            done = record.load(planning.path_of(p.spec, results))
-            alike = all(done.environment.get(key) == here[key] for key in _MACHINE)
-            if alike and (pace := _pace(done)):
+        if p.state == "done" and p.last is not None:
+            alike = all(p.last.environment.get(key) == here[key] for key in _MACHINE)
+            if alike and (pace := _pace(p.last)):
                 paces.setdefault(_kind(p), []).append(pace)
     return {kind: _median(each) for kind, each in paces.items()}
 

@@ -48,8 +48,8 @@ class Faults:
 class Planned:
     """One run of a matrix and its state (see `state_of`; "waiting" and "failed" depend on a search).
 
-    `spec` is None while its learning rate is not known. `fault`: why the run cannot be made, which is then
-    recorded without a process; a run that is done has none.
+    `spec` is None while its learning rate is not known. `last`: its record, if there is one. `fault`: why the
+    run cannot be made, which is then recorded without a process; a run that is done has none.
     """
 
     cell: Cell
@@ -57,6 +57,7 @@ class Planned:
     state: str
     spec: RunSpec | None
     trial: bool = False
+    last: RunRecord | None = field(default=None, repr=False, compare=False)
     _faults: Faults = field(default_factory=Faults, repr=False, compare=False)
 
     @functools.cached_property
@@ -157,8 +158,8 @@ def plan(matrix: Matrix, results: Path) -> list[Planned]:
     faults = Faults()
     for cell in matrix.cells:
         for trial in trials(cell, results):
-            state = state_of(trial, results)
-            planned.append(Planned(cell, trial.run_id, state, trial, True, faults))
+            state, last = _last(trial, results)
+            planned.append(Planned(cell, trial.run_id, state, trial, True, last, faults))
         try:
             rate = chosen_rate(cell, results) if cell.search else None
         except UserError:
@@ -168,8 +169,8 @@ def plan(matrix: Matrix, results: Path) -> list[Planned]:
             planned += [Planned(cell, run_id, "waiting", None) for run_id in cell.run_ids]
             continue
         for spec in cell.runs(rate):
-            state = state_of(spec, results)
-            planned.append(Planned(cell, spec.run_id, state, spec, _faults=faults))
+            state, last = _last(spec, results)
+            planned.append(Planned(cell, spec.run_id, state, spec, last=last, _faults=faults))
     return planned
 
 

@@ -42,7 +42,7 @@ def test_records_of_this_machine_tell_what_the_others_of_a_cell_take(mine, tmp_p
     put(second, tmp_path, steps=20, seconds=44.0)  # 10 s to score 872
     put(trials_and_runs[0], tmp_path, steps=10, seconds=20.0)  # a trial: 34 s to score 872
     planned = planning.plan(mine, tmp_path)
-    paces = hours.recorded(planned, tmp_path)
+    paces = hours.recorded(planned)
     expected = hours.expected(planned, paces)
     full = 6 + 100 * (2.0 + 2.2) / 2 + 50 * (14 + 10) / 2 / 872
     trial = 6 + 100 * 2.0 + 20 * 34 / 872
@@ -59,7 +59,7 @@ def test_records_of_this_machine_tell_what_the_others_of_a_cell_take(mine, tmp_p
 def test_a_record_that_says_nothing_of_this_machine_is_not_asked(mine, tmp_path, changed):
     put(planning.plan(mine, tmp_path)[0], tmp_path, **changed)
     planned = planning.plan(mine, tmp_path)
-    assert hours.recorded(planned, tmp_path) == {}
+    assert hours.recorded(planned) == {}
     assert str(hours.expected(planned, {})) == "7 runs have no record of this machine: --calibrate"
 
 
