@@ -50,8 +50,8 @@ class FineTuning(lightning.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and free the gradients, as the usual loop in plain torch does.
 
-        Lightning frees them after the next forward pass, whose activations would then meet the gradients of
-        all parameters in the peak of full fine-tuning, but of no other group in HiFT's.
+        Lightning would keep them through the next forward pass, on top of its activations: those of all
+        parameters in full fine-tuning, and none in HiFT, whose switch to the next group frees them.
         """
         super().optimizer_step(*args, **kwargs)
         self.trainer.optimizers[0].zero_grad()
