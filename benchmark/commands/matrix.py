@@ -77,7 +77,8 @@ def plan(
 
         paces |= hours.calibrated(planned, paces, bars)
     if any(p.to_do for p in planned):
-        say(f"time: {hours.expected(planned, paces)}")
+        time = hours.expected(planned, paces)
+        say(f"time: {time}{': --calibrate' if time.unknown and not calibrate else ''}")
 
 
 def run(

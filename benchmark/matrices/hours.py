@@ -22,6 +22,9 @@ from benchmark.records.spec import RunSpec
 STEPS, EXAMPLES = 12, 16
 """The training steps and the examples of a calibration."""
 
+_MACHINE = ("machine", "cpu", "cores", "accelerators")
+"""What machines that are alike have in common, of a record's environment."""
+
 Kind = tuple[Place, bool]
 """A cell, and whether its trials are meant."""
 Bars = Callable[[int], AbstractContextManager[runner.Progress]]
@@ -49,11 +52,11 @@ class Expected:
     unknown: int
 
     def __str__(self) -> str:
-        """about 5.2 h, one run at a time; 12 more runs have no record of this machine: --calibrate"""
+        """about 5.2 h, one run at a time; 12 more runs were not timed on this machine"""
         parts = [f"about {duration(self.seconds)}, one run at a time"] if self.known else []
         if self.unknown:
             more = "more runs" if self.known else "runs"
-            parts.append(f"{self.unknown} {more} have no record of this machine: --calibrate")
+            parts.append(f"{self.unknown} {more} were not timed on this machine")
         return "; ".join(parts)
 
 
@@ -95,9 +98,6 @@ def calibrated(
         paths = {k: planning.path_of(s, Path(scratch)) for k, s in specs.items()}
         ended = {kind: record.load(path) for kind, path in paths.items() if path.exists()}
     return {kind: pace for kind, done in ended.items() if (pace := _pace(done))}
-
-
-_MACHINE = ("machine", "cpu", "cores", "accelerators")
 
 
 def _kind(planned: Planned) -> Kind:

@@ -65,7 +65,9 @@ def rows(
             "run_id": p.run_id,
             "kind": "lr trial" if p.trial else "run",
             "state": p.fault.status if p.fault else p.state,
-            "steps": _steps(p) if _steps(p) or first_spec(p).lr is None else None,  # rows unknown
+            "steps": steps
+            if (steps := _steps(p)) or first_spec(p).lr is None
+            else None,  # rows unknown
             "lr": p.spec.lr if p.spec else None,
             "hash": p.spec.hash if p.spec else None,
             "lacks": _lacks(p, missing),

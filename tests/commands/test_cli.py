@@ -80,7 +80,7 @@ def test_plan_in_every_format(cli, here, format):
     assert code == 0
     assert err == (
         "2 cells, 2 runs (0 of them lr trials), 42 steps; still to do: 2 runs, 42 steps\n"
-        "time: 2 runs have no record of this machine: --calibrate\n"
+        "time: 2 runs were not timed on this machine: --calibrate\n"
     )
     if format == "text":
         assert all(run_id in out for run_id in RUNS) and out.count("missing") == 2

@@ -49,7 +49,7 @@ def test_records_of_this_machine_tell_what_the_others_of_a_cell_take(mine, tmp_p
     assert expected.seconds == pytest.approx(full + trial)
     assert (expected.known, expected.unknown) == (2, 3)
     assert str(expected) == (
-        "about 7 min, one run at a time; 3 more runs have no record of this machine: --calibrate"
+        "about 7 min, one run at a time; 3 more runs were not timed on this machine"
     )
 
 
@@ -60,7 +60,7 @@ def test_a_record_that_says_nothing_of_this_machine_is_not_asked(mine, tmp_path,
     put(planning.plan(mine, tmp_path)[0], tmp_path, **changed)
     planned = planning.plan(mine, tmp_path)
     assert hours.recorded(planned) == {}
-    assert str(hours.expected(planned, {})) == "7 runs have no record of this machine: --calibrate"
+    assert str(hours.expected(planned, {})) == "7 runs were not timed on this machine"
 
 
 def test_a_calibration_runs_each_kind_once_and_leaves_nothing(mine, tmp_path, in_process, cli):
