@@ -3,11 +3,13 @@
 A command that COMMANDS does not know fails, so that none is added without a way to try it.
 """
 
+import collections
 import csv
 import json
 import re
 import shlex
 import shutil
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -318,3 +320,21 @@ def test_the_readme_s_intervals_are_those_of_the_report():
     for m, dwell, *points in said:
         row = found["full", f"hift_m{m}" + (f"_dwell{dwell}" if dwell else "")]
         assert points == [f"{100 * float(row[key]):.1f}" for key in ("mean", "low", "high")]
+
+
+def test_the_readme_s_shares_of_operations_and_memory_are_those_of_the_records():
+    """Operations are a mean over seeds, memory the largest of them, as the README says."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    shares = r"- m = (\d)(?:, dwell = (\d))?: [^%]*? at (\d+) % (?:of the operations )?and (\d+) %"
+    flops, peaks = collections.defaultdict(list), collections.defaultdict(list)
+    for path in ROOT.glob("results/minilm_sst2/*.json"):
+        done = json.loads(path.read_text(encoding="utf-8"))
+        flops[done["spec"]["label"]].append(done["train"]["flops"])
+        peaks[done["spec"]["label"]].append(done["memory"]["peak_allocated"])
+    said = re.findall(shares, text)
+    assert len(said) == 5
+    for m, dwell, *percents in said:
+        label = f"hift_m{m}" + (f"_dwell{dwell}" if dwell else "")
+        operations = statistics.fmean(flops[label]) / statistics.fmean(flops["full"])
+        memory = max(peaks[label]) / max(peaks["full"])
+        assert percents == [f"{100 * share:.0f}" for share in (operations, memory)], label
