@@ -5,6 +5,7 @@ products, the sum of bf16 losses is rounded to bf16 at every addition (off by 2 
 sees what it allocates inside. It is the reference in the tests.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,10 +30,18 @@ def token_losses(
     """
     layer, hidden = _hidden_states(model, inputs)
     kept = hidden[:, -targets.shape[1] - 1 : -1]
+    by_rows = _by_rows(layer)
+    if by_rows is not None:
+        by_rows.called()
     losses: torch.Tensor = _ChunkedCrossEntropy.apply(
-        kept.flatten(0, 1), layer.weight, layer.bias, targets.flatten()
+        kept.flatten(0, 1), layer.weight, layer.bias, targets.flatten(), by_rows
     )
     return losses.view_as(targets)
+
+
+def _by_rows(layer: Any) -> Any:
+    """What takes the gradient of the layer's weight by rows, where the engine has put it; None elsewhere."""
+    return getattr(layer, "by_rows", None)
 
 
 def _hidden_states(
@@ -40,7 +49,7 @@ def _hidden_states(
 ) -> tuple[nn.Linear, torch.Tensor]:
     """The output layer of the model, and what it would read (N, L, F). It computes the logits of no token."""
     layer = model.get_output_embeddings()
-    if type(layer) is not nn.Linear:
+    if type(layer) is not nn.Linear and _by_rows(layer) is None:
         kind = "none" if layer is None else type(layer).__name__
         raise TaskError(
             f"loss: chunked needs a linear output layer, and that of {type(model).__name__} is {kind}: "
@@ -83,8 +92,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         targets: torch.Tensor,
+        by_rows: Any,
     ) -> torch.Tensor:
-        """hidden (T, F), weight (V, F), bias (V,), targets (T,) -> losses (T,), fp32."""
+        """hidden (T, F), weight (V, F), bias (V,), targets (T,) -> losses (T,), fp32. by_rows: takes the
+        weight's gradient in parts, or None."""
+        ctx.by_rows = by_rows
         kind = hidden.device.type
         ctx.dtype = (
             torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -104,14 +116,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
+        by_rows = ctx.needs_input_grad[1] and ctx.by_rows is not None and ctx.by_rows.takes
+        whole = ctx.needs_input_grad[1] and not by_rows
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight, dtype=ctx.dtype) if ctx.needs_input_grad[1] else None
+        of_weight = torch.zeros_like(weight, dtype=ctx.dtype) if whole else None
         of_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         with torch.autocast(hidden.device.type, enabled=False):
             low, low_bias = _cast(ctx.dtype, weight, bias)
-            start = 0
+            start, sums = 0, []
             for part, wanted, given in _chunks(ctx.rows, hidden, targets, gradients[0]):
-                error = _logits(part, low, low_bias).softmax(-1)
+                logits = _logits(part, low, low_bias)
+                if by_rows:
+                    sums.append(logits.logsumexp(-1))
+                error = logits.softmax(-1)
                 counted = wanted != IGNORED
                 right = wanted.where(counted, 0)[:, None]
                 error.scatter_add_(1, right, torch.full_like(right, -1, dtype=error.dtype))
@@ -124,12 +141,39 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 if of_hidden is not None:
                     of_hidden[start : start + len(part)] = rounded @ low
                 start += len(part)
+            del logits, error, rounded
+            if by_rows:
+                scale = gradients[0] * (targets != IGNORED)
+                ctx.by_rows.take(
+                    partial(_rows, ctx.dtype, hidden, weight, bias, targets, scale, torch.cat(sums))
+                )
         return (
             of_hidden,
             None if of_weight is None else of_weight.to(weight.dtype),
             None if of_bias is None else of_bias.to(bias.dtype),
             None,
+            None,
         )
+
+
+def _rows(
+    dtype: torch.dtype,
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    scale: torch.Tensor,
+    sums: torch.Tensor,
+    start: int,
+    stop: int,
+) -> torch.Tensor:
+    """The gradient of the weight's rows `start` to `stop` - 1. scale: the gradients of the losses (T,).
+    sums: the logarithms of the sums of exponentials of all logits (T,)."""
+    low, low_bias = _cast(dtype, weight[start:stop], None if bias is None else bias[start:stop])
+    error = (_logits(hidden, low, low_bias) - sums[:, None]).exp_()
+    right = targets[:, None] == torch.arange(start, stop, device=targets.device)
+    error.sub_(right.to(error.dtype)).mul_(scale[:, None])
+    return error.to(dtype).T @ hidden.to(dtype)
 
 
 def _logits(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -5,8 +5,10 @@ block above the lowest active one drops its activations and recomputes them in t
 `checkpointing="active_path"` the lowest active block itself stores its activations, because its backward pass
 comes last. With "boundaries" it recomputes too, so that the input of each block is all that is stored while
 the blocks above it take their turn. With "host" these inputs wait in host memory, pinned if the device is a
-GPU; that is the least memory. The checkpoints are non-reentrant: they accept any inputs, and dropout draws
-the same random numbers again.
+GPU. With "parts" the parts of a block, as its attention and its MLP, recompute apart besides, so that only one
+of them has activations at a time; that is the least memory, and computes the forward pass of the attention
+once more. The checkpoints are non-reentrant: they accept any inputs, and dropout draws the same random
+numbers again.
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ from benchmark.engine.host import host_memory
 from benchmark.engine.units import find_units
 from benchmark.errors import UserError, nearest
 
-KINDS = ("active_path", "boundaries", "host")
+KINDS = ("active_path", "boundaries", "host", "parts")
 MARK = "active_path"
 
 
-def check_checkpointing(kind: str | None) -> None:
-    """Raise UserError for a kind that is neither None nor one of KINDS."""
+def check_checkpointing(kind: str | None, weights: str) -> None:
+    """Raise UserError for a kind that is neither None nor one of KINDS, or that streamed weights cannot do."""
     if kind not in (None, *KINDS):
         raise UserError(f'unknown checkpointing "{kind}"{nearest(kind, KINDS)}')
+    if kind == "parts" and weights == "stream":
+        raise UserError(
+            'checkpointing="parts": streamed blocks recompute whole; use checkpointing="host" or '
+            'weights="resident"'
+        )
 
 
 class ActivePath:
@@ -49,28 +56,35 @@ class ActivePath:
     def __init__(self, model: nn.Module, kind: str = "active_path") -> None:
         units, modules = find_units(model), dict(model.named_modules(remove_duplicate=False))
         self._rank = {name: i for i, unit in enumerate(units) for name in unit.parameters}
-        self._blocks = {i: modules[u.name] for i, u in enumerate(units) if u.kind == "block"}
+        blocks = {i: modules[u.name] for i, u in enumerate(units) if u.kind == "block"}
         self._spared = 1 if kind == "active_path" else 0
-        self.on_host = kind == "host"
         self.lowest = len(units)
-        for rank, block in self._blocks.items():
-            wrap(block, MARK, _OnPath(self, rank))
+        self._wrapped: list[nn.Module] = []
+        for rank, block in blocks.items():
+            self._wrap(block, _OnPath(self, rank, on_host=kind in ("host", "parts")))
+            for part in _parts(block) if kind == "parts" else ():
+                self._wrap(part, _OnPath(self, rank, on_host=False))
+
+    def _wrap(self, module: nn.Module, wrapper: _OnPath) -> None:
+        wrap(module, MARK, wrapper)
+        self._wrapped.append(module)
 
     def follow(self, group: Group) -> None:
         """Recompute from the block of the group's lowest parameter upwards from now on."""
         self.lowest = min(self._rank[rows.whole(n)] for n in group.parameters) + self._spared
 
     def remove(self) -> None:
-        """Restore the original classes of the blocks."""
-        for block in self._blocks.values():
-            unwrap(block, MARK)
+        """Restore the original classes."""
+        for module in self._wrapped:
+            unwrap(module, MARK)
 
 
 class _OnPath(Wrapper):
-    """Around the block that has this rank among the units: recomputes it while it is on the active path."""
+    """Around the block that has this rank among the units, or a part of it: recomputes it while it is on the
+    active path. on_host: its inputs wait in host memory."""
 
-    def __init__(self, path: ActivePath, rank: int) -> None:
-        self._path, self._rank = weakref.ref(path), rank
+    def __init__(self, path: ActivePath, rank: int, *, on_host: bool) -> None:
+        self._path, self._rank, self._on_host = weakref.ref(path), rank, on_host
 
     def forward(
         self, block: nn.Module, run: Callable[..., Any], args: Any, kwargs: dict[str, Any]
@@ -79,8 +93,17 @@ class _OnPath(Wrapper):
         if path is None or self._rank < path.lowest:
             return run(*args, **kwargs)
         if block.training and torch.is_grad_enabled():
-            return recomputed(run, args, kwargs, on_host=path.on_host)
+            return recomputed(run, args, kwargs, on_host=self._on_host)
         return run(*args, **kwargs)
+
+
+def _parts(block: nn.Module) -> list[nn.Module]:
+    """The modules of a block that have modules of their own with matrices, as its attention and its MLP."""
+    return [
+        child
+        for child in block.children()
+        if list(child.children()) and any(p.ndim > 1 for p in child.parameters())
+    ]
 
 
 def recomputed(

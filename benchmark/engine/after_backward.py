@@ -15,7 +15,7 @@ from benchmark import rows
 from benchmark.engine.residents import Residents
 from benchmark.engine.trainables import Cut
 from benchmark.engine.turns import Turns
-from benchmark.engine.update import Update, plain_rate
+from benchmark.engine.update import Update, norms, plain_rate
 from benchmark.engine.wrapped import Roster
 
 
@@ -73,4 +73,4 @@ class AfterBackward:
     def _norms(self, names: Sequence[str]) -> Sequence[torch.Tensor]:
         found = [self._residents.target(name).grad for name in names]
         gradients = [gradient for gradient in found if gradient is not None]
-        return torch._foreach_norm(gradients, 2, dtype=torch.float32) if gradients else ()
+        return norms(gradients)

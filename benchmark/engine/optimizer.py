@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmark import rows
-from benchmark.engine import distributed, ownership, partitions, saved, sharded
+from benchmark.engine import by_rows, distributed, ownership, partitions, saved, sharded
 from benchmark.engine.activations import ActivePath, check_checkpointing
 from benchmark.engine.after_backward import AfterBackward
 from benchmark.engine.contract import Averaging, Updates
@@ -102,14 +102,14 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         weights: str = "resident",
         partition: str = "units",
         update: str = "step",
-        piece: int = 64 << 20,
+        piece: int = 16 << 20,
         param_groups: Iterable[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         kind = master if isinstance(master, str) else "all"
         check_idle(idle, idle_master, kind)
         check_update(update, piece)
-        check_checkpointing(checkpointing)
+        check_checkpointing(checkpointing, weights)
         cls, implied = find_optimizer(optimizer)
         options = implied | options
         ownership.check_free(model)
@@ -171,7 +171,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
             self._residents = Residents(*residents)
         else:
             pieces = Pieces(cls, hyper, options, piece) if elementwise(cls) else None
-            self._residents = Visitors(*residents, pieces)
+            self._residents = Visitors(*residents, pieces, by_rows.layers(model))
         self._idle, self._step = idle, 0
         self.synchroniser: Averaging | None = None  # set by distributed.synchronise
         self._hyper, self._roster = hyper, Roster(hyper)

@@ -60,3 +60,11 @@ def plain_rate(optimizer: torch.optim.Optimizer) -> float | None:
     """The largest learning rate of an optimizer whose step is that times the gradient; None for others."""
     plain = isinstance(optimizer, torch.optim.SGD)
     return max(float(group["lr"]) for group in optimizer.param_groups) if plain else None
+
+
+def norms(gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The norm of each gradient, of one dtype: in fp32, or in fp64 if they are."""
+    if not gradients:
+        return []
+    dtype = torch.promote_types(gradients[0].dtype, torch.float32)
+    return list(torch._foreach_norm(list(gradients), 2, dtype=dtype))

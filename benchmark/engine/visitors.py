@@ -6,6 +6,7 @@ flight (`lanes.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmark import rows
 from benchmark.engine.host import host_memory
@@ -49,10 +51,12 @@ class Pieces:
 class Visitors(Residents):
     """Residents whose entries are on the device for as long as `visit` says.
 
-    pieces: the sizes of pieces; None for whole parameters at once.
+    pieces: the sizes of pieces; None for whole parameters at once. layers: those that can make the gradient
+    of their weight by rows, by its name.
     """
 
     pieces: Pieces | None
+    layers: Mapping[str, nn.Module]
     _target: torch.Tensor | None = field(default=None, init=False)
     _lanes: Lanes = field(default_factory=Lanes, init=False)
 
@@ -67,6 +71,13 @@ class Visitors(Residents):
     def target(self, name: str) -> torch.Tensor:
         """The piece of the weights or of their master that visits; the weights themselves if none does."""
         return self.trained.weight(name) if self._target is None else self._target
+
+    def by_rows(self, parameter: str) -> bool:
+        """Whether the parameter is trained and takes several pieces, each of whole rows."""
+        weights = self.trained.parameters.get(parameter)
+        spans = [] if weights is None else list(self._spans(weights))
+        width = 1 if weights is None else math.prod(weights.shape[1:])
+        return len(spans) > 1 and not any(span is None or span.start % width for span in spans)
 
     def swap(self, leaving: Iterable[str], arriving: Iterable[str]) -> None:
         """Freeze `leaving`; unfreeze `arriving`. No entry moves, but those of `leaving` may be dropped."""
@@ -138,6 +149,9 @@ class Visitors(Residents):
             return
         kind = torch.float32 if self.masters else parameter.dtype
         most = self.pieces.numel(kind, masters=self.masters is not None)
+        rows = math.lcm(ALIGNED, math.prod(parameter.shape[1:]))
+        if most >= rows:
+            most = most // rows * rows
         for start in range(0, parameter.numel(), most):
             yield slice(start, min(start + most, parameter.numel()))
 

@@ -144,6 +144,8 @@ def cost(setting: Setting, state: float, micro_batches: int, on: Gpu) -> Cost:
     share, trained = model.way(m) / model.total, 1 / model.groups(m)
     way = share * forward
     recomputed = way if setting.checkpointing or streams else 0
+    if setting.options.get("boundaries") == "parts":
+        recomputed *= 2  # at most: the last part of a block is computed again once, as without
     flops = 2 * tokens * (forward + way + recomputed + trained * model.total)
     flops += 2 * tokens * model.output if setting.loss == "chunked" else 0
     updated = 2 * trained * state  # read and written
@@ -170,7 +172,7 @@ def streamed(setting: Setting) -> bool:
 
 def waits_on_host(options: Mapping[str, Any]) -> bool:
     """Whether the inputs of blocks that recompute wait in host memory, by the options of hift."""
-    return options.get("boundaries") == "host"
+    return options.get("boundaries") in ("host", "parts")
 
 
 def weight_bytes(setting: Setting) -> int:

@@ -40,7 +40,7 @@ KNOBS: Mapping[str, tuple[Any, ...]] = {
     "partition": PARTITIONS,
     "group_size": (4, 2, 1),
     "checkpointing": (False, True),
-    "boundaries": ("device", "host"),
+    "boundaries": ("device", "host", "parts"),
     "loss": ("whole", "chunked"),
 }
 """Name -> values, what needs most device memory first. A name is a field of Setting or an option of hift."""
@@ -79,7 +79,8 @@ class Found:
         in chunks and the micro-batches are the loop's."""
         setting = self.setting
         options = dict(setting.options)
-        kind = "host" if options.pop("boundaries", "device") == "host" else "boundaries"
+        kind = options.pop("boundaries", "device")
+        kind = "boundaries" if kind == "device" else kind
         settings = [f"{name}={value!r}" for name, value in options.items()]
         if setting.checkpointing:
             settings.append(f'checkpointing="{kind}"')
@@ -156,8 +157,8 @@ def _candidates(usual: Mapping[str, Any], sequences: int) -> dict[Place, Setting
         chosen = {n: v[i] for (n, v), i in zip(knobs.items(), place[1:], strict=True)}
         if _makes_sense(chosen, whole=place[0] == 0):
             fields = {name: chosen.pop(name) for name in FIELDS if name in chosen}
-            if chosen["boundaries"] == KNOBS["boundaries"][0]:  # hift's default needs no mention
-                del chosen["boundaries"]
+            if chosen["boundaries"] == "device" and chosen["update"] == "step":
+                del chosen["boundaries"]  # hift's default needs no mention
             batch = batches[place[0]]
             found[place] = Setting(**usual, batch_size=batch, options=chosen, **fields)
     return found
@@ -165,13 +166,15 @@ def _candidates(usual: Mapping[str, Any], sequences: int) -> dict[Place, Setting
 
 def _makes_sense(chosen: Mapping[str, Any], *, whole: bool) -> bool:
     """Streaming recomputes anyway, and is not for devices that hold all state. An update inside the backward
-    pass takes all tokens of a step at once. The inputs of blocks wait on the host where blocks recompute."""
+    pass takes all tokens of a step at once. The inputs of blocks wait on the host where blocks recompute, and
+    parts of resident ones may recompute apart."""
     streamed = chosen["weights"] == "stream"
     return (
         (chosen["checkpointing"] or not streamed)
         and not (streamed and chosen["idle"] == "keep")
         and (whole or chosen["update"] == "step")
         and (chosen["checkpointing"] or chosen["boundaries"] == "device")
+        and (not streamed or chosen["boundaries"] != "parts")
         and (chosen["partition"] == PARTITIONS[0] or chosen["group_size"] == 1)
     )
 

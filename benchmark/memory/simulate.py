@@ -235,15 +235,13 @@ class _Sweep:
         standing: list[int] = []
         gradients: list[bool] = []
 
-        def ready(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            for param_group in optimizer.param_groups:
-                for target in param_group["params"]:
-                    if target.grad is not None:
-                        timeline.mark(target.grad, "gradients")
+        def ready(optimizer: torch.optim.Optimizer) -> None:
+            for gradient in _gradients(optimizer):
+                timeline.mark(gradient, "gradients")
             now = timeline.split()
             standing.append(sum(now.get(kind, 0) for kind in KINDS[:4]))
 
-        def whole(gradient: torch.Tensor) -> None:
+        def made(gradient: torch.Tensor) -> None:
             if not gradients:
                 timeline.phase(GRADIENTS)
             gradients.append(True)
@@ -255,14 +253,11 @@ class _Sweep:
             timeline.mark_alive("activations")
             waiting = timeline.host
             timeline.phase("backward")
-            with _each_gradient(model, whole):
+            with _each_gradient(model, made):
                 training.backward(loss)
             timeline.phase("step")
-            hook = register_optimizer_step_pre_hook(ready)
-            try:
+            with _before_update(ready):
                 training.update()
-            finally:
-                hook.remove()
         for tensor in state_tensors(self.optimizer):
             timeline.mark(tensor, "optimizer_state")
         moment, kinds = timeline.worst()
@@ -290,8 +285,8 @@ class _Sweep:
 
 @contextlib.contextmanager
 def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Context in which `see` is called with every gradient once it is whole, and before an optimizer that
-    uses it up inside the backward pass."""
+    """Context in which `see` is called with every gradient once it is whole, before an optimizer uses it up
+    inside the backward pass; or by the piece, where it is used up as it is made."""
 
     def look(parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
@@ -305,9 +300,28 @@ def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Ite
             hooks.clear()
             handles.append(parameter.register_post_accumulate_grad_hook(look))
             hooks.update(later)
-    yield
+    with _before_update(lambda optimizer: [see(each) for each in _gradients(optimizer)]):
+        yield
     for handle in handles:
         handle.remove()
+
+
+@contextlib.contextmanager
+def _before_update(see: Callable[[torch.optim.Optimizer], Any]) -> Iterator[None]:
+    """Context in which `see` is called with every optimizer that begins its step."""
+    def call(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        see(optimizer)
+
+    hook = register_optimizer_step_pre_hook(call)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    targets = [target for group in optimizer.param_groups for target in group["params"]]
+    return [target.grad for target in targets if target.grad is not None]
 
 
 class _Fake(FakeTensorMode):

@@ -58,8 +58,9 @@ class HiftOptions(AdaptedOptions):
     the blocks stay on the device (resident) or are streamed from host memory. update: after the backward pass
     (step), or inside it, so that one gradient exists at a time (in_backward); piece: the most bytes of state
     and masters that are then on the device together. boundaries: the inputs of the blocks that recompute wait
-    on the device or in host memory. With an adapter the groups are of the units in which it
-    trains something.
+    on the device or in host memory (host), and with parts the attention and the MLP of a block recompute
+    apart besides. The default is what needs least memory with update: in_backward, else device. With an
+    adapter the groups are of the units in which it trains something.
     """
 
     group_size: Annotated[int, Field(ge=1)] = 1
@@ -70,8 +71,8 @@ class HiftOptions(AdaptedOptions):
     weights: Literal["resident", "stream"] = "resident"
     partition: str = "units"
     update: Literal["step", "in_backward"] = "step"
-    piece: Annotated[int, Field(ge=1)] = 64 << 20
-    boundaries: Literal["device", "host"] = "device"
+    piece: Annotated[int, Field(ge=1)] = 16 << 20
+    boundaries: Literal["device", "host", "parts"] | None = None
 
     @field_validator("partition")
     @classmethod
@@ -101,11 +102,22 @@ class Hift(Adapted, Blockwise):
 
     def __init__(self, settings: TrainingSettings, options: HiftOptions) -> None:
         super().__init__(settings, options)
-        recomputed = settings.checkpointing or options.weights == "stream"
-        if options.boundaries == "host" and not recomputed:
+        streamed = options.weights == "stream"
+        recomputed = settings.checkpointing or streamed
+        if options.boundaries in ("host", "parts") and not recomputed:
             raise UserError(
-                "boundaries: host is for blocks that recompute; set checkpointing: true or weights: stream"
+                f"boundaries: {options.boundaries} is for blocks that recompute; set checkpointing: true or "
+                "weights: stream"
             )
+        if options.boundaries == "parts" and streamed:
+            raise UserError(
+                "boundaries: parts: streamed blocks recompute whole; use boundaries: host or weights: "
+                "resident"
+            )
+        least = "host" if streamed else "parts"
+        self._boundaries = options.boundaries or (
+            least if recomputed and options.update == "in_backward" else "device"
+        )
 
     def check_layers(self, layers: Layers) -> None:
         super().check_layers(layers)
@@ -126,7 +138,5 @@ class Hift(Adapted, Blockwise):
     def optimizer(
         self, model: torch.nn.Module, total_steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        options: HiftOptions = self.options
-        return self.blockwise(
-            model, total_steps, **options.model_dump(exclude={"adapter", "adapter_options"})
-        )
+        options = self.options.model_dump(exclude={"adapter", "adapter_options", "boundaries"})
+        return self.blockwise(model, total_steps, boundaries=self._boundaries, **options)

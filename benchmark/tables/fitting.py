@@ -165,7 +165,8 @@ def _shown(row: Row) -> list[str]:
         *(["state on the device"] if row["idle"] == "keep" else []),
         *(["in backward"] if row["update"] == "in_backward" else []),
         *(["recomputed"] if row["checkpointing"] else []),
-        *(["inputs on the host"] if row["boundaries"] == "host" else []),
+        *(["inputs on the host"] if row["boundaries"] in ("host", "parts") else []),
+        *(["parts apart"] if row["boundaries"] == "parts" else []),
         *(["loss in chunks"] if row["loss"] == "chunked" else []),
         row["batch"].replace("x", "×"),
     ]

@@ -28,9 +28,12 @@ def full(model: Any, batch: Batch, strategy: TuningStrategy) -> Step:
 
 
 def hift(model: Any, batch: Batch, strategy: TuningStrategy) -> Step:
-    """The groups take turns, bottom to top; each has an optimizer of its own."""
-    groups = make_plan(find_units(model), group_size=strategy.options.group_size).groups
-    return in_turn(model, batch, groups, lambda parameters: _optimizer(parameters, strategy))
+    """The groups take turns of `dwell` steps, bottom to top; each has an optimizer of its own."""
+    options: Any = strategy.options
+    groups = make_plan(find_units(model), group_size=options.group_size).groups
+    return in_turn(
+        model, batch, groups, lambda parameters: _optimizer(parameters, strategy), options.dwell
+    )
 
 
 def in_turn(
@@ -38,12 +41,16 @@ def in_turn(
     batch: Batch,
     groups: Sequence[Group],
     optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer | None],
+    dwell: int = 1,
 ) -> Step:
-    """One group a step. optimizer: builds that of a group; None to compute its gradients alone."""
+    """Each group trains for `dwell` steps. optimizer: builds that of a group; None to compute its gradients
+    alone."""
     model.requires_grad_(False)
     named = dict(model.named_parameters())
     members = [[named[name] for name in group.parameters] for group in groups]
-    turns = itertools.cycle([(group, optimizer(group)) for group in members])
+    turns = itertools.cycle(
+        [turn for group in members for turn in [(group, optimizer(group))] * dwell]
+    )
 
     def step() -> None:
         group, group_optimizer = next(turns)

@@ -147,11 +147,12 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
     if cell.sweep and cell.sweep <= len(cell.ms):
         sweep = cell.sweep
     start = len(cell.ms) % sweep
-    times = sorted(cell.ms[start:])
+    times_in_order = cell.ms[start:]
+    times = sorted(times_in_order)
     mean = statistics.fmean(times)
     limit = cells["limit"].ms[start:]
     full, own = (cells[each].ms[start:] if each in cells else None for each in ("full", cell.bare))
-    ratios = _ratios(cell.ms[start:], full, sweep) if full else []
+    ratios = _ratios(times_in_order, full, sweep) if full else []
     return {
         "name": cell.name,
         "m": cell.m,
@@ -164,7 +165,9 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
         "ratio_low": round(min(ratios), 4) if full else None,
         "ratio_high": round(max(ratios), 4) if full else None,
         "ratio_to_limit": round(mean / statistics.fmean(limit), 4),
-        "ratio_to_bare": round(mean / statistics.fmean(own), 4) if own else None,
+        "ratio_to_bare": round(_typical(times_in_order, sweep) / _typical(own, sweep), 4)
+        if own
+        else None,
         "saved_activation_bytes": cell.saved,
         "state_bytes": cell.peak_state,
         "steps": len(times),

@@ -55,16 +55,16 @@ class Blockwise(TuningStrategy):
         """The engine's optimizer and its scheduler.
 
         make: `HiFT` (the default) or one of `engine.presets`, called with `options`. rate: the mode of the
-        delayed learning rate, or every_step for a rate that moves at each step. boundaries: where the inputs
-        of blocks that recompute wait for the backward pass, device or host.
+        delayed learning rate, or every_step for a rate that moves at each step. boundaries: what blocks that
+        recompute keep, device, host or parts (`HiftOptions`).
         """
         from benchmark.engine import DelayedLR, HiFT, Rate, decay_groups
 
         settings = self.settings
         if settings.precision == "mixed" and self.has_masters:
             options["idle_master"] = "keep"
-        if boundaries == "host":
-            options["checkpointing"] = "host"
+        if boundaries != "device":
+            options["checkpointing"] = boundaries
         elif self.recomputes and settings.checkpointing:
             options["checkpointing"] = "boundaries"
         optimizer = (make or HiFT)(
