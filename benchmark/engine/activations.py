@@ -114,10 +114,15 @@ def recomputed(
     on_host: the inputs through which gradients flow wait in host memory. Others, such as masks and rotary
     embeddings, are the same tensors for every block, and stay where they are.
     """
-    args = tuple(None if _is_cache(a) else a for a in args)
-    kwargs = {k: None if _is_cache(v) else v for k, v in kwargs.items()}
+    names = list(kwargs)  # torch keeps what comes by name as it is, wherever the rest waits
+    given = [None if _is_cache(value) else value for value in (*args, *kwargs.values())]
+
+    def call(*values: Any) -> Any:
+        split = len(values) - len(names)
+        return run(*values[:split], **dict(zip(names, values[split:], strict=True)))
+
     with saved_tensors_hooks(_to_host, _from_host) if on_host else nullcontext():
-        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+        return checkpoint(call, *given, use_reentrant=False)
 
 
 def _to_host(tensor: torch.Tensor) -> tuple[torch.device | None, torch.Tensor]:

@@ -102,7 +102,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         weights: str = "resident",
         partition: str = "units",
         update: str = "step",
-        piece: int = 16 << 20,
+        piece: int = 8 << 20,
         param_groups: Iterable[dict[str, Any]] | None = None,
         **options: Any,
     ) -> None:

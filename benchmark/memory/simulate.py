@@ -289,8 +289,8 @@ def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Ite
     inside the backward pass; or by the piece, where it is used up as it is made."""
 
     def look(parameter: torch.Tensor) -> None:
-        assert parameter.grad is not None
-        see(parameter.grad)
+        if parameter.grad is not None:  # else it was used up as it was made
+            see(parameter.grad)
 
     handles = []
     for parameter in model.parameters():
@@ -309,6 +309,7 @@ def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Ite
 @contextlib.contextmanager
 def _before_update(see: Callable[[torch.optim.Optimizer], Any]) -> Iterator[None]:
     """Context in which `see` is called with every optimizer that begins its step."""
+
     def call(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         see(optimizer)
 

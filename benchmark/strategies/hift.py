@@ -71,7 +71,7 @@ class HiftOptions(AdaptedOptions):
     weights: Literal["resident", "stream"] = "resident"
     partition: str = "units"
     update: Literal["step", "in_backward"] = "step"
-    piece: Annotated[int, Field(ge=1)] = 16 << 20
+    piece: Annotated[int, Field(ge=1)] = 8 << 20
     boundaries: Literal["device", "host", "parts"] | None = None
 
     @field_validator("partition")

@@ -98,7 +98,9 @@ def test_embeddings_have_the_gradients_of_autograd(padding):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("frozen_below", [False, True])
-def test_the_output_layer_of_a_loss_in_chunks_has_the_gradients_of_the_whole_one(bias, frozen_below):
+def test_the_output_layer_of_a_loss_in_chunks_has_the_gradients_of_the_whole_one(
+    bias, frozen_below
+):
     torch.manual_seed(0)
     hidden = torch.randn(7, 4, dtype=torch.float64)
     targets = torch.tensor([1, 0, 10, 4, chunked.IGNORED, 3, 3])
@@ -159,11 +161,18 @@ def test_what_trains_nothing_is_not_counted_and_copies_know_nothing_of_it():
     assert model["it"].weight.grad is not None
 
 
-FAMILIES = ["BertForSequenceClassification", "GPT2LMHeadModel", "OPTForCausalLM", "LlamaForCausalLM"]
+FAMILIES = [
+    "BertForSequenceClassification",
+    "GPT2LMHeadModel",
+    "OPTForCausalLM",
+    "LlamaForCausalLM",
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [{}, {"checkpointing": "parts"}, {"partition": "rows:500"}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"checkpointing": "parts"}, {"partition": "rows:500"}], ids=str
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_ends_at_the_weights_of_the_ordinary_update(name, more):
     """In fp64, since the sums of a product may have another order: after two sweeps, with dropout."""
