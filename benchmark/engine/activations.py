@@ -5,10 +5,10 @@ block above the lowest active one drops its activations and recomputes them in t
 `checkpointing="active_path"` the lowest active block itself stores its activations, because its backward pass
 comes last. With "boundaries" it recomputes too, so that the input of each block is all that is stored while
 the blocks above it take their turn. With "host" these inputs wait in host memory, pinned if the device is a
-GPU. With "parts" the parts of a block, as its attention and its MLP, recompute apart besides, so that only one
-of them has activations at a time; that is the least memory, and computes the forward pass of the attention
-once more. The checkpoints are non-reentrant: they accept any inputs, and dropout draws the same random
-numbers again.
+GPU. With "parts" the parts of a block, as its attention and its MLP, recompute apart besides, so only one of
+them has activations at a time; that is the least memory, and computes the forward pass of the attention once
+more. The checkpoints are non-reentrant: they accept any inputs, and dropout draws the same random numbers
+again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MARK = "active_path"
 
 
 def check_checkpointing(kind: str | None, weights: str) -> None:
-    """Raise UserError for a kind that is neither None nor one of KINDS, or that streamed weights cannot do."""
+    """Raise UserError for a kind that is neither None nor one of KINDS, or that streamed weights lack."""
     if kind not in (None, *KINDS):
         raise UserError(f'unknown checkpointing "{kind}"{nearest(kind, KINDS)}')
     if kind == "parts" and weights == "stream":

@@ -36,8 +36,11 @@ class Taker(Protocol):
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers of `model` that can make the gradient of their weight by rows, by the weight's name: linear
-    layers, GPT-2's transposed ones and embeddings, each of exactly that class, that share it with no other."""
+    """The layers of `model` that can make the gradient of their weight by rows, by the weight's name.
+
+    They are linear layers, GPT-2's transposed ones and embeddings, each of exactly that class, that share it
+    with no other.
+    """
     users = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     found = {f"{path}.weight": m for path, m in model.named_modules() if _is_offered(m)}
     return {name: m for name, m in found.items() if users[id(m._parameters["weight"])] == 1}
@@ -71,7 +74,7 @@ class ByRows(Wrapper):
 
     @property
     def takes(self) -> bool:
-        """Whether `take` may be called, asked in the backward pass; if not, the gradient must be made whole."""
+        """Whether `take` may be called, asked in the backward pass; if not, the gradient is made whole."""
         return self._taker() is not None and self._calls == 1
 
     def take(self, rows: Rows) -> None:

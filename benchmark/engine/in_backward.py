@@ -3,7 +3,9 @@
 The gradient is then freed, so one gradient exists at a time, and the state and masters of one piece
 (`visitors.py`). Of a matrix of several pieces the gradient too is made by the piece (`by_rows.py`), where its
 layer can. The weights are those of the update after the backward pass: to the last bit where gradients are
-made whole, else up to the order of the sums inside a product. Nothing that needs all gradients together works: accumulation over several backward passes, clipping by their
+made whole, else up to the order of the sums inside a product.
+
+Nothing that needs all gradients together works: accumulation over several backward passes, clipping by their
 norm, a GradScaler's check for overflows, and averaging over ranks. All are refused but clipping, which finds
 no gradients and changes nothing: where transformers' or Lightning's Trainer clips, a warning says so.
 """
@@ -115,8 +117,10 @@ class InBackward:
 
     def remove(self) -> None:
         """Take the hooks off the model."""
-        for each in (*self._hooks, *self._by_rows):
-            each.remove()
+        for hook in self._hooks:
+            hook.remove()
+        for layer in self._by_rows:
+            layer.remove()
 
     def take_rows(self, name: str, make: Rows) -> None:
         """Update the active weights of the parameter, whose gradient `make` makes by rows."""
@@ -170,7 +174,8 @@ class InBackward:
         for span in self._visitors.visit(name):
             target, gradient = self._visitors.target(name), part(span)
             found += norms([gradient])
-            target.grad, gradient = gradient.to(target.dtype), None
+            target.grad = gradient.to(target.dtype)
+            del gradient
             self._roster.show(self._wrapped.param_groups, [name], self._visitors.target)
             self._wrapped.step()
             target.grad = None

@@ -300,7 +300,11 @@ def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Ite
             hooks.clear()
             handles.append(parameter.register_post_accumulate_grad_hook(look))
             hooks.update(later)
-    with _before_update(lambda optimizer: [see(each) for each in _gradients(optimizer)]):
+    def before(optimizer: torch.optim.Optimizer) -> None:
+        for gradient in _gradients(optimizer):
+            see(gradient)
+
+    with _before_update(before):
         yield
     for handle in handles:
         handle.remove()

@@ -147,12 +147,12 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
     if cell.sweep and cell.sweep <= len(cell.ms):
         sweep = cell.sweep
     start = len(cell.ms) % sweep
-    times_in_order = cell.ms[start:]
-    times = sorted(times_in_order)
+    ms = cell.ms[start:]
+    times = sorted(ms)
     mean = statistics.fmean(times)
     limit = cells["limit"].ms[start:]
     full, own = (cells[each].ms[start:] if each in cells else None for each in ("full", cell.bare))
-    ratios = _ratios(times_in_order, full, sweep) if full else []
+    ratios = _ratios(ms, full, sweep) if full else []
     return {
         "name": cell.name,
         "m": cell.m,
@@ -165,9 +165,7 @@ def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
         "ratio_low": round(min(ratios), 4) if full else None,
         "ratio_high": round(max(ratios), 4) if full else None,
         "ratio_to_limit": round(mean / statistics.fmean(limit), 4),
-        "ratio_to_bare": round(_typical(times_in_order, sweep) / _typical(own, sweep), 4)
-        if own
-        else None,
+        "ratio_to_bare": round(_typical(ms, sweep) / _typical(own, sweep), 4) if own else None,
         "saved_activation_bytes": cell.saved,
         "state_bytes": cell.peak_state,
         "steps": len(times),
@@ -179,6 +177,12 @@ def _ratios(ms: Sequence[float], full: Sequence[float], sweep: int) -> list[floa
     """The ratio of `ms` to `full` in each sweep of `sweep` steps."""
     starts = range(0, len(ms), sweep)
     return [sum(ms[i : i + sweep]) / sum(full[i : i + sweep]) for i in starts]
+
+
+def _typical(ms: Sequence[float], sweep: int) -> float:
+    """The mean over the steps of a sweep of each one's median over the sweeps, so that a step that the system
+    interrupted does not count."""
+    return statistics.fmean(statistics.median(ms[i::sweep]) for i in range(sweep))
 
 
 def _batch(model: Any, batch_size: int, seq_len: int, device: torch.device) -> Batch:

@@ -28,8 +28,8 @@ class Row:
     records from before there were such options, where the name is the strategy's.
     ratio_to_full, ratio_to_limit: the mean step time over that of `full` and of `limit`; ratio_to_full is
     None if `full` was not timed. ratio_low, ratio_high: the smallest and largest ratio to `full` of any
-    sweep. ratio_to_bare: the step time over that of the method's bare loop, each the mean over a sweep's steps
-    of their medians over the sweeps; None if not timed.
+    sweep. ratio_to_bare: the step time over that of the method's bare loop, both means over the steps of a
+    sweep of each one's median over the sweeps; None if that was not timed.
     saved_activation_bytes, state_bytes: the largest of any step, on the device. m: units per group, and
     sweep_steps: the steps in which each group trains once; None if there are no groups, and sweep_steps in
     records from before it was kept.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from families import build, inputs
 from reference import batches, loss_of, same_weights, tiny, train
+from test_in_backward import MODELS
 from torch import nn
 
 from benchmark.engine import HiFT, find_units
@@ -75,6 +76,45 @@ def test_recomputing_gives_the_same_weights(kind, spared, m):
         twice = {i for i in calls if calls.count(i) == 2}
         assert twice == {i for i in range(6) if i + 1 >= lowest + spared}
     assert same_weights(plain, lean)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "opt", "llama", "bert"])
+def test_parts_that_recompute_apart_give_the_same_weights(name):
+    """With dropout, whose random numbers are drawn again. In fp64: where a tensor lies can change the last bit
+    of a product."""
+    ends = []
+    for kind in (None, "parts"):
+        model = build(name, MODELS[name]).double()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.2
+        optimizer = HiFT(model, "adamw", lr=1e-2, group_size=2, checkpointing=kind)
+        torch.manual_seed(3)
+        for seed in range(2 * len(optimizer.groups)):
+            model(**inputs(MODELS[name], seed)).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        ends.append(model)
+    for ours, theirs in zip(ends[1].parameters(), ends[0].parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    optimizer.release()
+    kinds = [[type(module) for module in model.modules()] for model in ends]
+    assert kinds[0] == kinds[1]
+
+
+def test_inputs_of_parts_are_not_stored_besides_those_of_blocks():
+    """What the forward pass leaves on the device. transformers calls a LLaMA's attention by keyword."""
+    left = {}
+    for kind in ("host", "parts"):
+        model = build("llama", "LlamaForCausalLM")
+        optimizer = HiFT(model, "sgd", lr=1e-2, checkpointing=kind)
+        batch = inputs("LlamaForCausalLM", 0)
+        with LiveBytes([*model.parameters(), *batch.values()]) as counter:
+            loss = model(**batch).loss
+            left[kind] = counter.live
+        del loss
+        optimizer.release()
+    assert left["parts"] == left["host"]
 
 
 def find_index(optimizer) -> int:

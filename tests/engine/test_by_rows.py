@@ -197,7 +197,7 @@ def test_every_family_ends_at_the_weights_of_the_ordinary_update(name, more):
 
 
 def test_no_gradient_is_larger_than_a_piece():
-    """Moments of fp32 take 8 bytes a number, so a piece of 4,096 bytes has 512, and a gradient 2,048 bytes."""
+    """Moments of fp32 take 8 bytes a number: a piece of 4,096 bytes has 512, and a gradient 2,048 bytes."""
     model = tiny(width=64)
     optimizer = HiFT(model, "adamw", lr=1e-2, group_size="all", piece=4096, **INSIDE)
     [ids] = batches(1)

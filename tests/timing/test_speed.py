@@ -85,7 +85,7 @@ def test_a_bare_loop_trains_as_its_strategy_does(name, monkeypatch):
     assert ends[0] == pytest.approx(float(ends[1]), abs=1e-6)
 
 
-def test_the_ratio_to_the_bare_loop_is_that_of_the_means(monkeypatch):
+def test_the_ratio_to_the_bare_loop_of_one_sweep_is_that_of_the_means(monkeypatch):
     monkeypatch.setitem(shapes.SHAPES, "tiny", TINY)
     variants = {name: speed.Variant(name) for name in ("lomo", "bitfit")}
     found = speed.measure("tiny", variants, batch_size=2, seq_len=8, sweeps=1, bare=True)
