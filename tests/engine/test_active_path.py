@@ -80,8 +80,8 @@ def test_recomputing_gives_the_same_weights(kind, spared, m):
 
 @pytest.mark.parametrize("name", ["gpt2", "opt", "llama", "bert"])
 def test_parts_that_recompute_apart_give_the_same_weights(name):
-    """With dropout, whose random numbers are drawn again. In fp64: where a tensor lies can change the last bit
-    of a product."""
+    """With dropout, whose random numbers are drawn again. In fp64: where a tensor lies can change its last
+    bit in a product."""
     ends = []
     for kind in (None, "parts"):
         model = build(name, MODELS[name]).double()
