@@ -90,8 +90,10 @@ def speed(
     started, load = datetime.datetime.now(datetime.UTC), speed_record.load()
     if save and speed_record.busy(load, os.cpu_count()):
         say(
-            f"the machine is busy (load {load}): the table speed will call these times inconclusive"
+            f"the machine is busy (load {load}): if that goes on, the table speed calls these times "
+            "inconclusive"
         )
+    others = speed_record.others()
     with counting("steps") as report:
         rows = timing.measure(
             model,
@@ -120,6 +122,7 @@ def speed(
             sweeps=sweeps,
             started=started.isoformat(timespec="seconds"),
             load=load,
+            others=round(others.share(), 4),
             rows=[speed_record.Row(**row) for row in rows],
             environment=environment.environment(),
             code=environment.code(),

@@ -10,8 +10,9 @@ from benchmark.timing.speed_record import Row, Timed
 
 RULE = (
     "inconclusive: the range of the ratio over the sweeps is wider than "
-    f"{speed_record.SCATTER_PERCENT} % of the ratio, or the load in the minute before the timing was above "
-    f"{speed_record.BUSY:g} per core."
+    f"{speed_record.SCATTER_PERCENT} % of the ratio, or other processes used more than "
+    f"{speed_record.MOST_OTHERS:.0%} of the processors during the timing (older records: the load in the minute before "
+    f"it was above {speed_record.BUSY:g} per core)."
 )
 
 
@@ -31,7 +32,7 @@ def notices(results: Path) -> Sequence[str]:
     sentences = (
         f"{one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}{_recomputed(one)}: "
         f"{one.environment['cpu']}, {one.environment['device']}, {one.environment['threads']} threads; "
-        f"load {one.load} on {one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
+        f"{_load(one)} on {one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
         for one in speed_record.read_all(results / Folder.speed)
     )
     return list(sentences)
@@ -62,6 +63,12 @@ def _row(timed: Timed, row: Row) -> dict[str, Any]:
         "verdict": "inconclusive" if why else "no published value",
         "why": why,
     }
+
+
+def _load(timed: Timed) -> str:
+    if timed.others is None:
+        return f"load {timed.load}"
+    return f"{timed.others:.1%} by other processes"
 
 
 def _recomputed(timed: Timed) -> str:

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.files import file_stem, free, write_text
+from benchmark.measure.machine import Others
 from benchmark.records import jsonfile
 
 SCHEMA_VERSION = 1
 BUSY = 0.25
 """The load average per core above which a machine counts as busy."""
+MOST_OTHERS = 0.05
+"""The share of the processors' time above which other processes count."""
 SCATTER_PERCENT = 10
 """The allowed range of a ratio over the sweeps, in percent of the ratio. A wider one is inconclusive."""
 
@@ -58,8 +61,9 @@ class Timed:
     """One timing.
 
     group_size: m of the yardsticks. options: those that the user set for all strategies. checkpointing: the
-    strategies recompute activations. load: the load
-    average over the minute before the timing; None if the system has none.
+    strategies recompute activations. load: the load average over the minute before the timing; None if the
+    system has none. others: the share (0 to 1) of all processors' time that other processes used during the
+    timing; None in records from before it was measured, where the load counts.
     """
 
     model: str
@@ -75,12 +79,18 @@ class Timed:
     code: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     checkpointing: bool = False
+    others: float | None = None
     schema_version: int = field(default=SCHEMA_VERSION)
 
 
 def load() -> float | None:
     """The system's load average over the last minute; None if the system has none."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def others() -> Others:
+    """What other processes use from now on."""
+    return Others()
 
 
 def busy(load: float | None, cores: int | None) -> bool:
@@ -91,7 +101,9 @@ def busy(load: float | None, cores: int | None) -> bool:
 def noise(timed: Timed, row: Row) -> str | None:
     """Why the row is inconclusive; None if it is not."""
     cores = timed.environment["cores"]
-    if busy(timed.load, cores):
+    if timed.others is not None and timed.others > MOST_OTHERS:
+        return f"the machine was busy: other processes used {timed.others:.0%} of its processors"
+    if timed.others is None and busy(timed.load, cores):
         return f"the machine was busy: load {timed.load:g} on {cores} cores"
     if row.ratio_to_full is None or row.ratio_low is None or row.ratio_high is None:
         return "without full there is no ratio"
