@@ -300,6 +300,7 @@ def _each_gradient(model: nn.Module, see: Callable[[torch.Tensor], None]) -> Ite
             hooks.clear()
             handles.append(parameter.register_post_accumulate_grad_hook(look))
             hooks.update(later)
+
     def before(optimizer: torch.optim.Optimizer) -> None:
         for gradient in _gradients(optimizer):
             see(gradient)

@@ -11,8 +11,8 @@ from benchmark.timing.speed_record import Row, Timed
 RULE = (
     "inconclusive: the range of the ratio over the sweeps is wider than "
     f"{speed_record.SCATTER_PERCENT} % of the ratio, or other processes used more than "
-    f"{speed_record.MOST_OTHERS:.0%} of the processors during the timing (older records: the load in the minute before "
-    f"it was above {speed_record.BUSY:g} per core)."
+    f"{speed_record.MOST_OTHERS:.0%} of the processors during the timing, or, in records without that share, "
+    f"the load in the minute before it was above {speed_record.BUSY:g} per core."
 )
 
 
