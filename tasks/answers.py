@@ -108,3 +108,6 @@ class Answers(Adapter):
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return -self.log_probs(model, batch).sum() / self.tokens(batch).sum()
+
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> int:
+        return int(self.tokens(batch).sum())

@@ -145,6 +145,10 @@ class Adapter(abc.ABC):
     def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> "torch.Tensor":
         """The mean training loss of one batch: a scalar tensor with an autograd graph."""
 
+    def weight(self, batch: Mapping[str, "torch.Tensor"]) -> int:
+        """How many losses `loss` is the mean of; by default one of each example."""
+        return len(batch.get("counts", batch["input_ids"]))
+
     @abc.abstractmethod
     def predict(
         self,

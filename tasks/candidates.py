@@ -141,6 +141,12 @@ class Candidates(Adapter):
             return -tokens.sum() / lengths.sum()
         return over_candidates(self.scores(model, batch, len(batch["input_ids"])), counts, labels)
 
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> int:
+        if self.config.loss != "answer":
+            return super().weight(batch)
+        counts = batch["counts"]
+        return int(batch["answer_lengths"][counts.cumsum(0) - counts + batch["labels"]].sum())
+
     def scores(
         self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor], at_once: int
     ) -> torch.Tensor:

@@ -85,6 +85,9 @@ class Choice(Candidates):
         scores = self.scores(model, batch, len(batch["input_ids"]))
         return over_candidates(scores, batch["counts"], batch["labels"])
 
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> int:
+        return len(batch["counts"])
+
     def scores(
         self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor], at_once: int
     ) -> torch.Tensor:

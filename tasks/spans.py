@@ -146,6 +146,9 @@ class Spans(Adapter):
         )
         return (start + end) / 2
 
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> int:
+        return len(batch["input_ids"])
+
     def predict(
         self,
         model: PreTrainedModel,

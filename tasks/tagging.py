@@ -98,6 +98,9 @@ class Tagging(Adapter):
         read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
         return model(**read).loss
 
+    def weight(self, batch: Mapping[str, torch.Tensor]) -> int:
+        return int((batch["labels"] != IGNORED).sum())
+
     def predict(
         self,
         model: PreTrainedModel,

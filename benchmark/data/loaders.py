@@ -41,14 +41,48 @@ class GroupedByLength(Sampler[list[int]]):
             yield batches[number]
 
 
+class Idle(dict[str, torch.Tensor]):
+    """A batch for a rank whose part of the batch is empty: of another rank's example, to keep in step."""
+
+    idle = True
+
+
+class Part:
+    """What rank `number` of `of` trains on of each batch: every so manyth example."""
+
+    def __init__(self, number: int = 0, of: int = 1) -> None:
+        self._number, self._of = number, of
+        self._is_empty = False
+
+    def of_batch(self, batch: list[int]) -> list[int]:
+        """The examples of this rank; one of another's where there are none."""
+        own = batch[self._number :: self._of]
+        self._is_empty = not own
+        return own or batch[:1]
+
+    def collator(self, collate: Any) -> Any:
+        """`collate` for the batches of `of_batch`, none of which is read ahead."""
+
+        def collated(features: list[dict[str, Any]]) -> Any:
+            batch = collate(features)
+            return Idle(batch) if self._is_empty else batch
+
+        return collate if self._of == 1 else collated
+
+
+WHOLE = Part()
+
+
 class Resumable(Sampler[list[int]]):
-    """The batches of a sampler that draws from `generator`, and the position among them.
+    """One `part` of the batches of a sampler that draws from `generator`, and the position among them.
 
     The position is that of the last batch asked for, so no worker process may read ahead.
     """
 
-    def __init__(self, batches: Sampler[list[int]], generator: torch.Generator) -> None:
-        self._batches, self._generator = batches, generator
+    def __init__(
+        self, batches: Sampler[list[int]], generator: torch.Generator, part: Part = WHOLE
+    ) -> None:
+        self._batches, self._generator, self._part = batches, generator, part
         self._began, self._done, self._skip = generator.get_state(), 0, 0
 
     def __len__(self) -> int:
@@ -60,7 +94,7 @@ class Resumable(Sampler[list[int]]):
         for batch in self._batches:
             self._done += 1
             if self._done > skip:
-                yield batch
+                yield self._part.of_batch(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator where an epoch begins, and the batches of it that are done."""
@@ -86,8 +120,11 @@ class TrainingBatches(DataLoader[Any]):
         self.batch_sampler.load_state_dict(state)
 
 
-def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> TrainingBatches:
-    """Training batches, shuffled with a generator seeded by the spec, so every strategy sees the same ones.
+def training_batches(
+    rows: Rows, collate: Any, spec: RunSpec, part: Part = WHOLE
+) -> TrainingBatches:
+    """Training batches, shuffled with a generator seeded by the spec, so every strategy sees the same ones;
+    of each batch the `part` of one rank.
 
     `group_by_length` puts examples of similar length together, which saves half of the padding on short
     texts.
@@ -99,8 +136,9 @@ def training_batches(rows: Rows, collate: Any, spec: RunSpec) -> TrainingBatches
     else:
         shuffled = RandomSampler(rows.ids, generator=generator)
         batches = BatchSampler(shuffled, spec.batch_size, drop_last=False)
-    sampler = Resumable(batches, generator)
-    return TrainingBatches(_features(rows), batch_sampler=sampler, collate_fn=collate)
+    sampler = Resumable(batches, generator, part)
+    collated = part.collator(collate)
+    return TrainingBatches(_features(rows), batch_sampler=sampler, collate_fn=collated)
 
 
 class EvaluationOrder:

@@ -64,8 +64,8 @@ def simulated(spec: RunSpec) -> int | None:
 
 
 def peaks(spec: RunSpec, device: str) -> tuple[int, int] | None:
-    """Peak bytes of the run's training step on `device` ("cpu" or "cuda"), and of the state that it keeps in
-    host memory, from `benchmark.memory.simulate`; None if nothing trains.
+    """Peak bytes of the run's training step on each `device` ("cpu" or "cuda"), and of the state that it
+    keeps in host memory for it, from `benchmark.memory.simulate`; None if nothing trains.
 
     The prediction assumes that every text has `max_length` tokens, so it is at least the peak of a real
     batch. The exception are tasks whose rows list their own candidates: their number is not known, and one is
@@ -85,7 +85,7 @@ def peaks(spec: RunSpec, device: str) -> tuple[int, int] | None:
         optimizer=spec.optimizer,
         optimizer_options=spec.optimizer_options,
         precision=spec.precision,
-        batch_size=spec.batch_size * _inputs(adapter.config),
+        batch_size=-(-spec.batch_size // spec.devices) * _inputs(adapter.config),
         seq_len=spec.max_length,
         head=adapter.head,
         labels=adapter.model_arguments().get("num_labels", 2),

@@ -10,9 +10,9 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import lightning
 import torch
@@ -34,6 +34,24 @@ class Diverged(RuntimeError):
     """The loss became NaN or infinite."""
 
 
+class Ranks(Protocol):
+    """The processes that train together (`benchmark.run.ranks`)."""
+
+    of: int
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sum over all of them of each of the values."""
+
+
+class Alone:
+    """One process."""
+
+    of = 1
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        return list(values)
+
+
 @dataclass
 class _Step:
     """The measurements of the current optimizer step, which spans `accumulate` micro-batches."""
@@ -41,6 +59,7 @@ class _Step:
     started: float
     losses: list[torch.Tensor]
     counted: bool = False
+    examples: int = 0
     tokens: int = 0
     flops: int = 0
     trainable_ratio: float = 0.0
@@ -52,7 +71,8 @@ class Measure(lightning.Callback):
     """Fills `curve` (rows of CURVE_COLUMNS); after fit, `train()`, `params()` and `memory()` return results.
 
     `method` says what a step of `model` trains. `report` is called with each row once its step is done (for
-    progress bars and live tracking).
+    progress bars and live tracking). Of several `ranks`, each counts its own bytes; examples, tokens and
+    operations are those of all, and the loss is that of the whole batch.
     """
 
     def __init__(
@@ -60,9 +80,11 @@ class Measure(lightning.Callback):
         method: Method,
         model: torch.nn.Module,
         report: Callable[[dict[str, Any]], None] | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.curve: list[dict[str, Any]] = []
         self._method, self._model, self._report = method, model, report
+        self._ranks = ranks or Alone()
         self._step: _Step | None = None
         self._counters = contextlib.ExitStack()
         self._flops: dict[Any, int] = {}
@@ -104,12 +126,13 @@ class Measure(lightning.Callback):
         batch: Mapping[str, torch.Tensor],
         batch_idx: int,
     ) -> None:
-        self.examples += examples_in(batch)
         if self._step is None:
             self._step = _Step(time.perf_counter(), [])
             self._global_step = trainer.global_step
             self._peaks.visit(active_group(trainer.optimizers[0]))
-        self._step.tokens += int(batch["attention_mask"].sum())
+        if examples := examples_in(batch):
+            self._step.examples += examples
+            self._step.tokens += int(batch["attention_mask"].sum())
         self._count_bytes(trainer.optimizers[0], batch)
         self._count_operations(active_group(trainer.optimizers[0]), batch)
 
@@ -129,7 +152,11 @@ class Measure(lightning.Callback):
         if trainer.global_step == self._global_step:
             return  # gradients are still accumulating
         # float() waits for the device, so the time below includes its work
-        loss = float(torch.stack(step.losses).mean())
+        own = float(torch.stack(step.losses).mean()) / self._ranks.of
+        loss, examples, tokens, flops = self._ranks.sum(
+            [own, step.examples, step.tokens, step.flops]
+        )
+        self.examples += int(examples)
         # Lightning divides the loss of a micro-batch by accumulate_grad_batches before the backward pass
         loss *= trainer.accumulate_grad_batches
         now = time.perf_counter()
@@ -144,8 +171,8 @@ class Measure(lightning.Callback):
                     step.lr,
                     step.group,
                     step.trainable_ratio,
-                    step.tokens,
-                    step.flops,
+                    int(tokens),
+                    int(flops),
                     None if step.counted else round((now - step.started) * 1000, 3),
                 ),
                 strict=True,
@@ -281,5 +308,7 @@ class Measure(lightning.Callback):
 
 def examples_in(batch: Mapping[str, torch.Tensor]) -> int:
     """Number of examples in a batch. Where an example has several inputs (rows), `counts` has one number an
-    example."""
+    example. 0 if the batch is `idle`: those in it are another rank's."""
+    if getattr(batch, "idle", False):
+        return 0
     return len(batch.get("counts", batch["input_ids"]))

@@ -47,6 +47,15 @@ class Facts:
     positions: int | None
 
 
+def check_devices(devices: int, gpus: int) -> None:
+    """Raises UserError for more `devices` than the `gpus` that the run has; a CPU is as many as there are
+    processes."""
+    if 0 < gpus < devices:
+        raise UserError(
+            f"devices: {devices} are more than the {gpus} GPUs of the run; each of several --workers has one"
+        )
+
+
 def check_device(precision: str, cuda: bool) -> None:
     """Raises Unsupported for a precision that needs a CUDA device where there is none."""
     if precision == "fp16" and not cuda:

@@ -34,7 +34,7 @@ TRAINING = frozenset(
     {
         *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
         *("clip", "epochs", "max_steps", "batch_size", "group_by_length", "accumulate"),
-        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every", "keep"),
+        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every", "keep", "devices"),
     }
 )
 """Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
@@ -70,6 +70,8 @@ class RunSpec(Strict):
 
     checkpoint_every: how often a training is saved, so that a run that is broken off goes on from there: a
     number of steps, minutes of training as `10min`, or `never`.
+    devices: how many train together, GPUs of one machine or processes on its CPU; each has a part of every
+    batch.
     """
 
     matrix: str
@@ -114,6 +116,7 @@ class RunSpec(Strict):
     eval_every: Positive | None = None
     keep: Literal["none", "last", "best"] = "none"
     checkpoint_every: Positive | Annotated[str, Field(pattern=r"^([1-9]\d*min|never)$")] = "10min"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
 
     @field_validator("optimizer")
     @classmethod
@@ -134,6 +137,10 @@ class RunSpec(Strict):
             raise ValueError("demonstrations: only for evaluation without training (no lr)")
         if self.is_trial and (not self.dev_examples or self.lr is None):
             raise ValueError(f"score_on: {self.score_on} requires dev_examples and lr")
+        if self.devices > self.batch_size:
+            raise ValueError(
+                f"devices: {self.devices} are more than the {self.batch_size} examples of a batch"
+            )
         if self.select != "last" and not self.dev_examples:
             raise ValueError(
                 f"select: {self.select} requires dev_examples (rows held out of the training set)"

@@ -28,6 +28,7 @@ def check(
     """
     strategy.check()
     facts.check_device(spec.precision, torch.cuda.is_available())
+    facts.check_devices(spec.devices, torch.cuda.device_count())
     of_model = registry.facts(source, tokenizer)
     facts.check_head(of_model, adapter.head)
     if spec.loss == "chunked" and adapter.head != "causal_lm":

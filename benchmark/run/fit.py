@@ -14,6 +14,7 @@ from benchmark.records.record import curve_text
 from benchmark.records.spec import RunSpec
 from benchmark.run.checkpoints import Checkpoints
 from benchmark.run.module import PRECISIONS, FineTuning
+from benchmark.run.ranks import Ranks
 from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.run.validation import Validation
 from benchmark.strategies.base import TuningStrategy
@@ -27,6 +28,7 @@ class Fit:
 
     `trainable`: names of the parameters that require a gradient. `report` is called with an event after each
     optimizer step. `unfinished` has the training of an earlier start, if there is one, and takes checkpoints.
+    `ranks`: the processes that train together.
     """
 
     def __init__(
@@ -39,14 +41,16 @@ class Fit:
         data: Data,
         report: Report,
         unfinished: Unfinished,
+        ranks: Ranks,
     ) -> None:
         total = spec.steps(len(data.train.ids))
         self.trainable = {name for name, p in model.named_parameters() if p.requires_grad}
         self._spec, self._trains = spec, strategy.trains
         self._rows, self._collate = data.train, adapter.collator(tokenizer)
-        self._module = FineTuning(model, adapter, strategy, total)
+        self._part = loaders.Part(ranks.number, ranks.of)
+        self._module = FineTuning(model, adapter, strategy, total, ranks, spec.seed)
         self._measure = Measure(
-            strategy, model, lambda row: report({"event": "step", "total": total, **row})
+            strategy, model, lambda row: report({"event": "step", "total": total, **row}), ranks
         )
         self._validation = Validation(adapter, tokenizer, data, spec, total, self._measure)
         checkpoints = Checkpoints(
@@ -62,7 +66,7 @@ class Fit:
             max_steps=total,
             max_epochs=-1,
             accelerator="auto",
-            devices=1,
+            **ranks.trainer(),
             precision=PRECISIONS.get(spec.precision, "32-true"),
             accumulate_grad_batches=spec.accumulate,
             gradient_clip_val=spec.clip,
@@ -85,7 +89,7 @@ class Fit:
         Diverged if a loss is NaN or infinite, and torch's or Python's error if memory runs out.
         """
         if self._trains:
-            batches = loaders.training_batches(self._rows, self._collate, self._spec)
+            batches = loaders.training_batches(self._rows, self._collate, self._spec, self._part)
             self._trainer.fit(self._module, batches)
         else:
             self._measure.observe(self.device)

@@ -6,7 +6,7 @@ composite ones, such as einsum's products, while LiveBytes counts.
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import lightning
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmark.measure.training import Diverged, examples_in
 from benchmark.models.precision import autocast
+from benchmark.run.ranks import Ranks
 from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
 
@@ -28,24 +29,38 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 
 
 class FineTuning(lightning.LightningModule):
-    """A model, the adapter of its task and its tuning strategy, for Lightning's Trainer.
+    """A model, the adapter of its task and its tuning strategy, for Lightning's Trainer on `ranks`.
 
     Lightning does gradient accumulation, clipping and mixed precision (automatic optimization). The scheduler
     is stepped once per optimizer step.
     """
 
     def __init__(
-        self, model: PreTrainedModel, adapter: Adapter, strategy: TuningStrategy, total_steps: int
+        self,
+        model: PreTrainedModel,
+        adapter: Adapter,
+        strategy: TuningStrategy,
+        total_steps: int,
+        ranks: Ranks,
+        seed: int,
     ) -> None:
         super().__init__()
         self.model = model
         self.adapter = adapter
         self.tuning = strategy
         self.total_steps = total_steps
+        self.ranks, self._seed = ranks, seed
+        self._after_backward: Callable[[], None] = lambda: None
 
     def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        weight = self.adapter.weight(batch) if examples_in(batch) else 0
         batch = self.tuning.batch(batch)
-        return self.tuning.loss(self.model, lambda: self.adapter.loss(self.model, batch))
+        with self.ranks.draws(self._seed, self.trainer.fit_loop.total_batch_idx):
+            loss = self.tuning.loss(self.model, lambda: self.adapter.loss(self.model, batch))
+        return self.ranks.weighted(loss, weight)
+
+    def on_after_backward(self) -> None:
+        self._after_backward()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, and free the gradients, as the usual loop in plain torch does.
@@ -58,6 +73,7 @@ class FineTuning(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer, scheduler = self.tuning.optimizer(self.model, self.total_steps)
+        self._after_backward = self.ranks.averaging(optimizer, self.model)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -37,6 +37,7 @@ from benchmark.run import compatibility, kept
 from benchmark.run.allocator import keep_freed_memory
 from benchmark.run.evaluation import Evaluated, evaluate
 from benchmark.run.fit import Fit, Report
+from benchmark.run.ranks import Ranks
 from benchmark.run.settings import data_settings
 from benchmark.run.unfinished import Trained, Unfinished
 from benchmark.strategies.settings import TrainingSettings
@@ -50,6 +51,7 @@ def run(
     folder: Path,
     report: Report = lambda row: None,
     scratch: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> RunRecord:
     """Train and score the model that `spec` describes. Writes and returns the record of the run.
 
@@ -58,12 +60,14 @@ def run(
 
     `scratch`: folder for the state of an unfinished run. If the process is killed, the next start with the
     same folder goes on from the last checkpoint of the training, or after the last batch scored. None:
-    nothing is saved.
+    nothing is saved. `ranks`: which of the processes of a run with several devices this is, by default the
+    first; the others train, and end.
 
     Raises UserError or TaskError for bad input and Unsupported for a combination that cannot work. Then
     nothing is written.
     """
     started = datetime.datetime.now(datetime.UTC)
+    ranks = ranks or Ranks(0, spec.devices)
     lightning.seed_everything(spec.seed, workers=True, verbose=False)
 
     # 1. strategy, task and model; a combination that cannot work is refused before data or weights are read
@@ -91,15 +95,17 @@ def run(
         scratch and scratch / f"{spec.stem}{UNFINISHED}",
         _identity(spec, inputs, source),
         note=lambda text: report({"event": "note", "note": text}),
+        writes=ranks.is_first,
     )
-    fit = Fit(spec, strategy, adapter, tokenizer, model, data, report, unfinished)
+    fit = Fit(spec, strategy, adapter, tokenizer, model, data, report, unfinished, ranks)
 
     # 3. train, unless an earlier start of this run has finished training; then predict and score
     common = _Common(spec, started, source, inputs, unfinished)
     try:
         trained = unfinished.restore(model)
         if trained is None:
-            trained = fit.train()
+            with ranks.together(spec, folder, scratch, report):
+                trained = fit.train()
             unfinished.keep(trained, model, fit.trainable)
         report({"event": "evaluating"})
         evaluation_started = time.time()

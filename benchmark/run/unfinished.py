@@ -50,7 +50,8 @@ class Unfinished:
     """The folder of one run. With `folder` None nothing is saved.
 
     identity: plain data that decides the outcome of the run, by what it is called in messages. A state that
-    was saved under another identity, or is damaged, is removed and not used, which `note` tells.
+    was saved under another identity, or is damaged, is removed and not used, which `note` tells. Without
+    `writes` the folder is read alone.
     resumed_from: the steps from which this run went on, one for each time.
     """
 
@@ -59,9 +60,11 @@ class Unfinished:
         folder: Path | None,
         identity: Mapping[str, Any],
         note: Callable[[str], None] = lambda text: None,
+        writes: bool = True,
     ) -> None:
         self.resumed_from: list[int] = []
         self._folder, self._identity, self._note = folder, dict(identity), note
+        self._writes = writes
         self._training: dict[str, Any] | None = None
 
     def restore(self, model: torch.nn.Module) -> Trained | None:
@@ -102,7 +105,7 @@ class Unfinished:
         extra: "step", and whatever else `resume` shall return. If writing fails, as on a full disk, the last
         checkpoint stays and the training goes on.
         """
-        if self._folder is None:
+        if self._folder is None or not self._writes:
             return
         try:
             checkpoint.save(
@@ -136,8 +139,9 @@ class Unfinished:
         """The checkpoint, if it is whole and of this run; else the folder is removed."""
         if self._folder is None or not self._folder.exists():
             return None
-        for left in self._folder.glob(".*.tmp"):  # a process was killed while it wrote
-            left.unlink(missing_ok=True)
+        if self._writes:
+            for left in self._folder.glob(".*.tmp"):  # a process was killed while it wrote
+                left.unlink(missing_ok=True)
         try:
             if not self._checkpoint.exists():
                 raise UserError(f"{self._folder} holds no checkpoint")
@@ -154,6 +158,8 @@ class Unfinished:
 
     def _went_on(self, step: int) -> None:
         assert self._folder is not None
+        if not self._writes:
+            return
         path = self._folder / "resumed"
         with open(path, "a", encoding="utf-8") as file:
             file.write(f"{step}\n")
@@ -204,7 +210,7 @@ class Unfinished:
 
     def remove(self) -> None:
         """Remove the folder."""
-        if self._folder is not None:
+        if self._folder is not None and self._writes:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @property

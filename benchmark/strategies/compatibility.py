@@ -41,6 +41,7 @@ def refusal(
         "accumulate": settings.accumulate > 1,
         "clip": settings.clip is not None,
         "checkpointing": settings.checkpointing,
+        "data_parallel": settings.devices > 1,
         settings.precision: True,
         settings.optimizer: True,
     }

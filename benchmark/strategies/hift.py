@@ -33,6 +33,10 @@ IN_BACKWARD = {
     "it; use bf16, mixed_hi or update: step",
 }
 """What the update inside the backward pass cannot do."""
+STREAMED = {
+    "data_parallel": "weights: stream works on one device; use weights: resident",
+}
+"""What streamed weights cannot do."""
 ROWS = {
     "data_parallel": "with partition: rows:N the ranks do not average the gradients of rows; use partition: "
     "modules",
@@ -97,7 +101,9 @@ class Hift(Adapted, Blockwise):
 
     @classmethod
     def refused(cls, options: HiftOptions) -> Mapping[str, str]:
-        refused = cls.refuses if options.update == "step" else IN_BACKWARD
+        refused = dict(cls.refuses if options.update == "step" else IN_BACKWARD)
+        if options.weights == "stream":
+            refused = {**STREAMED, **refused}
         return {**ROWS, **refused} if rows.most(options.partition) else refused
 
     def __init__(self, settings: TrainingSettings, options: HiftOptions) -> None:

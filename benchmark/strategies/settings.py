@@ -25,7 +25,8 @@ class TrainingSettings:
     on the device; mixed_hi, with the masters of the active group alone on the device.
     accumulate: micro-batches of one optimizer step. clip: the largest norm of all gradients together, or
     None. checkpointing: blocks recompute their activations in the backward pass. The loop does these three,
-    but for a strategy that `recomputes`; others only say whether they work with them. seed: of the
+    but for a strategy that `recomputes`; others only say whether they work with them. devices: how many train
+    together, with the gradients averaged by the loop. seed: of the
     strategy's random choices.
 
     Raises UserError for an unknown optimizer, and for an option that it does not have.
@@ -42,6 +43,7 @@ class TrainingSettings:
     accumulate: int = 1
     clip: float | None = None
     checkpointing: bool = False
+    devices: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -74,8 +74,8 @@ def network(model, head, labels, problem):
     )
 
 
-def batch(adapter, tokenizer, role):
-    """The first two examples of the twin that each tiny model has positions for, as a batch and as rows."""
+def examples_of(adapter, tokenizer, role):
+    """The first two examples of the twin that each tiny model has positions for, as rows and features."""
     rows = rendering.twin_part(adapter.config.name, role)
     rows = rendering.take(rows, range(40))
     rows = adapter.arrange(rows, role == "train", tokenizer, twins.MAX_LENGTH) or rows
@@ -88,7 +88,13 @@ def batch(adapter, tokenizer, role):
             assert "raise max_length" in str(error)
         if len(found) == 2:
             break
-    two = {name: [value for row, _ in found for value in row[name]] for name in rows}
+    return found
+
+
+def batch(adapter, tokenizer, role):
+    """Those examples as a batch, and as rows."""
+    found = examples_of(adapter, tokenizer, role)
+    two = {name: [value for row, _ in found for value in row[name]] for name in found[0][0]}
     return adapter.collator(tokenizer)([feature for _, feature in found]), two
 
 
@@ -116,6 +122,31 @@ def test_a_family_that_can_do_the_task_learns_it_and_is_scored(name, model):
         assert json.loads(json.dumps(kept)) == kept, "what is stored is what is scored"
     if adapter.config.metrics != ("e2e",):  # whose Java programs take seconds
         assert math.isfinite(adapter.score(predictions, references)[adapter.config.main_key])
+
+
+LOSSES = {
+    (task.adapter, getattr(task, "loss", None)): (name, model)
+    for name, model in reversed(FITTING)
+    for task in [base.load(name)]
+}
+"""A task of each kind of loss, and a model."""
+
+
+@pytest.mark.parametrize(("name", "model"), LOSSES.values())
+@torch.no_grad()
+def test_the_loss_of_a_batch_is_that_of_its_parts_by_their_weights(name, model):
+    adapter, tokenizer = brief(name), rendering.tokenizer_of(model)
+    arguments = adapter.model_arguments()
+    net = network(model, adapter.head, arguments.get("num_labels"), arguments.get("problem_type"))
+    collate, found = adapter.collator(tokenizer), examples_of(adapter, tokenizer, "train")
+    whole, *parts = (
+        collate([feature for _, feature in some]) for some in (found, found[:1], found[1:])
+    )
+    losses = [adapter.loss(net.eval(), part) * adapter.weight(part) for part in parts]
+    assert adapter.weight(whole) == sum(map(adapter.weight, parts))
+    assert float(sum(losses)) / adapter.weight(whole) == pytest.approx(
+        float(adapter.loss(net, whole)), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if base.load(name).metrics == ("e2e",)])
