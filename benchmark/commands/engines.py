@@ -9,9 +9,10 @@ from benchmark.errors import UserError
 
 if TYPE_CHECKING:
     from benchmark.matrices.engines.places import Engine
+    from benchmark.matrices.room import Limits
 
 JOBS = 64
-"""Jobs of a cluster at once, queued ones included, unless the user says otherwise."""
+"""Jobs of SLURM at once, queued ones included, unless the user says otherwise."""
 
 
 class Name(enum.StrEnum):
@@ -19,20 +20,38 @@ class Name(enum.StrEnum):
 
     workers = "workers"
     slurm = "slurm"
+    ray = "ray"
 
 
-def chosen(name: Name, at_once: int | None, warm: bool, slurm: Sequence[str] | None) -> "Engine":
-    """The engine `name` for so many runs `at_once`. slurm: the NAME=VALUE texts of --slurm.
+def chosen(
+    name: Name,
+    at_once: int | None,
+    warm: bool,
+    slurm: Sequence[str] | None,
+    ray: Sequence[str] | None,
+) -> "tuple[Engine, Limits | None]":
+    """The engine `name` for so many runs `at_once`, and what decides which runs it can hold.
 
-    Raises UserError for settings that it does not have, and where it does not work.
+    slurm, ray: the NAME=VALUE texts of --slurm and --ray. Raises UserError for settings that the engine does
+    not have, and where it does not work.
     """
-    settings = key_values("--slurm", "slurm_partition=gpu", slurm)
+    of_slurm = key_values("--slurm", "slurm_partition=gpu", slurm)
+    of_ray = key_values("--ray", "num_gpus=1", ray)
+    for option, settings, its in (("slurm", of_slurm, Name.slurm), ("ray", of_ray, Name.ray)):
+        if settings and name != its:
+            raise UserError(f"--{option}: these settings are for --engine {its}")
     if name == Name.slurm:
         from benchmark.matrices.engines import slurm as jobs
 
-        return jobs.engine(at_once or JOBS, settings)
-    if settings:
-        raise UserError("--slurm: these settings are for --engine slurm")
-    from benchmark.matrices.engines import workers
+        return jobs.engine(at_once or JOBS, of_slurm), None
+    from benchmark.matrices import forecast
 
-    return workers.engine(at_once or 1, warm)
+    if name == Name.ray:
+        from benchmark.matrices.engines import ray as tasks
+
+        return tasks.engine(at_once, of_ray, forecast.peaks)
+    from benchmark.matrices.engines import workers
+    from benchmark.matrices.room import Room
+
+    several = (at_once or 1) > 1
+    return workers.engine(at_once or 1, warm), Room(forecast.peaks) if several else None

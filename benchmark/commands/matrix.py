@@ -96,18 +96,25 @@ def run(
         typer.Option(
             min=1,
             max=1024,
-            help="Runs at once, which share out threads and GPUs. Default: 1, and 64 jobs of slurm.",
+            help="Runs at once, which share out threads and GPUs. Default: 1, and 64 jobs of a cluster.",
         ),
     ] = None,
     engine: Annotated[
         engines.Name,
-        typer.Option(help="Where runs are made: by this machine, or as jobs of slurm."),
+        typer.Option(help="Where runs are made: by this machine, or as jobs of slurm or ray."),
     ] = engines.Name.workers,
     slurm: Annotated[
         list[str] | None,
         typer.Option(
             help="A setting of the jobs, as submitit names it: slurm_partition=gpu, gpus_per_node=1, "
             "mem_gb=40, timeout_min=240, …"
+        ),
+    ] = None,
+    ray: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting of the tasks, as Ray names it: num_cpus=4, num_gpus=1, …; or address=auto, "
+            "the address of a cluster. Without one, and without RAY_ADDRESS, it starts here."
         ),
     ] = None,
     shard: Annotated[
@@ -146,9 +153,8 @@ def run(
     from benchmark.commands import notice
     from benchmark.commands.closing import Closing
     from benchmark.commands.progress import bars
-    from benchmark.matrices import forecast, planning, runner
     from benchmark.matrices import matrix as matrices
-    from benchmark.matrices.room import Room
+    from benchmark.matrices import planning, runner
     from benchmark.tracking import uris
     from benchmark.tracking.tracker import Tracker
 
@@ -157,8 +163,7 @@ def run(
     loaded = loaded.keeping() if keep_model else loaded
     share, limit_s = parse_shard(shard), parse_duration("--time-limit", time_limit)
     settled = planning.RETRIED if retry else planning.SETTLED
-    opened = engines.chosen(engine, workers, not no_warm, slurm)
-    alone = engine != engines.Name.workers or (workers or 1) == 1
+    opened, limits = engines.chosen(engine, workers, not no_warm, slurm, ray)
     runner.check(loaded)
     store = uris.usable(tracking_uri)
     notice.check(notify)
@@ -178,7 +183,7 @@ def run(
                 progress=progress,
                 limit=limit,
                 engine=opened,
-                room=None if alone else Room(forecast.peaks),
+                room=limits,
                 share=share,
                 settled=settled,
                 limit_s=limit_s,

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from benchmark.files import write_text
 from benchmark.matrices import child, planning, processes
 from benchmark.matrices.claims import Claim
-from benchmark.matrices.engines.job import HELD
+from benchmark.matrices.engines.job import BEGAN, HELD
 from benchmark.matrices.engines.places import Place
 from benchmark.records import record
 from benchmark.records.record import RunRecord
@@ -40,20 +40,27 @@ class Attempt:
         self._stopped: dict[str, Any] = {}
         self._before = child.identity(self._path)
         self.began = time.time()
+        self._limit_s: float | None = None
         self.deadline: float | None = None
 
     def start(self, place: Place, inbox: Inbox, limit_s: float | None) -> None:
-        """Start the process; `deadline` is then the time.monotonic() after which it has had `limit_s`."""
+        """Start the process; `deadline` is the time.monotonic() after which it has had `limit_s`. A job's
+        counts from its own start, which it tells."""
         assert self._claim is not None
         write_text(self._spec_path, self.spec.model_dump_json())
         self._log = open(self._log_path, "a", encoding="utf-8")  # noqa: SIM115 (release closes it)
         arguments = [str(self._spec_path), str(self.folder)]
         self._process = place.start(self.spec, arguments, self._log, self._claim)
-        if place.lasting:
+        self._limit_s = limit_s
+        if place.apart:
             self._give_up_claim()  # which the job takes
-        if limit_s is not None:
-            self.deadline = time.monotonic() + limit_s
+        else:
+            self._begin()
         threading.Thread(target=self._attend, args=(self._process, inbox), daemon=True).start()
+
+    def _begin(self) -> None:
+        if self._limit_s is not None:
+            self.deadline = time.monotonic() + self._limit_s
 
     def _attend(self, process: processes.Process, inbox: Inbox) -> None:
         """Put the lines of the process into the inbox, and None once it has ended.
@@ -75,10 +82,14 @@ class Attempt:
                 inbox.put((self, line))
 
     def event(self, line: str) -> dict[str, Any] | None:
-        """The event in a line that the process printed. None: it is none, or says why the run stops."""
+        """The event in a line that the process printed. None: it is none, or says that the job began, or why
+        the run stops."""
         event = child.event(line)
         if event is None and self._log is not None:  # of a native library, or cut off by a kill
             self._log.write(line)
+        if event is not None and event["event"] == BEGAN:
+            self._begin()
+            return None
         if event is not None and "error" in event:  # refused or unsupported
             self._stopped = event
             return None

@@ -39,13 +39,18 @@ def event(line: str) -> dict[str, Any] | None:
 
 
 def environment_of(spec: RunSpec) -> dict[str, str]:
-    """The environment variables of the run's process.
+    """The environment variables of the run's process: those of this one, with `changes_of(spec)`."""
+    return os.environ | changes_of(spec)
 
-    They are those of this process, with three changes. Nothing is imported from the working directory, which
-    may have a package `tasks` of its own. Libraries start no threads when they are imported, since a process
-    with threads cannot be forked safely. The Hub is not asked if neither data nor model are on it.
+
+def changes_of(spec: RunSpec) -> dict[str, str]:
+    """The environment variables that the run's process has over those of the process that starts it.
+
+    Nothing is imported from the working directory, which may have a package `tasks` of its own. Libraries
+    start no threads when they are imported, since a process with threads cannot be forked safely. The Hub is
+    not asked if neither data nor model are on it.
     """
-    variables = os.environ | {
+    variables = {
         "PYTHONSAFEPATH": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",

@@ -1,8 +1,12 @@
-"""Room: which runs fit into memory beside those that are running, by the predicted peaks of their steps."""
+"""Which runs are started: those that fit into memory, by the predicted peaks of their steps.
+
+`Room` counts the memory of this machine. An engine that places its runs itself has Limits of its own.
+"""
 
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import psutil
 
@@ -20,51 +24,25 @@ Predict = Callable[[RunSpec, str], tuple[int, int] | None]
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that a run takes at its peak, of the host and of its GPU."""
+    """Bytes that a run takes at its peak, of the host and of each of its GPUs."""
 
     host: int = LIBRARIES
     gpu: int = 0
 
 
 @dataclass
-class Room:
-    """The memory of a machine in bytes: `host`, and `gpus` by the names that CUDA_VISIBLE_DEVICES has.
-
-    A run whose peak cannot be predicted counts with the libraries alone.
-    """
+class Needs:
+    """The needs of runs, predicted once for those of a cell. One that cannot be predicted counts with the
+    libraries alone."""
 
     predict: Predict
-    host: int = field(default_factory=lambda: psutil.virtual_memory().total)
-    gpus: Mapping[str, int] = field(default_factory=lambda: gpu_memory())
     _known: dict[tuple[str, ...], Need] = field(default_factory=dict, init=False)
 
-    def fault(self, spec: RunSpec, gpu: str | None) -> Fault | None:
-        """Why the run is too large for this machine, even alone; None if it is not."""
-        need = self._need(spec, gpu)
-        device = self.gpus.get(gpu or "", need.gpu)
-        for name, needed, there in (("GPU", need.gpu, device), ("host", need.host, self.host)):
-            if needed > there:
-                return Fault(
-                    "oom",
-                    f"not started: predicted to need {readable(needed)} of {name} memory, of which there"
-                    f" is {readable(there)}",
-                )
-        return None
-
-    def fits(
-        self, spec: RunSpec, gpu: str | None, running: Iterable[tuple[RunSpec, str | None]]
-    ) -> bool:
-        """Whether the run fits beside those that run, each with its GPU. Alone it may always start."""
-        others = [(self._need(other, on), on) for other, on in running]
-        need = self._need(spec, gpu)
-        host = need.host + sum(other.host for other, _ in others)
-        device = need.gpu + sum(other.gpu for other, on in others if on == gpu)
-        return not others or (host <= self.host and device <= self.gpus.get(gpu or "", device))
-
-    def _need(self, spec: RunSpec, gpu: str | None) -> Need:
-        key = (spec.task, spec.model, spec.label, "cpu" if gpu is None else "cuda")
+    def of(self, spec: RunSpec, device: str) -> Need:
+        """What the run takes on a "cpu", or on a machine with "cuda"."""
+        key = (spec.task, spec.model, spec.label, device)
         if key not in self._known:
-            self._known[key] = self._predicted(spec, key[-1])
+            self._known[key] = self._predicted(spec, device)
         return self._known[key]
 
     def _predicted(self, spec: RunSpec, device: str) -> Need:
@@ -79,8 +57,62 @@ class Room:
             return Need()
         on_device, host = peaks
         if device == "cpu":
-            return Need(LIBRARIES + on_device + host)
-        return Need(LIBRARIES + host, on_device)
+            return Need(spec.devices * (LIBRARIES + on_device + host))
+        return Need(spec.devices * (LIBRARIES + host), on_device)
+
+
+def too_large(need: int, there: int, memory: str) -> Fault:
+    """What is recorded for a run that takes `need` bytes of a memory that has `there`."""
+    return Fault(
+        "oom",
+        f"not started: predicted to need {readable(need)} of {memory}, of which there is {readable(there)}",
+    )
+
+
+class Limits(Protocol):
+    """What decides whether a run is started. gpu: of its place; None: the whole machine's, or none."""
+
+    def fault(self, spec: RunSpec, gpu: str | None) -> Fault | None:
+        """Why the run cannot be made here, even alone; None if it can."""
+
+    def fits(
+        self, spec: RunSpec, gpu: str | None, running: Iterable[tuple[RunSpec, str | None]]
+    ) -> bool:
+        """Whether the run may start now, beside those that run, each with its GPU."""
+
+
+@dataclass
+class Room:
+    """Limits: the bytes of memory of a machine, `host`, and `gpus` by their names in CUDA_VISIBLE_DEVICES."""
+
+    predict: Predict
+    host: int = field(default_factory=lambda: psutil.virtual_memory().total)
+    gpus: Mapping[str, int] = field(default_factory=lambda: gpu_memory())
+
+    def __post_init__(self) -> None:
+        self._needs = Needs(self.predict)
+
+    def fault(self, spec: RunSpec, gpu: str | None) -> Fault | None:
+        """Why the run is too large for this machine, even alone; None if it is not."""
+        need = self._need(spec, gpu)
+        device = self.gpus.get(gpu or "", need.gpu)
+        for name, needed, there in (("GPU", need.gpu, device), ("host", need.host, self.host)):
+            if needed > there:
+                return too_large(needed, there, f"{name} memory")
+        return None
+
+    def fits(
+        self, spec: RunSpec, gpu: str | None, running: Iterable[tuple[RunSpec, str | None]]
+    ) -> bool:
+        """Whether the run fits beside those that run, each with its GPU. Alone it may always start."""
+        others = [(self._need(other, on), on) for other, on in running]
+        need = self._need(spec, gpu)
+        host = need.host + sum(other.host for other, _ in others)
+        device = need.gpu + sum(other.gpu for other, on in others if on == gpu)
+        return not others or (host <= self.host and device <= self.gpus.get(gpu or "", device))
+
+    def _need(self, spec: RunSpec, gpu: str | None) -> Need:
+        return self._needs.of(spec, "cpu" if gpu is None else "cuda")
 
 
 def gpu_memory() -> dict[str, int]:

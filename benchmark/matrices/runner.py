@@ -24,7 +24,7 @@ from benchmark.matrices.engines.places import Engine, Place
 from benchmark.matrices.matrix import Matrix
 from benchmark.matrices.pending import ALL, Pending, Share
 from benchmark.matrices.planning import Planned
-from benchmark.matrices.room import Room
+from benchmark.matrices.room import Limits
 from benchmark.models import registry
 from benchmark.records.folders import UNFINISHED, Folder
 from benchmark.records.record import RunRecord
@@ -115,15 +115,15 @@ def run(
     progress: Progress,
     limit: int | None = None,
     engine: Engine | None = None,
-    room: Room | None = None,
+    room: Limits | None = None,
     share: Share = ALL,
     settled: Collection[str] = planning.SETTLED,
     limit_s: float | None = None,
 ) -> Outcome:
     """Run what is not done: at most `limit` runs, and the trials that they need.
 
-    engine: where the runs are made, and how many at once; by default one at a time on this machine. room: the
-    memory into which they have to fit; None: it is not looked at. share: the part of the matrix that is run.
+    engine: where the runs are made, and how many at once; by default one at a time on this machine. room:
+    decides which may be started; None: all may. share: the part of the matrix that is run.
     settled: the states of runs that are left alone. limit_s: seconds after which a run is ended. Raises
     UserError or TaskError if the matrix cannot run (see `check`), and OSError if nothing can be written.
     """
@@ -159,7 +159,7 @@ class _Session:
     progress: Progress
     pending: Pending
     limit_s: float | None
-    room: Room | None
+    room: Limits | None
     idle: list[Place]
     outcome: Outcome = field(default_factory=Outcome)
     running: dict[Attempt, Place] = field(default_factory=dict)

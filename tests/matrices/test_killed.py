@@ -1,20 +1,16 @@
 """A matrix that is killed again and again, by real signals, ends with the bytes of one that is not."""
 
 import contextlib
-import csv
 import os
 import random
 import signal
 import sqlite3
-import subprocess
 import time
 
 import psutil
 import pytest
-from documents import surroundings
+from killing import checkpoint, ends_of, start
 from runs import gone
-
-from benchmark.records import record
 
 MATRIX = """\
 name: m
@@ -26,43 +22,16 @@ strategies: {hift: {}, full: {}, lora: {}, galore: {rank: 2}, lomo: {lr: 1.0e-2}
 KILLS, SEED = int(os.environ.get("HIFT_KILLS", "4")), int(os.environ.get("HIFT_CHAOS_SEED", "4"))
 
 
-def start(folder, *options):
-    folder.mkdir(exist_ok=True)
-    (folder / "m.yaml").write_text(MATRIX)
-    with open(folder / "log", "ab") as log:
-        return subprocess.Popen(
-            ["hift-bench", "run", "m.yaml", *options],
-            **{"cwd": folder, "env": surroundings(), "stdout": log, "stderr": log},
-        )
-
-
-def checkpoint(folder):
-    """When the newest checkpoint of a training was written; 0 if there is none."""
-    found = (folder / "results" / "_scratch" / "m").glob("*.unfinished/checkpoint.pt")
-    return max((path.stat().st_mtime_ns for path in found), default=0)
-
-
-def results(folder):
-    """run id -> its record, predictions and curve without timings."""
-    found = {}
-    for one in record.load_all(folder / "results" / "m"):
-        path = folder / "results" / "m"
-        with open(path / one.curve, newline="") as file:
-            rows = [{**row, "seconds": "", "step_ms": ""} for row in csv.DictReader(file)]
-        found[one.run_id] = (one, (path / one.predictions).read_bytes(), rows)
-    return found
-
-
 @pytest.mark.chaos
 def test_runs_that_are_killed_in_training_end_with_the_same_bytes_and_leave_nothing(tmp_path):
     """Each kill comes within a tenth of a second after a new checkpoint: of the runner, or of a process that
     one of its two workers has. The undisturbed matrix has one worker with as many threads."""
     print(f"HIFT_CHAOS_SEED={SEED}")
-    assert start(tmp_path / "whole").wait() == 0
+    assert start(tmp_path / "whole", MATRIX).wait() == 0
     broken, dice, runner = tmp_path / "broken", random.Random(SEED), None
     for kill in range(KILLS):
         if runner is None or runner.poll() is not None:
-            runner = start(broken, "--workers", "2")
+            runner = start(broken, MATRIX, "--workers", "2")
         before = checkpoint(broken)
         while checkpoint(broken) <= before and runner.poll() is None:
             time.sleep(0.005)
@@ -79,18 +48,14 @@ def test_runs_that_are_killed_in_training_end_with_the_same_bytes_and_leave_noth
             with contextlib.suppress(psutil.NoSuchProcess):
                 dice.choice(family).send_signal(number)
     # beside the runner that is left, if any; what fails in either after this start is left to the next
-    start(broken, "--workers", "2").wait(600)
+    start(broken, MATRIX, "--workers", "2").wait(600)
     runner.wait(600)
-    assert start(broken, "--workers", "2").wait(600) == 0, (broken / "log").read_text()
-    wholes, ends = results(tmp_path / "whole"), results(broken)
+    assert start(broken, MATRIX, "--workers", "2").wait(600) == 0, (broken / "log").read_text()
+    wholes, ends = ends_of(tmp_path / "whole", "m"), ends_of(broken, "m")
     assert wholes.keys() == ends.keys() and len(ends) == 5
-    for name, (whole, predicted, curve) in wholes.items():
-        end, *files = ends[name]
-        assert [predicted, curve] == files and end.status == "success"
-        assert (end.scores, end.params, end.train.final_loss) == (
-            *(whole.scores, whole.params, whole.train.final_loss),
-        )
-    resumed = [step for end, *_ in ends.values() for step in end.times.resumed_from]
+    for name, whole in wholes.items():
+        assert ends[name].content == whole.content and whole.record.status == "success"
+    resumed = [step for end in ends.values() for step in end.record.times.resumed_from]
     assert any(step < 24 for step in resumed), "some went on within the training"
     assert not [*(broken / "results").rglob("*.unfinished"), *(broken / "results").rglob("*.lock")]
     query = "select name, status from runs where lifecycle_stage = 'active'"

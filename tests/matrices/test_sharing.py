@@ -122,7 +122,7 @@ def test_workers_run_at_once_and_share_the_processors(
     go, executable, results, tmp_path, monkeypatch
 ):
     """Each run waits for the other one to start, with its threads in the name of a file."""
-    monkeypatch.setattr(workers, "_processors", lambda: 6)
+    monkeypatch.setattr(workers, "processors", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "2")
     executable(

@@ -151,7 +151,7 @@ def test_a_job_in_the_queue_is_followed_by_the_next_runner(go, stand_in, cluster
     are those of docs/team.md."""
     stand_in("")
     one = TWO_CELLS.replace(", head: {lr: 1.0e-3, max_steps: 2}", "")
-    (documented,) = blocks("docs/team.md", "console")
+    documented, _ = blocks("docs/team.md", "console")
     settings = key_values("--slurm", "", re.findall(r"--slurm (\S+)", documented))
 
     def stop():

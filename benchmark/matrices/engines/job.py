@@ -5,21 +5,29 @@ lines of the process go into a file, from which the runner reads them.
 """
 
 import functools
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, TextIO
 
 from benchmark.errors import UserError
 from benchmark.lifetime import RUNNER, end_with
 from benchmark.matrices import claims
+from benchmark.matrices.claims import Claim
 from benchmark.matrices.processes import RUN
 from benchmark.records import record
+from benchmark.records.spec import RunSpec
+
+
+def events_of(spec: RunSpec, scratch: Path) -> Path:
+    """The file for what the process of the run prints to stdout."""
+    return scratch.resolve() / f"{spec.run_id}.events"
 
 
 def command(arguments: Sequence[str]) -> list[str]:
@@ -27,6 +35,8 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", RUN, *(str(Path(path).resolve()) for path in arguments)]
 
 
+BEGAN = "began"
+"""The event by which a job tells that it starts the process of its run."""
 HELD = 75
 """The exit status of a job whose run another process has claimed (EX_TEMPFAIL)."""
 LOOK_S = 1.0
@@ -38,7 +48,8 @@ CLAIM_S = 60.0
 @dataclass(frozen=True)
 class Work:
     """What a job does: `command`, which makes a run. record: the file that it writes. variables: of the
-    environment, set over those of the node. lock, events, log: the files of the claim, stdout and stderr."""
+    environment, set over those of the node. lock, events, log: the files of the claim, stdout and stderr.
+    folder: the working directory."""
 
     spec_hash: str
     command: Sequence[str]
@@ -47,6 +58,31 @@ class Work:
     lock: Path
     events: Path
     log: Path
+    folder: Path = field(default_factory=Path.cwd)
+
+    @classmethod
+    def of(
+        cls,
+        spec: RunSpec,
+        arguments: Sequence[str],
+        log: TextIO,
+        claim: Claim,
+        scratch: Path,
+        variables: Mapping[str, str],
+    ) -> Self:
+        """The job of a run, as the arguments of `Place.start` say it; files of an earlier try are emptied."""
+        log.truncate(0)
+        events = events_of(spec, scratch)
+        events.unlink(missing_ok=True)
+        return cls(
+            spec_hash=spec.hash,
+            command=command(arguments),
+            record=Path(arguments[-1]).resolve() / f"{spec.run_id}.json",
+            variables=variables,
+            lock=claim.path.resolve(),
+            events=events,
+            log=Path(log.name).resolve(),
+        )
 
     def __call__(self) -> int:
         """Make the run; returns the exit status of its process, or HELD."""
@@ -81,14 +117,21 @@ class Work:
 
     def _run(self, claim: claims.Claim) -> int:
         with open(self.events, "a") as events, open(self.log, "a") as log:
+            print(json.dumps({"event": BEGAN}), file=events, flush=True)
             return subprocess.call(
                 self.command,
                 stdout=events,
                 stderr=log,
                 pass_fds=(claim.file,),
                 preexec_fn=functools.partial(end_with, os.getpid()),
+                cwd=self.folder,
                 env={**os.environ, **self.variables, RUNNER: str(os.getpid())},
             )
+
+
+def make(work: Work) -> int:
+    """`work`, where a function is wanted."""
+    return work()
 
 
 class Handle(Protocol):

@@ -13,8 +13,12 @@ from benchmark.records.spec import RunSpec
 class Place(Protocol):
     """Where a run is started, followed and cancelled.
 
-    lasting: the runs are jobs, which go on without the runner; each claims its run itself once it starts.
+    apart: the runs are jobs: each claims its run itself once it starts. lasting: they go on without the
+    runner.
     """
+
+    @property
+    def apart(self) -> bool: ...
 
     @property
     def lasting(self) -> bool: ...
@@ -28,7 +32,7 @@ class Place(Protocol):
 
     def start(self, spec: RunSpec, arguments: Sequence[str], log: TextIO, claim: Claim) -> Process:
         """Start the run with the command line `arguments`. Its stderr goes to `log`, which was appended to
-        before. `claim`: that of the runner, which a place that is not lasting hands on to the process."""
+        before. `claim`: that of the runner, which a place that is not apart hands on to the process."""
 
 
 Engine = Callable[[Path, Callable[[str], None]], contextlib.AbstractContextManager[Sequence[Place]]]

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -16,8 +15,7 @@ from benchmark.errors import UserError
 from benchmark.files import write_text
 from benchmark.matrices import child
 from benchmark.matrices.claims import Claim
-from benchmark.matrices.engines import job
-from benchmark.matrices.engines.job import Followed, Work
+from benchmark.matrices.engines.job import Followed, Work, events_of
 from benchmark.matrices.engines.places import Engine
 from benchmark.matrices.processes import Process
 from benchmark.records.spec import RunSpec
@@ -77,32 +75,21 @@ class Slot:
     cluster: str
     scratch: Path
     gpu: ClassVar[None] = None
+    apart: ClassVar[bool] = True
     lasting: ClassVar[bool] = True
 
     def prepare(self, spec: RunSpec) -> None: ...
 
     def start(self, spec: RunSpec, arguments: Sequence[str], log: TextIO, claim: Claim) -> Process:
         """A new job, or the one of an earlier runner that is still in the queue."""
-        events = self.scratch / f"{spec.run_id}.events"
         submitted = self._queued(spec)
         if submitted is None:
-            log.truncate(0)
-            events.unlink(missing_ok=True)
-            wanted = child.environment_of(spec)
-            work = Work(
-                spec_hash=spec.hash,
-                command=job.command(arguments),
-                record=Path(arguments[-1]).resolve() / f"{spec.run_id}.json",
-                variables={k: v for k, v in wanted.items() if os.environ.get(k) != v},
-                lock=claim.path.resolve(),
-                events=events,
-                log=Path(log.name).resolve(),
-            )
+            work = Work.of(spec, arguments, log, claim, self.scratch, child.changes_of(spec))
             self.executor.update_parameters(name=spec.run_id)
             submitted = self.executor.submit(work)
             note = {"job": submitted.job_id, "hash": spec.hash}
             write_text(self._note(spec), json.dumps(note))
-        return Followed(_Job(submitted), events, log)
+        return Followed(_Job(submitted), events_of(spec, self.scratch), log)
 
     def _note(self, spec: RunSpec) -> Path:
         return self.scratch / f"{spec.run_id}.job"

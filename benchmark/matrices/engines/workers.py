@@ -37,6 +37,7 @@ class Worker:
     number: int
     of: int
     starter: processes.Starter
+    apart: ClassVar[bool] = False
     lasting: ClassVar[bool] = False
 
     @property
@@ -62,14 +63,20 @@ def variables_of(worker: int, workers: int, base: Mapping[str, str]) -> dict[str
     """
     if workers == 1:
         return dict(base)
-    threads = max(1, _processors() // workers)
-    own = {
-        name: str(min(threads, int(base[name])) if base.get(name, "").isdecimal() else threads)
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    }
+    own = threads_of(processors() // workers, base)
     if gpu := gpu_of(worker, base):
         own["CUDA_VISIBLE_DEVICES"] = gpu
     return {**base, **own}
+
+
+def threads_of(threads: int, base: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a run with so many `threads`, at least one, or with those of `base`
+    if these are fewer."""
+    most = max(1, threads)
+    return {
+        name: str(min(most, int(base[name])) if base.get(name, "").isdecimal() else most)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    }
 
 
 def gpu_of(worker: int, base: Mapping[str, str]) -> str | None:
@@ -78,7 +85,7 @@ def gpu_of(worker: int, base: Mapping[str, str]) -> str | None:
     return gpus[worker % len(gpus)] if gpus else None
 
 
-def _processors() -> int:
+def processors() -> int:
     """The processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
