@@ -319,10 +319,17 @@ def _is_other(path: Path) -> bool:
 def read_curve(path: Path) -> dict[str, list[float]]:
     """A curve file as lists, one value a step, by column name (`measure.training.CURVE_COLUMNS`).
 
-    An empty cell is NaN, such as the time of a step on which memory or operations were counted.
+    An empty cell is NaN, such as the time of a step on which memory or operations were counted. Raises
+    OSError or ValueError for a file that is no curve, or one that was cut off.
     """
     with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(file))
+        except csv.Error as error:
+            raise ValueError(f"{path}: {error}") from None
+    for row in rows:
+        if None in row or None in row.values():
+            raise ValueError(f"{path}: a line with more or fewer cells than there are columns")
     names = rows[0].keys() if rows else ()
     return {name: [float(row[name]) if row[name] else math.nan for row in rows] for name in names}
 
