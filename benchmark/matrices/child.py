@@ -93,7 +93,7 @@ def write_unfinished(
         error=error,
         spec=spec.model_dump(mode="json"),
         times=record.Times(
-            started=iso(started), finished=iso(now), total_s=round(now - started, 3)
+            started=iso(started), finished=iso(now), total_s=round(max(0, now - started), 3)
         ),
         environment=environment.machine(),
         code=environment.code(),

@@ -268,7 +268,7 @@ class _Session:
             outcome.refused.append(str(done.error))
         elif done.times.fixed_s is not None:
             outside = time.time() - attempt.began - done.times.total_s  # the start of the process
-            outcome.fixed_s.append(done.times.fixed_s + outside)
+            outcome.fixed_s.append(done.times.fixed_s + max(0, outside))
         self.progress.finished(spec, done)
         self.pending.ended(spec)
         self._free(attempt)

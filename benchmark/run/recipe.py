@@ -108,11 +108,11 @@ def run(
                 trained = fit.train()
             unfinished.keep(trained, model, fit.trainable)
         report({"event": "evaluating"})
-        evaluation_started = time.time()
+        evaluation_started = time.monotonic()
         evaluated = evaluate(
             model, adapter, tokenizer, data, spec, device=fit.device, unfinished=unfinished
         )
-        evaluation_s = time.time() - evaluation_started
+        evaluation_s = time.monotonic() - evaluation_started
     except (Diverged, NotFinite) as error:
         record = common.record("diverged", str(error))
     except (RuntimeError, MemoryError) as error:
@@ -205,7 +205,8 @@ class _Common:
             times=Times(
                 started=self.started.isoformat(timespec="milliseconds"),
                 finished=finished.isoformat(timespec="milliseconds"),
-                total_s=round(time.time() - environment.process_started(), 3),
+                # a clock that was set back makes no time negative
+                total_s=round(max(0, time.time() - environment.process_started()), 3),
                 resumed=bool(self.unfinished.resumed_from),
                 resumed_from=self.unfinished.resumed_from,
             ),
@@ -248,7 +249,7 @@ def _success(
     if record.times.resumed:  # an earlier process did a part of it
         return record
     fixed_s = record.times.total_s - evaluation_s - trained.train.seconds
-    return replace(record, times=replace(record.times, fixed_s=round(fixed_s, 3)))
+    return replace(record, times=replace(record.times, fixed_s=round(max(0, fixed_s), 3)))
 
 
 def main() -> int:

@@ -33,9 +33,12 @@ RESTARTS = 10
 """How often Ray starts a task again whose worker or node has died, unless the user says otherwise."""
 ANSWER_S = 20
 """Seconds for which a cluster may take to answer."""
+OURSELVES = {"RAY_task_oom_retries": str(RESTARTS)}  # Ray's own are without end
+"""The variables of this process, unless the user sets them."""
 HERE = {
     "RAY_raylet_start_wait_time_s": "120",  # 10 by itself, which a busy machine exceeds
     "RAY_worker_niceness": "0",  # 15 by itself, so that runs wait for all else
+    "RAY_memory_monitor_refresh_ms": "0",  # which kills runs for what others take of the memory
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 """The variables of a cluster of this machine, unless the user sets them."""
@@ -57,6 +60,7 @@ def engine(
     a task, as Ray names them, such as num_cpus and num_gpus. Raises UserError for others, without Ray, and
     for a cluster that does not answer.
     """
+    os.environ.update({**OURSELVES, **os.environ})
     ray = _imported()
     options = dict(settings)
     address = str(options.pop("address", None) or os.environ.get("RAY_ADDRESS") or "local")
