@@ -9,14 +9,16 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import submitit
 from documents import blocks
 from factories import make_record, make_spec
+from killing import checkpoint, ends_of, start
 from runs import TWO_CELLS, Watch, gone
 
 from benchmark.commands.options import key_values
-from benchmark.matrices import claims, matrix, runner
+from benchmark.matrices import claims, listing, matrix, runner
 from benchmark.matrices.engines import job, slurm
 from benchmark.records import record
 
@@ -208,3 +210,29 @@ def test_what_no_job_can_have_is_one_line(refused, write, monkeypatch, options, 
     monkeypatch.setenv("PATH", "/nowhere")
     write(TWO_CELLS)
     assert refused("run", "m.yaml", *options).startswith(said)
+
+
+SMOKE = (listing.MATRICES / "twin_smoke.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_jobs_outlive_a_runner_that_is_killed_and_no_run_is_made_twice(tmp_path):
+    """By submitit's local executor, with real runs. The next runner finds two runs in the hands of jobs."""
+    options = ("--engine", "slurm", "--slurm", "cluster=local", "--workers", "2")
+    first = start(tmp_path, SMOKE, *options)
+    while not checkpoint(tmp_path):
+        assert first.poll() is None
+        time.sleep(0.01)
+    jobs = [
+        p
+        for p in psutil.Process(first.pid).children(recursive=True)
+        if "recipe" in str(p.cmdline())
+    ]
+    first.kill()
+    assert first.wait() == -signal.SIGKILL and len(jobs) == 2
+    assert start(tmp_path, SMOKE, *options).wait(900) == 0, (tmp_path / "log").read_text()
+    assert all(gone(process.pid) for process in jobs)
+    ends = ends_of(tmp_path, "twin_smoke")
+    assert len(ends) == 4 and {end.record.status for end in ends.values()} == {"success"}
+    assert not [step for end in ends.values() for step in end.record.times.resumed_from]
+    assert not [*tmp_path.rglob("*.unfinished"), *tmp_path.rglob("*.lock")]
