@@ -83,7 +83,7 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_and_ends_with_the_same_bytes(
     worker.send_signal(signal.SIGKILL)
     assert gone(run.pid), "a run ends with the worker"
     left = descendants(runner)
-    assert runner.wait(600) == 0, (tmp_path / "log").read_text()
+    assert runner.wait(1800) == 0, (tmp_path / "log").read_text()
     ends = ends_of(tmp_path, "twin_smoke")
     assert {name: end.content for name, end in ends.items()} == {
         name: end.content for name, end in whole.items()
@@ -107,7 +107,7 @@ def test_runs_end_with_their_runner_and_go_on_with_the_next(begin, tmp_path, who
     assert all(gone(process.pid) for process in family)
     kept = [one.status for one in record.load_all(tmp_path / "results/twin_smoke")]
     assert kept.count("interrupted") == (2 if number == signal.SIGTERM else 0)
-    assert begin(*HERE).wait(600) == 0, (tmp_path / "log").read_text()
+    assert begin(*HERE).wait(1800) == 0, (tmp_path / "log").read_text()
     ends = ends_of(tmp_path, "twin_smoke")
     assert {name: end.content for name, end in ends.items()} == {
         name: end.content for name, end in whole.items()
@@ -156,7 +156,7 @@ def test_a_cluster_that_is_there_has_tasks_with_the_names_of_the_runs(begin, tmp
     try:
         address = context.address_info["gcs_address"]
         options = ("--engine", "ray", "--ray", f"address={address}")
-        assert begin(*options, folder=tmp_path / "runs").wait(600) == 0
+        assert begin(*options, folder=tmp_path / "runs").wait(1800) == 0
         names = {task.name for task in list_tasks() if task.state == "FINISHED"}
     finally:
         ray.shutdown()
