@@ -90,7 +90,10 @@ def test_a_run_whose_ray_worker_is_killed_goes_on_and_ends_with_the_same_bytes(
     }
     assert ends[run_id].record.times.resumed_from
     assert all(gone(process.pid) for process in left), "Ray's own too"
-    assert not [*tmp_path.rglob("*.unfinished"), *tmp_path.rglob("*.lock")]
+    assert not [
+        *(tmp_path / "results").rglob("*.unfinished"),
+        *(tmp_path / "results").rglob("*.lock"),
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -230,9 +230,12 @@ def test_jobs_outlive_a_runner_that_is_killed_and_no_run_is_made_twice(tmp_path)
     ]
     first.kill()
     assert first.wait() == -signal.SIGKILL and len(jobs) == 2
-    assert start(tmp_path, SMOKE, *options).wait(900) == 0, (tmp_path / "log").read_text()
+    assert start(tmp_path, SMOKE, *options).wait(1800) == 0, (tmp_path / "log").read_text()
     assert all(gone(process.pid) for process in jobs)
     ends = ends_of(tmp_path, "twin_smoke")
     assert len(ends) == 4 and {end.record.status for end in ends.values()} == {"success"}
     assert not [step for end in ends.values() for step in end.record.times.resumed_from]
-    assert not [*tmp_path.rglob("*.unfinished"), *tmp_path.rglob("*.lock")]
+    assert not [
+        *(tmp_path / "results").rglob("*.unfinished"),
+        *(tmp_path / "results").rglob("*.lock"),
+    ]
