@@ -27,6 +27,7 @@ class MadeUpCell:
     label: str
     run_ids: tuple[str, ...]
     search: None = None
+    is_baseline: bool = False
 
 
 def make_spec(**fields: Any) -> RunSpec:
@@ -144,13 +145,16 @@ def make_failure(spec: RunSpec, status: str, error: str) -> RunRecord:
     )
 
 
-def make_cells(specs: list[RunSpec]) -> list[MadeUpCell]:
-    """Cells in order of appearance, one run id per seed."""
+def make_cells(specs: list[RunSpec], baseline: str | None = None) -> list[MadeUpCell]:
+    """Cells in order of appearance, one run id per seed. `baseline`: the label that the matrix names."""
     runs: dict[tuple[str, str, str, str], list[str]] = {}
     for spec in specs:
         key = (spec.task, spec.model, spec.strategy, spec.label)
         runs.setdefault(key, []).append(spec.run_id)
-    return [MadeUpCell(*key, run_ids=tuple(ids)) for key, ids in runs.items()]
+    return [
+        MadeUpCell(*key, run_ids=tuple(ids), is_baseline=key[-1] == baseline)
+        for key, ids in runs.items()
+    ]
 
 
 def curve_rows(record: RunRecord, steps: int = 20) -> list[dict[str, Any]]:

@@ -64,7 +64,8 @@ class Comparison:
     """The strategies of a task and model whose every seed has evaluations.
 
     `measure` is the score, or the held-out loss where evaluations have no score (tasks that generate text).
-    `reference` is the label of FPFT: the first label with strategy `full`, None where there is none.
+    `reference` is the label that the others are compared with: the baseline that the matrix names, or the
+    first with strategy `full`; None where there is none.
     `unfinished` maps the label of each strategy left out to (seeds with evaluations, seeds).
     """
 
@@ -133,14 +134,15 @@ def _comparison(
     if not evaluations or measure is None:
         return None
     higher = all(r.scores.higher_is_better for r in records if r.scores)
-    full = (cell.label for cell, _ in group if cell.strategy == "full" and cell.label in complete)
+    said = [cell.label for cell, _ in group if cell.is_baseline]
+    full = [cell.label for cell, _ in group if cell.strategy == "full"]
     return Comparison(
         task=task,
         model=model,
         measure=measure,
         higher_is_better=measure == "score" and higher,
         runs={label: tuple(map(_run, runs)) for label, runs in complete.items()},
-        reference=next(full, None),
+        reference=next((label for label in said or full if label in complete), None),
         unfinished={
             c.label: (len(runs), len(c.run_ids)) for c, runs in group if c.label not in complete
         },

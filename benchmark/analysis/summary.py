@@ -38,6 +38,8 @@ class Cell(Protocol):
     def run_ids(self) -> tuple[str, ...]: ...
     @property
     def search(self) -> Search | None: ...
+    @property
+    def is_baseline(self) -> bool: ...
     def trials(self, rates: Sequence[float] = ()) -> list[RunSpec]: ...
 
 
@@ -69,6 +71,7 @@ class Row:
     label: str
     seeds: int
     n: int
+    is_baseline: bool = False
     mean: float | None = None
     so_far: float | None = None
     std: float | None = None
@@ -172,6 +175,7 @@ def _row(cell: Cell, by_id: Mapping[str, RunRecord]) -> Row:
         label=cell.label,
         seeds=len(cell.run_ids),
         n=len(scored),
+        is_baseline=cell.is_baseline,
         mean=statistics.fmean(mains) if complete else None,
         so_far=statistics.fmean(mains) if mains and not complete else None,
         std=statistics.stdev(mains) if complete and len(mains) > 1 else None,

@@ -7,7 +7,6 @@ key is an error that names the file, the key and the nearest valid key.
 import copy
 import functools
 import itertools
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmark.errors import UserError, first_complaint, nearest
-from benchmark.matrices import names, own_tasks
+from benchmark.matrices import axes, names, own_tasks
+from benchmark.matrices.axes import AXES
 from benchmark.matrices.own_tasks import Asked
 from benchmark.matrices.search import Search
-from benchmark.records import yamltext
 from benchmark.records.spec import TRAINING, RunSpec
 from benchmark.strategies import STRATEGIES, options_of, strategy_class
 
@@ -27,8 +26,7 @@ SETTINGS = frozenset(RunSpec.model_fields) - {
     *("matrix", "task", "task_version", "task_file", "task_digest", "model"),
     *("strategy", "label", "options", "seed", "score_on"),
 }
-AXES = ("tasks", "models", "strategies")
-KEYS = ("name", "description", "defaults", *AXES, "exclude", "cells")
+KEYS = ("name", "description", "defaults", *AXES, "baseline", "exclude", "cells")
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Cell:
     """One task × model × strategy of a matrix, with one run per seed.
 
     `search` is None if the matrix gives the learning rate (`settings["lr"]`) or the strategy trains nothing.
+    `is_baseline`: reports compare the others of its task and model with it, because the matrix says so.
     """
 
     task: str
@@ -45,6 +44,7 @@ class Cell:
     seeds: tuple[int, ...]
     settings: Mapping[str, Any]
     search: Search | None
+    is_baseline: bool = False
     _specs: dict[str, RunSpec] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @functools.cached_property
@@ -114,44 +114,43 @@ def load(path: Path) -> Matrix:
     shipped = {file.stem: file for file in Path(__file__).parent.glob("*.yaml")}
     if str(path) in shipped and not path.exists():
         path = shipped[str(path)]
-    data = _read(path)
+    data = axes.read(path)
     for key in data:
         if key not in KEYS:
             raise UserError(f"{path}: {key}: unknown key{nearest(key, KEYS)}")
     name = names.of_matrix(data.get("name", path.stem), path)
-    defaults = _table(data.get("defaults", {}), path, "defaults")
-    axes = {axis: _axis(data.get(axis), path, axis) for axis in ("tasks", "strategies")}
-    axes["models"] = _models(data, defaults, path)
-    for label in axes["strategies"]:
+    defaults = axes.table(data.get("defaults", {}), path, "defaults")
+    of_axis = {axis: axes.axis(data.get(axis), path, axis) for axis in ("tasks", "strategies")}
+    of_axis["models"] = axes.models(data, defaults, path)
+    for label in of_axis["strategies"]:
         names.check_label(label, path)
-    asked = own_tasks.asked(axes["tasks"], path)
-    paired = {
-        task: _of_task(f"{path}: tasks.{task}.models", settings, axes["models"])
-        for task, settings in axes["tasks"].items()
-    }
-    axes["tasks"] = {
+    baseline = axes.baseline(data.get("baseline"), of_axis["strategies"], path)
+    asked = own_tasks.asked(of_axis["tasks"], path)
+    paired = {task: axes.models_of(task, of_axis, path) for task in of_axis["tasks"]}
+    of_axis["tasks"] = {
         task: {key: value for key, value in settings.items() if key != "models"}
-        for task, settings in axes["tasks"].items()
+        for task, settings in of_axis["tasks"].items()
     }
-    excluded = _selectors(data.get("exclude", []), path, "exclude", axes)
-    overrides = _selectors(data.get("cells", []), path, "cells", axes)
+    excluded = axes.selectors(data.get("exclude", []), path, "exclude", of_axis)
+    overrides = axes.selectors(data.get("cells", []), path, "cells", of_axis)
 
     cells = []
-    for task, model, label in itertools.product(*(axes[axis] for axis in AXES)):
+    for task, model, label in itertools.product(*(of_axis[axis] for axis in AXES)):
         place = {"task": task, "model": model, "strategy": label}
-        if model not in paired[task] or any(_selects(entry, place) for entry in excluded):
+        if model not in paired[task] or any(axes.selects(entry, place) for entry in excluded):
             continue
         layers = [("defaults", defaults)]
         layers += [
-            (f"{a}.{k}", axes[a][k]) for a, k in zip(AXES, (task, model, label), strict=True)
+            (f"{a}.{k}", of_axis[a][k]) for a, k in zip(AXES, (task, model, label), strict=True)
         ]
         layers += [
             (f"cells[{i}]", {k: v for k, v in entry.items() if k not in place})
             for i, entry in enumerate(overrides)
-            if _selects(entry, place)
+            if axes.selects(entry, place)
         ]
         settings, origin = _merged(layers, path)
-        cells.append(_cell(path, name, asked[task], model, label, settings, origin))
+        cell = _cell(path, name, asked[task], model, label, settings, origin)
+        cells.append(replace(cell, is_baseline=label == baseline))
     if not cells:
         raise UserError(f"{path}: exclude: leaves no cell to run")
     names.check_run_ids([run_id for cell in cells for run_id in cell.run_ids], path)
@@ -243,99 +242,6 @@ def _cell(
         raise fail("seeds" if key == "seed" else key, message) from None
     numbers = tuple(spec.seed for spec in specs[-len(seeds) :])
     return cell if numbers == cell.seeds else replace(cell, seeds=numbers)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        there = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise UserError(f"{path}: no such matrix file{nearest(path.name, there)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read: {said}") from None
-    try:
-        data = yamltext.parse(text)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-    return _table(data, path, "the file")
-
-
-def _table(value: Any, path: Path, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: {where}: {value!r} is not a table of keys and values")
-    for key in value:
-        if not isinstance(key, str):
-            raise UserError(f"{path}: {where}: the key {key!r} is not a name")
-    return value
-
-
-def _axis(value: Any, path: Path, axis: str) -> dict[str, dict[str, Any]]:
-    """A table of name -> overrides, from such a table or from a list of names."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        if len(set(value)) < len(value):
-            raise UserError(f"{path}: {axis}: a name is given twice in {reprlib.repr(value)}")
-        value = dict.fromkeys(value)
-    if not value:
-        raise UserError(f"{path}: {axis}: missing: name at least one")
-    table = _table(value, path, axis)
-    return {
-        name: _table({} if entry is None else entry, path, f"{axis}.{name}")
-        for name, entry in table.items()
-    }
-
-
-def _models(
-    data: dict[str, Any], defaults: dict[str, Any], path: Path
-) -> dict[str, dict[str, Any]]:
-    """The axis `models:`, or the one model of `defaults.model`, which is removed from `defaults`."""
-    model = defaults.pop("model", None)
-    if data.get("models") is not None:
-        if model is not None:
-            raise UserError(f"{path}: defaults.model: the models are named under models already")
-        return _axis(data["models"], path, "models")
-    if not isinstance(model, str):
-        raise UserError(f"{path}: models: missing: name at least one, or give defaults.model")
-    return {model: {}}
-
-
-def _of_task(
-    where: str, settings: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]
-) -> Sequence[str]:
-    """The models that a task runs on: those of its own `models`, or all."""
-    wanted = settings.get("models", list(models))
-    if not isinstance(wanted, list) or not wanted:
-        raise UserError(f"{where}: {wanted!r} is not a list of models")
-    for name in wanted:
-        if not isinstance(name, str) or name not in models:
-            raise UserError(f"{where}: {name!r} is not here{nearest(name, models)}")
-    return wanted
-
-
-def _selectors(
-    value: Any, path: Path, where: str, axes: Mapping[str, Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """A list of tables, each of which selects cells by task, model and strategy (label)."""
-    if not isinstance(value, list):
-        raise UserError(f"{path}: {where}: {value!r} is not a list")
-    axis_of = dict(zip(("task", "model", "strategy"), AXES, strict=True))
-    for index, entry in enumerate(value):
-        _table(entry, path, f"{where}[{index}]")
-        if not axis_of.keys() & entry.keys():
-            raise UserError(f"{path}: {where}[{index}]: names no task, model or strategy")
-        for key, item in entry.items():
-            if key in axis_of and (not isinstance(item, str) or item not in axes[axis_of[key]]):
-                close = nearest(item, axes[axis_of[key]])
-                raise UserError(f"{path}: {where}[{index}].{key}: {item!r} is not here{close}")
-            if key not in axis_of and where == "exclude":
-                raise UserError(
-                    f"{path}: {where}[{index}].{key}: unknown key{nearest(key, axis_of)}"
-                )
-    return value
-
-
-def _selects(entry: Mapping[str, Any], place: Mapping[str, str]) -> bool:
-    return all(entry[key] == value for key, value in place.items() if key in entry)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:

@@ -49,6 +49,7 @@ class _Cell:
     strategy: str
     run_ids: tuple[str, ...]
     search: None = None
+    is_baseline: bool = False
 
     def trials(self, rates: Sequence[float] = ()) -> list[Any]:
         return []

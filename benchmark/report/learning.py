@@ -148,7 +148,8 @@ def _notes(of: Comparison) -> list[str]:
     notes = []
     if of.reference is None:
         notes.append(
-            "No complete strategy is full fine-tuning (full), so there is no reference to compare with."
+            "No complete strategy is full fine-tuning (full) or the baseline that the matrix names, so there "
+            "is no reference to compare with."
         )
     if of.measure == "dev_loss":
         notes.append(

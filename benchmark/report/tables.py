@@ -127,7 +127,8 @@ def _too_long(inputs: Inputs) -> str:
 
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write every row with numbers that are not rounded, in the units that the columns name."""
-    names = [field.name for field in dataclasses.fields(Row) if field.name != "problems"]
+    apart = ("problems", "is_baseline")
+    names = [field.name for field in dataclasses.fields(Row) if field.name not in apart]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*names, "problems"])
@@ -137,8 +138,11 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
 
 
 def baseline_of(rows: Sequence[Row]) -> Row:
-    """The row of a task and model that the others are compared with: full fine-tuning, or the first one."""
-    return next((row for row in rows if row.strategy == "full"), rows[0])
+    """The row of a task and model that the others are compared with: the one that the matrix says, or full
+    fine-tuning, or the first one."""
+    said = (row for row in rows if row.is_baseline)
+    full = (row for row in rows if row.strategy == "full")
+    return next(said, next(full, rows[0]))
 
 
 def task_name(rows: Iterable[Row], task: str) -> str:

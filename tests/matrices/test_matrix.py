@@ -123,6 +123,16 @@ def test_exclude_takes_out_what_all_its_names_match(load):
     ]
 
 
+def test_a_baseline_is_one_of_the_strategies(load):
+    text = USUAL.replace("[full]", "[full, head]")
+    assert [cell.is_baseline for cell in load(text).cells] == [False, False]
+    assert [cell.is_baseline for cell in load(f"{text}    baseline: head\n").cells] == [False, True]
+    with pytest.raises(UserError, match=r"up.yaml: baseline: 'haed' is no strategy.*head"):
+        load(f"{text}    baseline: haed\n")
+    with pytest.raises(UserError, match="baseline: 3 is no strategy"):
+        load(f"{text}    baseline: 3\n")
+
+
 def test_seeds_become_runs_with_equal_settings(load):
     loaded = load(USUAL.replace("lr: 1.0e-3", "lr: 1.0e-3, seeds: [2, 0, 5]"))
     found = specs(loaded)

@@ -32,12 +32,12 @@ def write(tmp_path, specs, records, **fields):
     return report_on(tmp_path, specs, written, **fields)
 
 
-def report_on(tmp_path, specs, written, trials=(), **fields):
+def report_on(tmp_path, specs, written, trials=(), baseline=None, **fields):
     folder = tmp_path / "results"
     out = tmp_path / "reports" / "made_up"
     index = write_report(
         name="made_up",
-        cells=make_cells(specs),
+        cells=make_cells(specs, baseline),
         records=written,
         trials=trials,
         folder=folder,

@@ -54,7 +54,7 @@ def test_the_answer_comes_first_and_nothing_is_bold_without_a_test(tmp_path):
 REFERENCES = [int(number % 3 > 0) for number in range(400)]
 
 
-def answered(tmp_path, rates, seeds=3):
+def answered(tmp_path, rates, seeds=3, **fields):
     """A report on runs whose answers are right where skill exceeds difficulty plus noise."""
     difficulty = np.random.default_rng(0).normal(0, 1, 400)
     specs = [make_spec(label=label, seed=seed) for label in rates for seed in range(seeds)]
@@ -64,7 +64,7 @@ def answered(tmp_path, rates, seeds=3):
         right = difficulty + luck < rates[spec.label]
         folder = tmp_path / "results"
         written.append(write_answers(folder, make_record(spec), right, REFERENCES))
-    return report_on(tmp_path, specs, written), written
+    return report_on(tmp_path, specs, written, **fields), written
 
 
 def test_bold_and_verdicts_follow_the_test(tmp_path):
@@ -90,6 +90,18 @@ def test_bold_and_verdicts_follow_the_test(tmp_path):
     assert high - score > 1.9 * np.mean(errors) / 3**0.5, "no narrower than examples allow"
     assert f"(3), se {np.mean(errors):.4f}" in text
     assert "has the best mean; not separable from it: " in text and "Worse: head." in text
+
+
+def test_the_others_are_compared_with_the_baseline_that_the_matrix_names(tmp_path):
+    out, written = answered(tmp_path, {"full": 1.5, "head": -1.0, "lora": 1.0}, baseline="head")
+    page, text = both_texts(out)
+    full, head = answer_row(text, "full"), answer_row(text, "head")
+    assert (head["verdict"], head["of head"], full["verdict"]) == ("baseline", "1.00", "better")
+    scores = [record.scores.main for record in written]
+    difference = float(re.search(r"[-+]\d\.\d+", full["minus head, 95 %"])[0])
+    assert difference == pytest.approx(np.mean(scores[:3]) - np.mean(scores[3:6]), abs=1e-4)
+    assert "Of the peak memory (counted tensor bytes, CPU) of head, 100.0 MiB" in text
+    assert "difference to head" in text and "minus full" not in page
 
 
 def test_differences_show_intervals_tests_and_a_verdict_in_words(tmp_path):

@@ -46,13 +46,12 @@ def everyone(**fields):
     return [looked(label, seed, **fields) for label in SCORES for seed in range(2)]
 
 
-def write(tmp_path, runs):
+def write(tmp_path, runs, baseline=None):
     specs = [make_spec(strategy=r.spec["strategy"], seed=r.spec["seed"]) for r in runs]
     folder, out = tmp_path / "results", tmp_path / "reports" / "made_up"
     written = [write_run(folder, r, 5) if r.status == "success" else r for r in runs]
-    write_report(
-        name="made_up", cells=make_cells(specs), records=written, trials=[], folder=folder, out=out
-    )
+    cells = make_cells(specs, baseline)
+    write_report(name="made_up", cells=cells, records=written, trials=[], folder=folder, out=out)
     return out
 
 
@@ -100,6 +99,15 @@ def test_tables_say_what_was_compared_and_how_it_came_out(tmp_path, undrawn):
     page = (tmp_path / "reports" / "made_up" / "index.html").read_text()
     assert "<h2>Learning curves</h2>" in page and "learning.csv" in page
     assert all(cell.replace("'", "&#39;") in page for cell in lora)
+
+
+def test_the_reference_is_the_baseline_that_the_matrix_names(tmp_path, undrawn):
+    text = section(write(tmp_path / "lora", everyone(), baseline="lora"))
+    assert "steps to lora's final score − 0.01" in text
+    assert rows_of(text, "hift")[1][1] == "-0.0950 ± 0.0000 (2) at 640 examples"
+    assert rows_of(text, "lora")[1][1:4] == ["", "", ""]
+    text = section(write(tmp_path / "none", everyone()[:4], baseline="lora"))
+    assert "steps to full's final score" in text, "the baseline has no cell here"
 
 
 def test_a_seed_that_stays_below_is_counted_and_gives_no_mean(tmp_path, undrawn):
