@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from benchmark.commands.options import REPORTS, RESULTS, Results, Wide, say
-from benchmark.console import Format, show
+from benchmark.console import Format, paragraph, show
 from benchmark.errors import UserError
 from benchmark.records.folders import Folder
 
@@ -49,7 +49,7 @@ def tables(
 ) -> None:
     """Print or write the paper's tables: published values beside ours."""
     from benchmark.commands.progress import counting
-    from benchmark.tables import definition, render, simulated
+    from benchmark.tables import cells, definition, render, simulated
 
     if [name is not None, list_, all_].count(True) != 1:
         raise UserError("tables: name one table, or give --list or --all")
@@ -74,8 +74,15 @@ def tables(
         return
     rendered = render.render(chosen[0], results, models=models, group_size=group_size)
     if format is PaperFormat.text:
-        show(rendered.shown, Format.text, title=rendered.table.title, wide=wide)
-        sys.stdout.write("".join(f"{note}\n" for note in rendered.notes))
+        common, narrow = cells.in_terminal(rendered.shown)
+        title = rendered.table.title
+        if common and not wide:
+            said = "; ".join(f"{name} = {value}" for name, value in common.items())
+            title = f"{title}\nIn every row {said}"
+        show(rendered.shown, Format.text, title=title, brief=narrow, wide=wide)
+        sys.stdout.write("\n")
+        for note in rendered.notes:
+            paragraph(note)
     else:
         sys.stdout.write(rendered.text(format.value))
     if format in (PaperFormat.json, PaperFormat.csv):  # these formats have no room for notices

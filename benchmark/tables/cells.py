@@ -17,6 +17,29 @@ HEADINGS = {
     "reduction_percent": ("reduction, %", 4),
 }
 
+WHOLE = 7
+"""Most columns of a table that a terminal shows whole."""
+_WIDE = {
+    *("published by", "#Trainable, M", "#Para, MB", "Residual, GB", "trainable ratio, peak"),
+    *("checkpointing", "measured, MiB", "over limit", "saved activations, MiB"),
+    *("optimizer state, MiB", "sweeps"),
+}
+"""Headings, without what a colon adds, of the columns that a terminal leaves to --wide."""
+
+
+def in_terminal(shown: Sequence[Mapping[str, str]]) -> tuple[dict[str, str], list[str]]:
+    """What all rows of a table as text have in common, by heading, and the headings of 80 characters.
+
+    A table of few columns, or of one row, has all of them and nothing in common.
+    """
+    names = list(shown[0])
+    if len(names) <= WHOLE or len(shown) == 1:
+        return {}, names
+    values = {name: {row[name] for row in shown} for name in names}
+    common = {name: of.pop() for name, of in values.items() if len(of) == 1}
+    rest = [name for name in names if name not in common]
+    return common, [name for name in rest if name.partition(":")[0] not in _WIDE]
+
 
 def ledger(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The rows of a ledger table as text. A quantity with published values is shown as `paper / ours`.

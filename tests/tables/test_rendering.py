@@ -257,6 +257,16 @@ def test_what_is_committed_is_what_the_command_makes(name):
         assert made is None or text == made.text(format)
 
 
+@pytest.mark.parametrize("name", [table.id for table in TABLES if table.id != "memory"])
+def test_a_terminal_of_80_columns_shows_each_table_with_its_verdicts(name, cli):
+    arguments = ("tables", name, "--results", str(Path(__file__).parents[2] / "results"))
+    code, out, err = cli(*arguments)
+    assert code == 0, err
+    assert max(map(len, out.splitlines())) <= 80
+    _, wide, _ = cli(*arguments, "--wide")
+    assert ("verdict" in out) == ("verdict" in wide)
+
+
 @pytest.mark.slow
 def test_closed_forms_need_no_lightning_or_mlflow(tmp_path):
     assert not {"lightning", "mlflow"} & loaded_by_commands(
