@@ -16,6 +16,7 @@ from tasks.metrics import standard_error
 
 CURVE_COLUMNS = (
     *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),
+    *("peak_bytes", "host_bytes"),
 )
 
 
@@ -170,6 +171,8 @@ def curve_rows(record: RunRecord, steps: int = 20) -> list[dict[str, Any]]:
             "flops": 10**9,
             "trainable_ratio": (1 + step % groups) / groups / (1 if groups == 1 else groups),
             "step_ms": None if step == 0 else 200.0 + step,
+            "peak_bytes": (90 + step) * 2**20 if step < 2 else None,
+            "host_bytes": 2**20 * min(step, groups - 1),
         }
         for step in range(steps)
     ]

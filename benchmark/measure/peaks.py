@@ -31,6 +31,7 @@ class Peaks:
         self._parameters = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
         self._live = self._gradients = self._state = self._master = self._host_state = 0
         self._reserved: int | None = None
+        self._step: int | None = None
         self._visits: dict[int, int] = {}
         self._largest: dict[int, int] = {}
 
@@ -42,7 +43,7 @@ class Peaks:
     def read_allocator(self) -> None:
         """Take the allocator's peaks since `restart_allocator`."""
         if self._cuda:
-            self._live = max(self._live, torch.cuda.max_memory_allocated(self._device))
+            self.add_live(torch.cuda.max_memory_allocated(self._device))
             reserved = torch.cuda.max_memory_reserved(self._device)
             self._reserved = max(self._reserved or 0, reserved)
 
@@ -71,16 +72,27 @@ class Peaks:
 
     def add_live(self, size: int) -> None:
         self._live = max(self._live, size)
+        self._step = max(self._step or 0, size)
+
+    def end_step(self) -> int | None:
+        """The peak of the step that has ended; None where nothing was counted in it. The next one begins."""
+        self.read_allocator()
+        self.restart_allocator()
+        peak, self._step = self._step, None
+        return peak
 
     def add_gradients(self, size: int) -> None:
         self._gradients = max(self._gradients, size)
 
-    def add_state(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take the bytes of the optimizer's state and masters as they are after a step."""
+    def add_state(self, optimizer: torch.optim.Optimizer) -> int:
+        """Take the bytes of the optimizer's state and masters as they are after a step. Returns those that
+        wait in host memory."""
         state = state_bytes(optimizer)
         self._state = max(self._state, state["device"]["optimizer_state"])
         self._master = max(self._master, state["device"]["master"])
-        self._host_state = max(self._host_state, sum(state["host"].values()))
+        host = sum(state["host"].values())
+        self._host_state = max(self._host_state, host)
+        return host
 
     def state_dict(self) -> dict[str, Any]:
         """The peaks so far."""

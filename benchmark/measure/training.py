@@ -27,7 +27,10 @@ from benchmark.records.record import Memory, Params, Train
 
 CURVE_COLUMNS = (
     *("step", "seconds", "loss", "lr", "group", "trainable_ratio", "tokens", "flops", "step_ms"),
+    *("peak_bytes", "host_bytes"),
 )
+"""`peak_bytes` is the peak of the step on the device: of each step on a GPU, and of those that are counted on
+a CPU. `host_bytes` is what of the optimizer waits in host memory after the step."""
 
 
 class Diverged(RuntimeError):
@@ -160,7 +163,7 @@ class Measure(lightning.Callback):
         # Lightning divides the loss of a micro-batch by accumulate_grad_batches before the backward pass
         loss *= trainer.accumulate_grad_batches
         now = time.perf_counter()
-        self._peaks.add_state(trainer.optimizers[0])
+        host_bytes = self._peaks.add_state(trainer.optimizers[0])
         row = dict(
             zip(
                 CURVE_COLUMNS,
@@ -174,6 +177,8 @@ class Measure(lightning.Callback):
                     int(tokens),
                     int(flops),
                     None if step.counted else round((now - step.started) * 1000, 3),
+                    self._peaks.end_step(),
+                    host_bytes,
                 ),
                 strict=True,
             )

@@ -64,7 +64,7 @@ def _fill_one(
     if whole is None:
         store.complete(store.create_from(record), record, folder)
         return True
-    changed |= store.freshen(whole, record)
+    changed |= store.freshen(whole, record, folder)
     if "hift.superseded" in whole.data.tags:  # its settings are those of the matrix again
         changed = True
         store.client.delete_tag(whole.info.run_id, "hift.superseded")

@@ -11,7 +11,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,29 +179,48 @@ class Store:
 
     def complete(self, child: Child, record: RunRecord, folder: Path) -> None:
         """Log the steps not yet logged, the final metrics, the record and the status of a finished run."""
-        from mlflow.entities import Metric, RunTag
+        from mlflow.entities import RunTag
 
-        rest = (row for row in _curve_rows(record, folder) if row["step"] not in child.steps)
-        self.log_rows(child, rest)
-        end = values.milliseconds(record.times.finished)
-        final = values.final_metrics(record)
-        self._log_metrics(child.id, [Metric(name, value, end, 0) for name, value in final.items()])
+        rows = list(_curve_rows(record, folder))
+        self.log_rows(child, (row for row in rows if row["step"] not in child.steps))
+        self._log_results(child.id, record, rows)
         if record.inputs:
             self.client.log_inputs(child.id, [_dataset(record.inputs)])
         self.client.log_text(child.id, record.to_json(), f"record/{record.run_id}.json")
         tags = [RunTag(name, value) for name, value in values.final_tags(record).items()]
         self.client.log_batch(child.id, tags=tags)
+        end = values.milliseconds(record.times.finished)
         self.client.set_terminated(child.id, values.STATUSES.get(record.status, "FAILED"), end)
 
-    def freshen(self, run: "Run", record: RunRecord) -> bool:
-        """Log the final metrics that a run of an earlier version lacks; whether there were any."""
+    def freshen(self, run: "Run", record: RunRecord, folder: Path) -> bool:
+        """Log what a run of an earlier version lacks, beside what it has; whether that was anything."""
+        from mlflow.entities import RunTag
+
+        if run.data.tags.get("hift.form") == values.FORM:
+            return False
+        rows = list(_curve_rows(record, folder))
+        mine = Child(run.info.run_id, record.run_id, record.spec_hash, "", run.info.start_time)
+        self.log_rows(mine, rows)
+        self._log_results(mine.id, record, rows)
+        tags = [RunTag(name, value) for name, value in values.final_tags(record).items()]
+        self.client.log_batch(mine.id, tags=tags)
+        return True
+
+    def _log_results(
+        self, run: str, record: RunRecord, rows: Sequence[Mapping[str, float]]
+    ) -> None:
+        """Log the numbers of a run as they were after some of its steps, and in the end."""
         from mlflow.entities import Metric
 
-        final = values.final_metrics(record)
-        new = {name: value for name, value in final.items() if name not in run.data.metrics}
-        end = values.milliseconds(record.times.finished)
-        self._log_metrics(run.info.run_id, [Metric(name, v, end, 0) for name, v in new.items()])
-        return bool(new)
+        start = values.milliseconds(record.times.started)
+        metrics = [
+            Metric(name, value, start + round(seconds * 1000), step)
+            for step, seconds, named in values.so_far(record, rows)
+            for name, value in named.items()
+        ]
+        end, last = values.milliseconds(record.times.finished), values.last_step(record)
+        final = values.final_metrics(record).items()
+        self._log_metrics(run, [*metrics, *(Metric(name, v, end, last) for name, v in final)])
 
     def log_report(self, page: Path) -> None:
         """Keep the page of the report as an artifact of one run of the experiment, which has nothing else."""
@@ -222,7 +241,7 @@ class Store:
 
     def refresh_parent(self, parent: "Run", children: Iterable["Run"]) -> None:
         """Set the parent's metrics to the means of its finished children, by their names too; scores also get
-        the standard deviation."""
+        the standard deviation. Their step is the number of seeds that they are of."""
         from mlflow.entities import Metric
 
         current = [run for run in children if "hift.superseded" not in run.data.tags]
@@ -237,10 +256,11 @@ class Store:
         end = max((run.info.end_time or 0 for run in current), default=0) or parent.info.start_time
         logged = parent.data.metrics
         new = {name: value for name, value in metrics.items() if logged.get(name) != value}
-        now = round(
-            time.time() * 1000
-        )  # MLflow shows the latest, and of equally late ones the largest
-        self._log_metrics(parent.info.run_id, [Metric(n, v, now, 0) for n, v in new.items()])
+        now, step = round(time.time() * 1000), 0
+        if new:  # MLflow shows that of the largest step, then the latest, then the largest
+            known = self.client.get_metric_history(parent.info.run_id, "seeds")
+            step = max([len(finished), *(metric.step for metric in known)])
+        self._log_metrics(parent.info.run_id, [Metric(n, v, now, step) for n, v in new.items()])
         states = {run.info.status for run in current}
         status = next((s for s in ("KILLED", "FAILED", "RUNNING") if s in states), "FINISHED")
         if (parent.info.status, parent.info.end_time) != (status, end):

@@ -11,21 +11,24 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-KEY = "hift"
-"""The view's name in an address."""
+KEY = "strategies"
+"""The view's name, and what its address has."""
 KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 NOTE_TAG = "mlflow.note.content"
 VIEW_TAG = f"mlflow.sharedViewState.{KEY}"
 
 COLUMNS = ("score/main", "memory/peak_mib", "params/trainable_ratio_mean", "time/step_ms")
-CURVES = ("train/loss", "train/lr", "train/trainable_ratio", "train/group", "train/step_ms")
+CURVES = (
+    *("curve/loss", "curve/held_out_loss", "curve/lr", "curve/trainable_ratio", "curve/group"),
+    *("curve/memory_mib", "curve/host_memory_mib", "curve/step_ms"),
+)
 _PARAMETERS = ("label", "task", "model", "seed", "lr")
 _HIDDEN = (
-    *("memory/host_rss_peak_mib", "memory/host_state_mib", "memory/load_peak_mib", "final_loss"),
-    *("params/total", "params/trainable_ratio_peak", "params/trainable_ratio_mean"),
-    *("time/total_s", "time/fixed_s", "time/train_s", "time/step_ms", "time/step_ms_p90"),
+    *("memory/host_state_mib", "params/trainable_ratio_peak", "params/trainable_ratio_mean"),
+    *("time/train_s", "time/step_ms", "time/step_ms_p90"),
+    *("system/load_peak_mib", "system/rss_peak_mib", "system/total_s", "system/fixed_s"),
 )
-"""Single numbers, of which the page would draw a bar each."""
+"""Numbers whose charts the page would add by itself."""
 
 
 def tags(present: Mapping[str, str], description: str) -> dict[str, str]:
@@ -43,7 +46,7 @@ def address(server: str, experiment_id: str) -> str:
 def _view() -> str:
     now = round(time.time() * 1000)
     packed = base64.b64encode(zlib.compress(json.dumps(state()).encode(), 9)).decode()
-    saved = {"name": "strategies", "state": f"deflate;{packed}", "createdAt": now, "updatedAt": now}
+    saved = {"name": KEY, "state": f"deflate;{packed}", "createdAt": now, "updatedAt": now}
     return json.dumps(saved)
 
 

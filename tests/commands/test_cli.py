@@ -221,7 +221,7 @@ def test_record_mlflow_and_report_of_a_real_run_agree(cli, here, in_process, emp
     last = {key: value for key, value, _ in metrics}
     assert last["score/accuracy"] == kept.scores.main
     curve = record.read_curve(Path("results/m") / kept.curve)
-    losses = {step: value for key, value, step in metrics if key == "train/loss"}
+    losses = {step: value for key, value, step in metrics if key == "curve/loss"}
     assert list(losses.values()) == pytest.approx(curve["loss"])
     assert kept.scores.main in json.loads(out)[0].values()
     with open("reports/m/cells.csv", newline="") as file:

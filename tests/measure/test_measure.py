@@ -165,6 +165,23 @@ def test_counted_steps_have_no_time_and_the_others_do(run):
     assert sum(timed) / 1000 < record.train.seconds
 
 
+def test_the_curve_has_the_peak_of_each_counted_step_and_the_state_on_the_host(run, sizes):
+    record, curve = run()
+    assert [math.isnan(peak) for peak in curve["peak_bytes"]] == [False] * 2 + [True] * 12
+    assert max(curve["peak_bytes"][:2]) == record.memory.peak_allocated
+    assert set(curve["host_bytes"]) == {0}
+
+    record, curve = run("hift")
+    counted = [peak for peak in curve["peak_bytes"] if not math.isnan(peak)]
+    assert len(counted) == 12 and max(counted) == record.memory.peak_allocated, "two of each group"
+    by_group = dict(zip(curve["group"][6:12], counted[6:], strict=True))
+    assert max(by_group, key=by_group.get) == sizes.index(max(sizes))
+    # after a first sweep all groups have state, and that of all but the next one waits
+    waiting = [2 * 4 * (sum(sizes) - sizes[(step + 1) % 6]) for step in range(6, 14)]
+    assert curve["host_bytes"][6:] == pytest.approx(waiting, abs=1000)
+    assert max(curve["host_bytes"]) == record.memory.host_state
+
+
 def test_the_load_of_other_processes_is_recorded(run):
     share = run()[0].train.others
     assert 0 <= share <= 1
@@ -182,12 +199,12 @@ def test_examples_and_tokens_are_counted_with_every_micro_batch(run):
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_allocators_peak_is_recorded(run):
-    record, _ = run(seed=1)  # its own: the allocator's last peak is of this run
+    record, curve = run(seed=1)  # its own: the allocator's last peak is of this run
     memory = record.memory
     assert memory.kind == "cuda" and memory.device.startswith("cuda")
     assert memory.peak_reserved >= memory.peak_allocated
     assert memory.peak_allocated >= memory.parameters + memory.gradients
-    assert memory.peak_allocated == torch.cuda.max_memory_allocated()
+    assert memory.peak_allocated == max(curve["peak_bytes"]) >= torch.cuda.max_memory_allocated()
 
 
 def test_operations_and_tokens_of_each_step_are_counted(run):

@@ -153,7 +153,7 @@ def test_a_resumed_run_has_the_steps_before_it_was_broken_off(uri, tmp_path):
         tracker.steps(make_spec(), curve_rows(record, STEPS)[5:])
         tracker.finish(record, tmp_path)
     (run,) = runs(uri, "run")
-    assert [step for step, *_ in history(uri, run, "train/loss")] == list(range(STEPS))
+    assert [step for step, *_ in history(uri, run, "curve/loss")] == list(range(STEPS))
 
 
 def test_a_record_that_changed_is_logged_again(uri, tmp_path):

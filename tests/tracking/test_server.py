@@ -70,6 +70,6 @@ def test_a_server_that_is_stopped_and_started_has_every_run_once(uri, tmp_path, 
     out, err = capfd.readouterr()
     assert out == "" and len(err.splitlines()) == 2, "the failure, and that all is there now"
     assert [entry[1] for entry in content(uri)] == ["FINISHED"] * 4
-    assert [len(history(uri, run, "train/loss")) for run in runs(uri, "run")] == [STEPS] * 3
+    assert [len(history(uri, run, "curve/loss")) for run in runs(uri, "run")] == [STEPS] * 3
     before = content(uri)
     assert fill(uri, folder, records) and content(uri) == before

@@ -24,10 +24,10 @@ def test_live_run_has_one_parent_and_a_child_per_seed_with_the_whole_curve(uri, 
     for child, record in zip(children, records, strict=True):
         rows = curve_rows(record, STEPS)
         for column in ("loss", "lr", "group", "trainable_ratio"):
-            logged = history(uri, child, f"train/{column}", times=False)
+            logged = history(uri, child, f"curve/{column}", times=False)
             assert logged == [(row["step"], row[column]) for row in rows]
         measured = [(row["step"], row["step_ms"]) for row in rows if row["step_ms"] is not None]
-        assert history(uri, child, "train/step_ms", times=False) == measured
+        assert history(uri, child, "curve/step_ms", times=False) == measured
         assert child.data.params["lr"] == "5e-05" and child.data.params["optimizer"] == "adamw"
         metrics = child.data.metrics
         assert metrics["score/accuracy"] == record.scores.main
@@ -49,7 +49,7 @@ def test_live_run_has_one_parent_and_a_child_per_seed_with_the_whole_curve(uri, 
     assert parent.data.metrics["score/accuracy_std"] == pytest.approx(statistics.stdev(scores))
     assert parent.data.metrics["score/main"] == pytest.approx(statistics.fmean(scores))
     assert parent.info.run_name == "full, glue/sst2, minilm"
-    assert "train/loss_mean" not in parent.data.metrics
+    assert "curve/loss_mean" not in parent.data.metrics
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_lost_store_is_rebuilt_by_sync(uri, tmp_path, empty_store):
     child = runs(rebuilt, "run", **{"hift.run_id": records[0].run_id})[0]
     seconds = [row["seconds"] for row in curve_rows(records[0], STEPS)]
     start = child.info.start_time
-    assert [t - start for *_, t in history(rebuilt, child, "train/loss")] == [
+    assert [t - start for *_, t in history(rebuilt, child, "curve/loss")] == [
         round(s * 1000) for s in seconds
     ]
 
@@ -91,13 +91,13 @@ def test_an_interrupted_run_is_killed_and_then_replaced_by_the_next_attempt(uri,
         raise KeyboardInterrupt
     (broken_off,) = runs(uri, "run")
     assert broken_off.info.status == runs(uri, "cell")[0].info.status == "KILLED"
-    assert len(history(uri, broken_off, "train/loss")) == 4, "what was buffered is not lost"
+    assert len(history(uri, broken_off, "curve/loss")) == 4, "what was buffered is not lost"
 
     track(uri, folder, [spec])
     (child,) = runs(uri, "run")
     (parent,) = runs(uri, "cell")
     assert child.info.status == parent.info.status == "FINISHED"
-    assert len(history(uri, child, "train/loss")) == STEPS, "one attempt's history, not two"
+    assert len(history(uri, child, "curve/loss")) == STEPS, "one attempt's history, not two"
 
 
 def test_a_repeated_run_appears_once(uri, tmp_path):
@@ -137,7 +137,7 @@ def test_memory_is_in_mib_and_says_of_what(uri, tmp_path):
     memory = dataclasses.replace(record.memory, kind="cuda", load_peak=11 * 2**20)
     assert fill(uri, tmp_path, [dataclasses.replace(record, memory=memory)])
     (run,) = runs(uri, "run")
-    assert run.data.metrics["memory/load_peak_mib"] == 11
+    assert run.data.metrics["system/load_peak_mib"] == 11
     assert run.data.tags["hift.memory"] == "cuda"
     assert not [name for name in run.data.metrics if "bytes" in name]
 
@@ -164,4 +164,4 @@ def test_a_value_that_is_not_finite_is_left_out(uri):
         tracker.start(spec)
         tracker.steps(spec, rows)
     (run,) = runs(uri, "run")
-    assert [step for step, *_ in history(uri, run, "train/loss")] == [0]
+    assert [step for step, *_ in history(uri, run, "curve/loss")] == [0]

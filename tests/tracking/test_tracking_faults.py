@@ -121,10 +121,10 @@ def test_a_store_that_fails_and_comes_back_has_every_run_at_the_end(
     assert "ConnectionError: gone" in failed and healed.endswith("MLflow has every record now")
     logged = content(uri)
     assert [entry[1] for entry in logged] == ["FINISHED"] * 4 and logged[0][4]["seeds"] == [
-        (0, 3.0)
+        (3, 3.0)
     ]
     for run in runs(uri, "run"):
-        assert len(history(uri, run, "train/loss")) == STEPS
+        assert len(history(uri, run, "curve/loss")) == STEPS
 
 
 def test_a_run_that_starts_while_the_store_pauses_is_logged_by_its_end(uri, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_run_that_starts_while_the_store_pauses_is_logged_by_its_end(uri, tmp_
         tracker.steps(make_spec(), curve_rows(record, STEPS))
         tracker.finish(write_run(folder, record, STEPS), folder)
     (run,) = runs(uri, "run")
-    assert run.info.status == "FINISHED" and len(history(uri, run, "train/loss")) == STEPS
+    assert run.info.status == "FINISHED" and len(history(uri, run, "curve/loss")) == STEPS
 
 
 def test_a_full_queue_loses_rows_until_the_end_only(uri, tmp_path):
@@ -158,7 +158,7 @@ def test_a_full_queue_loses_rows_until_the_end_only(uri, tmp_path):
             pass
         tracker.fill([(record, folder)])
     (run,) = runs(uri, "run")
-    assert run.info.status == "FINISHED" and len(history(uri, run, "train/loss")) == STEPS
+    assert run.info.status == "FINISHED" and len(history(uri, run, "curve/loss")) == STEPS
 
 
 def create(folder, start):
