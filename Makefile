@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 SCRATCH := results/_scratch/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install smollm2 demo test slow browser test-chaos regress lint types docs format clean
+.PHONY: help install smollm2 demo test slow playwright browser test-chaos regress lint types docs format clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -35,8 +35,11 @@ slow: $(INSTALLED) ## the tests that take longer
 test-chaos: $(INSTALLED) ## a matrix that is killed 20 times, at random: HIFT_KILLS, HIFT_CHAOS_SEED
 	@HIFT_KILLS=$${HIFT_KILLS:-20} $(PYTEST) -m chaos
 
-browser: $(INSTALLED) ## the pages in a real browser: needs chromium, and pip install playwright in .venv
-	@$(PYTEST) -m browser
+playwright: $(INSTALLED) ## what make browser drives a browser with, in .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[browser]'
+
+browser: playwright ## the report and the dashboard in a real browser: needs chromium, such as Debian's
+	@$(PYTEST) -m browser $(wildcard tests/*/test_*_browser.py)
 
 regress: $(INSTALLED) ## tiny models against their committed losses and scores
 	@$(BIN)/hift-bench regress

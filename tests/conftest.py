@@ -6,6 +6,7 @@ import gc
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import types
@@ -254,6 +255,20 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(drawing.Drawing, "svg", svg)
     monkeypatch.setattr(plots, "_label", lambda *_: None)  # it lays out the whole picture
     return drawings
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium as the system has it, or playwright's own; for tests marked `browser`."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
+    system = shutil.which("chromium") or shutil.which("google-chrome")
+    with api.sync_playwright() as playwright:
+        try:
+            started = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
+        except api.Error as error:
+            pytest.skip(f"no Chromium starts: {error}")
+        yield started
+        started.close()
 
 
 @pytest.fixture

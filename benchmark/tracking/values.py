@@ -66,7 +66,7 @@ def step_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     named = {name: _finite(row.get(name)) for name in _STEP_METRICS}
     for name, column in _STEP_BYTES.items():
         count = _finite(row.get(column))
-        named[name] = None if count is None else count / MIB
+        named[name] = None if count is None else _mebibytes(count)
     return {f"{CURVE}{name}": value for name, value in named.items() if value is not None}
 
 
@@ -98,9 +98,9 @@ def _of_part(record: RunRecord, rows: Sequence[Mapping[str, Any]]) -> dict[str, 
     )
     named = {"time/train_s": float(rows[-1]["seconds"])}
     if peaks and record.memory:
-        named["memory/peak_mib"] = max(*peaks, record.memory.load_peak or 0) / MIB
+        named["memory/peak_mib"] = _mebibytes(max(*peaks, record.memory.load_peak or 0))
     if host:
-        named["memory/host_state_mib"] = max(host) / MIB
+        named["memory/host_state_mib"] = _mebibytes(max(host))
     if times:
         named["time/step_ms"] = statistics.median(times)
         named["time/step_ms_p90"] = sorted(times)[math.ceil(0.9 * len(times)) - 1]
@@ -119,6 +119,11 @@ def _scores(record: RunRecord, main: float | None) -> dict[str, float | None]:
     """The main score by its names."""
     metric = record.scores.metric if record.scores else None
     return {"score/main": main} | ({f"score/{metric}": main} if metric else {})
+
+
+def _mebibytes(count: float) -> float:
+    """Bytes in MiB, with as many digits as a column of MLflow's table shows."""
+    return round(count / MIB, 2)
 
 
 def _finite(value: Any) -> float | None:
@@ -160,7 +165,7 @@ def final_metrics(record: RunRecord) -> dict[str, float]:
             "system/rss_peak": of.host_rss_peak,
         }
         for name, count in in_bytes.items():
-            metrics[f"{name}_mib"] = None if count is None else count / MIB
+            metrics[f"{name}_mib"] = None if count is None else _mebibytes(count)
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 

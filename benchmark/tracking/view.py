@@ -22,7 +22,15 @@ CURVES = (
     *("curve/loss", "curve/held_out_loss", "curve/lr", "curve/trainable_ratio", "curve/group"),
     *("curve/memory_mib", "curve/host_memory_mib", "curve/step_ms"),
 )
-_PARAMETERS = ("label", "task", "model", "seed", "lr")
+_PARAMETERS = ("task", "model", "seed", "lr")
+_WIDTHS = {
+    "attributes.`Run Name`": 280,
+    "metrics.`score/main`": 125,
+    "metrics.`memory/peak_mib`": 155,
+    "metrics.`params/trainable_ratio_mean`": 220,
+    "metrics.`time/step_ms`": 125,
+}
+"""Pixels that hold a column's name and its values."""
 _HIDDEN = (
     *("memory/host_state_mib", "params/trainable_ratio_peak", "params/trainable_ratio_mean"),
     *("time/train_s", "time/step_ms", "time/step_ms_p90"),
@@ -52,8 +60,8 @@ def _view() -> str:
 
 def state() -> dict[str, Any]:
     """The state of MLflow's page of runs: the seeds' runs, by score; the curves, then score and memory."""
-    columns = [f"params.`{name}`" for name in _PARAMETERS]
-    columns[1:1] = [f"metrics.`{name}`" for name in COLUMNS]
+    columns = [f"metrics.`{name}`" for name in COLUMNS]
+    columns += [f"params.`{name}`" for name in _PARAMETERS]
     curves = [_chart(name, "LINE", "curves") for name in CURVES]
     bars = [_chart(name, "BAR", "results") for name in COLUMNS[:2]]
     unseen = [_chart(name, "BAR", "results") | {"deleted": True} for name in _HIDDEN]
@@ -66,8 +74,8 @@ def state() -> dict[str, Any]:
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
-        "columnOrder": columns,
-        "columnWidths": {},
+        "columnOrder": ["attributes.`Run Name`", *columns],
+        "columnWidths": _WIDTHS,
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],

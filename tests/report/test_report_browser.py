@@ -1,6 +1,6 @@
 """The page of a report in a real browser: sorting, filtering, theme, pictures, and nothing from elsewhere."""
 
-import shutil
+from pathlib import Path
 
 import pytest
 from factories import make_record, make_spec
@@ -8,27 +8,18 @@ from made_up import report_on
 from test_report import answered
 
 pytestmark = pytest.mark.browser
+REPORTS = Path(__file__).parents[2] / "reports"
 EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Playwright's browser, or Chromium as the system has it."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs pip install playwright")
-    system = shutil.which("chromium") or shutil.which("google-chrome")
-    with api.sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(executable_path=system, args=["--no-sandbox"])
-        except api.Error as error:
-            pytest.skip(f"no Chromium starts: {error}")
-        yield started
-        started.close()
+BOXES = """[...document.querySelectorAll("svg[role=img]")].map(picture => {
+    const box = picture.getBoundingClientRect();
+    return [box.left, box.right, box.width, box.height, picture.getAttribute("aria-label")];
+})"""
 
 
 @pytest.fixture
 def open_page(browser):
     """Open a report; afterwards nothing was asked of a host or another file, and nothing went wrong."""
-    seen, wrong = [], []
+    seen, wrong, pages = [], [], []
 
     def opened(out, **options):
         page = browser.new_page(**options)
@@ -40,9 +31,13 @@ def open_page(browser):
         address = (out / "index.html").as_uri()
         page.goto(address)
         assert seen == [address]
+
+        pages.append(page)
         return page
 
     yield opened
+    for page in pages:
+        page.close()
     assert len(seen) <= 1 and wrong == []
 
 
@@ -70,10 +65,9 @@ def test_tables_sort_and_filter_and_pictures_are_there(tmp_path, open_page):
     assert len(first_column(page)) == 10
 
     assert page.evaluate("document.documentElement.scrollWidth") <= 390, "only tables scroll"
-    pictures = page.locator("svg[role=img]").all()
-    assert len(pictures) == 3, "score against memory, differences, memory by part"
-    for picture in pictures:
-        assert picture.bounding_box()["width"] <= 390 and picture.get_attribute("aria-label")
+    boxes = page.evaluate(BOXES)
+    assert len(boxes) == 3, "score against memory, differences, memory by part"
+    assert all(right <= 390 and label for _, right, _, _, label in boxes)
     titles = page.locator("svg .part title").all_text_contents()
     assert any(title.startswith("s3: ") for title in titles)
 
@@ -97,3 +91,15 @@ def test_hostile_names_are_text(tmp_path, open_page):
     assert first_column(page) == [f"{EVIL}0", f"{EVIL}1"]
     assert page.locator("img").count() == 0 and page.locator("script").count() == 1
     assert EVIL in page.locator("svg text").all_text_contents()[0] or page.locator("svg").count()
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in REPORTS.rglob("report.md")), ids=lambda f: f.name
+)
+def test_a_committed_report_is_whole_on_a_phone_and_every_picture_is_drawn(folder, open_page):
+    page = open_page(folder, viewport={"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "only tables scroll"
+    boxes = page.evaluate(BOXES)
+    assert len(boxes) == len(list((folder / "plots").iterdir()))
+    for left, right, width, height, label in boxes:
+        assert left >= 0 and right <= 390 and width > 300 and height > 100 and label
