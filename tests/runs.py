@@ -27,7 +27,7 @@ strategies: {full: {lr: 1.0e-3, batch_size: 4}, head: {lr: 1.0e-3, max_steps: 2}
 class Watch:
     """A Progress and a Tracker that note what they are told; `on_step` is called with each row."""
 
-    filled = True
+    filled, logged = True, 0
 
     def __init__(self, on_step=lambda row: None):
         self.told, self.on_step = [], on_step
@@ -57,7 +57,7 @@ class Watch:
     def finish(self, done, folder):
         self.told.append(("finish", done.run_id, done.status))
 
-    def fill(self, records):
+    def fill(self, records, progress=None):
         self.told += [("fill", record.run_id) for record, folder in records]
 
     def report(self, out):

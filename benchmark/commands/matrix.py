@@ -250,16 +250,26 @@ def status(
 
 def sync(matrix: MatrixFile, results: Results = RESULTS, tracking_uri: TrackingUri = None) -> None:
     """Log the records of a matrix to MLflow; runs that MLflow already has are left out."""
+    from benchmark.commands.progress import counting
     from benchmark.matrices import matrix as matrices
     from benchmark.tracking import uris
     from benchmark.tracking.tracker import Tracker
 
     loaded = matrices.load(matrix)
     store = uris.usable(tracking_uri)
-    with Tracker(store, loaded.name, loaded.description, SYNC_PATIENCE_S) as tracker:
-        tracker.fill(_all_records(loaded, results, note=say))
+    records = _all_records(loaded, results, note=say)
+    with (
+        counting("records") as progress,
+        Tracker(store, loaded.name, loaded.description, SYNC_PATIENCE_S) as tracker,
+    ):
+        tracker.fill(records, progress)
     if not tracker.filled:  # the tracker has printed the reason
         raise typer.Exit(1)
+    there = len(records) - tracker.logged
+    sys.stdout.write(
+        f"{tracker.logged} of {len(records)} records logged to {uris.without_password(store)}"
+        f"{f', the other {there} were there' if there else ''}\n"
+    )
 
 
 SYNC_PATIENCE_S = 30.0

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 
-def fill(store: Store, records: Iterable[tuple[RunRecord, Path]], mine: Collection[str]) -> None:
+Progress = Callable[[int, int], None]
+"""Told how many records are done, and how many there are."""
+
+
+def fill(
+    store: Store,
+    records: Sequence[tuple[RunRecord, Path]],
+    mine: Collection[str],
+    progress: Progress = lambda done, of: None,
+) -> int:
     """Log each record that the store lacks; close, delete and attach the runs that were left behind.
 
+    Returns the number of records for which the store lacked something.
     records: each with the folder that its files are relative to. A run that holds the whole record stays as
     it is. Of several runs of one record, one stays. A run in the state RUNNING is closed, unless this process
     still writes it (its MLflow id is in `mine`) or another process may (see owners.py). Every parent run gets
@@ -27,16 +37,17 @@ def fill(store: Store, records: Iterable[tuple[RunRecord, Path]], mine: Collecti
     for run in listed:
         if "hift.run_id" in run.data.tags:
             attempts[run.data.tags["hift.run_id"]].append(run)
-    changes = [
-        _fill_one(store, attempts[record.run_id], record, folder, mine)
-        for record, folder in records
-    ]
-    if any(changes):
+    changed = 0
+    for number, (record, folder) in enumerate(records, start=1):
+        changed += _fill_one(store, attempts[record.run_id], record, folder, mine)
+        progress(number, len(records))
+    if changed:
         listed = store.runs()
     stale = [run for run in listed if "hift.run_id" in run.data.tags and not _may_stay(run, mine)]
     for run in stale:
         store.client.set_terminated(run.info.run_id, "KILLED", round(time.time() * 1000))
     _tidy_parents(store, store.runs() if stale else listed)
+    return changed
 
 
 def _fill_one(

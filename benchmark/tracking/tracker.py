@@ -14,6 +14,7 @@ from benchmark.records.record import RunRecord
 from benchmark.records.spec import RunSpec
 from benchmark.tracking import filling
 from benchmark.tracking.background import Background
+from benchmark.tracking.filling import Progress
 from benchmark.tracking.mlflow_store import Child, Store
 from benchmark.tracking.uris import is_remote, tracking_uri, without_password
 
@@ -45,6 +46,8 @@ class Tracker:
     ) -> None:
         self.filled = False
         """Whether the store was made to agree with all records that `fill` got."""
+        self.logged = 0
+        """Of how many of these records it lacked something."""
         self._uri, self._patience = tracking_uri(uri), patience
         self._began = time.monotonic()
         self._background = Background()
@@ -91,9 +94,16 @@ class Tracker:
         self._running.discard(record.run_id)
         self._later(self._finish, record, folder)
 
-    def fill(self, records: Iterable[tuple[RunRecord, Path]]) -> None:
-        """Log what the store lacks of the records, each with its folder; close and tidy (see filling.py)."""
-        self._later(self._fill, list(records), set(self._running), at_once=True)
+    def fill(
+        self,
+        records: Iterable[tuple[RunRecord, Path]],
+        progress: Progress = lambda done, of: None,
+    ) -> None:
+        """Log what the store lacks of the records, each with its folder; close and tidy (see filling.py).
+
+        `progress` is called on the tracker's thread.
+        """
+        self._later(self._fill, list(records), set(self._running), progress, at_once=True)
 
     def report(self, page: Path) -> None:
         """Keep the page of the report with the experiment, once for all its runs."""
@@ -157,9 +167,12 @@ class Tracker:
         self._stale.add(child.parent)
         self._store.complete(child, record, folder)
 
-    def _fill(self, records: list[tuple[RunRecord, Path]], running: set[str]) -> None:
+    def _fill(
+        self, records: list[tuple[RunRecord, Path]], running: set[str], progress: Progress
+    ) -> None:
         self._open = {run_id: self._open[run_id] for run_id in running & self._open.keys()}
-        filling.fill(self._store, records, {child.id for child in self._open.values()})
+        mine = {child.id for child in self._open.values()}
+        self.logged = filling.fill(self._store, records, mine, progress)
         self._stale.clear()
         self.filled = True
 

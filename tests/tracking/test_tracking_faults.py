@@ -68,8 +68,10 @@ def test_a_matrix_ends_while_its_server_hangs_and_sync_logs_it_elsewhere(
     with serving(hang) as (hanging, released):
         code, _, err = cli("run", "m.yaml", "--tracking-uri", hanging)
         assert code == 0 and not released.is_set() and err.count("MLflow failed") == 1
-    code, _, err = cli("sync", "m.yaml", "--tracking-uri", uri)
-    assert code == 0 and "MLflow" not in err
+    code, out, err = cli("sync", "m.yaml", "--tracking-uri", uri)
+    assert code == 0 and "MLflow" not in err and out == f"2 of 2 records logged to {uri}\n"
+    code, out, _ = cli("sync", "m.yaml", "--tracking-uri", uri)
+    assert (code, out) == (0, f"0 of 2 records logged to {uri}, the other 2 were there\n")
     client = MlflowClient(tracking_uri=uri)
     found = client.search_runs([client.get_experiment_by_name("m").experiment_id])
     assert len(found) == 4 and {run.info.status for run in found} == {"FINISHED"}
