@@ -34,6 +34,7 @@ COMMANDS = {
     "make test SLOW=1": "make",
     "make lint types": "make",
     "make regress": "make",
+    "make browser": "make",
     ". .venv/bin/activate": "shell",
     "hift-bench plan mine.yaml": "walk",
     "hift-bench run mine.yaml": "walk",

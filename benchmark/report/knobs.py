@@ -14,8 +14,8 @@ from benchmark.timing.speed_record import Timed
 
 SHORT = {"group_size": "m"}
 """The paper's names of options."""
-ALWAYS = ("group_size", "r")
-"""Options that are shown even where every strategy has the default: m, and the rank of an adapter."""
+ALWAYS = ("group_size", "order", "r")
+"""Options that are shown whatever their value: m and the order of groups, and the rank of an adapter."""
 _ELSEWHERE = {
     *("matrix", "task", "task_version", "model", "model_revision", "strategy", "label", "options"),
     *("seed", "lr", "demonstrations"),
@@ -26,8 +26,8 @@ _ELSEWHERE = {
 def texts(rows: Sequence[Row], records: Iterable[RunRecord]) -> dict[Row, str]:
     """The options and settings of each row by which the strategies of its task and model differ.
 
-    They are the options that a strategy of that kind sets, and the settings that not all strategies share. A
-    row without a record has none.
+    They are the options that the matrix sets to something else than their default, and the settings that not
+    all strategies share. A row without a record has none.
     """
     places: dict[tuple[str, str], list[RunRecord]] = {}
     firsts = _first_records(records)
@@ -39,29 +39,25 @@ def texts(rows: Sequence[Row], records: Iterable[RunRecord]) -> dict[Row, str]:
         mine = firsts.get((row.task, row.model, row.label))
         if mine is not None:
             names = said[row.task, row.model]
+            recorded = mine.spec.get("options", {})
             options = {
                 SHORT.get(name, name): value
                 for name, value in _options(mine).items()
-                if name in ALWAYS or (row.strategy, name) in names
+                if name in ALWAYS or name in recorded
             }
-            settings = {
-                name: value for name, value in resolved(mine).items() if ("", name) in names
-            }
+            settings = {name: value for name, value in resolved(mine).items() if name in names}
             shown = {**options, **settings}.items()
             texts[row] = ", ".join(f"{name}={_plain(value)}" for name, value in shown)
     return texts
 
 
-def _said(records: Sequence[RunRecord]) -> set[tuple[str, str]]:
-    """The options that some strategy of a kind sets, as (kind, name), and the settings in which strategies
-    differ, as ("", name)."""
-    options = {(r.spec["strategy"], name) for r in records for name in r.spec.get("options", {})}
+def _said(records: Sequence[RunRecord]) -> set[str]:
+    """The settings in which strategies differ."""
     values: dict[str, set[str]] = {}
     for record in records:
         for name, value in resolved(record).items():
             values.setdefault(name, set()).add(str(value))
-    differ = {("", name) for name, of in values.items() if len(of) > 1 and name not in _ELSEWHERE}
-    return options | differ
+    return {name for name, of in values.items() if len(of) > 1 and name not in _ELSEWHERE}
 
 
 def _options(record: RunRecord) -> dict[str, Any]:

@@ -146,6 +146,7 @@ def final_metrics(record: RunRecord) -> dict[str, float]:
         scores["main"] = record.scores.main
         metrics |= {f"{kind}/{name}": value for name, value in scores.items()}
     if record.train:
+        metrics["system/others_share"] = record.train.others
         metrics |= {
             "time/train_s": record.train.seconds,
             "time/step_ms": record.train.step_ms_median,

@@ -35,6 +35,7 @@ _HIDDEN = (
     *("memory/host_state_mib", "params/trainable_ratio_peak", "params/trainable_ratio_mean"),
     *("time/train_s", "time/step_ms", "time/step_ms_p90"),
     *("system/load_peak_mib", "system/rss_peak_mib", "system/total_s", "system/fixed_s"),
+    "system/others_share",
 )
 """Numbers whose charts the page would add by itself."""
 

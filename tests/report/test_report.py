@@ -35,7 +35,7 @@ def test_the_answer_comes_first_and_nothing_is_bold_without_a_test(tmp_path):
     assert full[ACCURACY] == "0.9100 ± 0.0100" and hift[ACCURACY] == "0.8100 ± 0.0100"
     assert (full["verdict"], hift["verdict"]) == ("baseline", "–")
     assert (hift["device MiB"], hift["of full"], hift["seeds"]) == ("150.0", "0.38", "3")
-    assert (hift["options"], hift["learning rate"]) == ("m=1", "5e-05")
+    assert (hift["options"], hift["learning rate"]) == ("m=1, order=bottom2up", "5e-05")
     assert "<strong>" not in page and "**" not in text
     first, *_ = text.removeprefix("# made_up\n\n").split("\n\n")
     for said in (
