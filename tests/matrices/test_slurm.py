@@ -98,7 +98,9 @@ def test_a_job_that_is_cancelled_ends_with_its_process(stand_in, tmp_path, monke
     ):
         process = place.start(spec, [f"{spec.run_id}.spec.json", str(tmp_path)], log, claim)
         claim.release()
-        pid = int(next(iter(process.stdout)))
+        lines = iter(process.stdout)
+        assert json.loads(next(lines)) == {"event": job.BEGAN}
+        pid = int(next(lines))
         process.kill()
         assert process.wait() == 1 and gone(pid)
     assert "the job ended without a result: " in (tmp_path / "log").read_text()
