@@ -74,7 +74,10 @@ def _each(
     options: Mapping[Row, str],
     ratios: Mapping[Row, str],
 ) -> Table:
-    """A row per task, model and strategy; without the columns of task and model where there is one."""
+    """A row per task, model and strategy; without the columns of task and model where there is one.
+
+    The options come last: they are long, and a phone shows the first columns.
+    """
     tasks, models = ({place[at] for place in by_place} for at in (0, 1))
     metrics = {row.metric for row in rows if row.metric}
     baselines = {baseline_of(mine).label for mine in by_place.values()}
@@ -85,7 +88,7 @@ def _each(
         for row in mine:
             names = [task_name(rows, row.task)] if len(tasks) > 1 else []
             names += [model_name(rows, row.model)] if len(models) > 1 else []
-            names += [row.label, options[row]]
+            names.append(row.label)
             metric = [row.metric or "–"] if len(metrics) > 1 else []
             difference, verdict = _against(of, row, first)
             costs = (
@@ -95,19 +98,21 @@ def _each(
                 ratios.get(row, "–"),
             )
             seeds = str(row.n) if row.complete else f"{row.n} of {row.seeds}"
-            of_score = (number(row.lr, "g"), *metric, score_cell(row, of), difference, verdict)
-            body.append((*names, *of_score, *costs, seeds))
+            of_score = (*metric, score_cell(row, of), difference, verdict)
+            how = (number(row.lr, "g"), options[row])
+            body.append((*names, *of_score, *costs, seeds, *how))
     score = "score" if len(metrics) != 1 else next(iter(metrics))
     columns = [
         *(["task"] if len(tasks) > 1 else []),
         *(["model"] if len(models) > 1 else []),
-        *("strategy", "options", "learning rate"),
+        "strategy",
         *(["metric"] if len(metrics) > 1 else []),
         *(f"{score}, 95 %", f"minus {against}, 95 %", "verdict"),
         *("device MiB", f"of {against}", "host MiB", "step time", "seeds"),
+        *("learning rate", "options"),
     ]
-    names_first = 2 + (len(tasks) > 1) + (len(models) > 1)
-    return Table(columns=tuple(columns), rows=tuple(body), names=names_first)
+    names_first = 1 + (len(tasks) > 1) + (len(models) > 1)
+    return Table(columns=tuple(columns), rows=tuple(body), names=names_first, notes=1)
 
 
 def _over_tasks(
@@ -147,19 +152,21 @@ def _over_tasks(
         less = statistics.fmean(means) - statistics.fmean(theirs)
         body.append(
             (
-                *(label, options[mine[0]], f"{statistics.fmean(means):.{digits}f}"),
+                *(label, f"{statistics.fmean(means):.{digits}f}"),
                 *(["", "", "", ""] if label == baseline else [f"{less:+.{digits}f}", *counts]),
                 mebibytes(max((row.peak_bytes or 0 for row in mine), default=None)),
                 f"{min(ratios):.2f} to {max(ratios):.2f}" if ratios else "–",
                 mebibytes(max((row.host_state_bytes or 0 for row in mine), default=None)),
+                options[mine[0]],
             )
         )
     columns = (
-        *("strategy", "options", f"mean {rows[0].metric} of {len(by_place)}"),
+        *("strategy", f"mean {rows[0].metric} of {len(by_place)}"),
         *(f"minus {baseline}", "better", "not separable", "worse"),
         *("most device MiB", f"of {baseline}", "most host MiB"),
+        "options",
     )
-    return Table(columns=columns, rows=tuple(body), names=2)
+    return Table(columns=columns, rows=tuple(body), notes=1)
 
 
 def score_cell(row: Row, of: Verdict | None) -> str:

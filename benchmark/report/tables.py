@@ -22,12 +22,19 @@ class Strong(str):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table. The first `names` columns have names (left-aligned), the others numbers."""
+    """A table. The first `names` columns and the last `notes` have text (left-aligned), the others numbers."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     names: int = 1
+    notes: int = 0
     title: str = ""
+
+    @property
+    def numbers(self) -> tuple[bool, ...]:
+        """Of each column, whether it has numbers."""
+        last = len(self.columns) - self.notes
+        return tuple(self.names <= at < last for at in range(len(self.columns)))
 
 
 def score_text(row: Row) -> str:

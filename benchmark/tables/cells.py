@@ -22,7 +22,7 @@ WHOLE = 7
 _WIDE = {
     *("published by", "#Trainable, M", "#Para, MB", "Residual, GB", "trainable ratio, peak"),
     *("checkpointing", "measured, MiB", "over limit", "saved activations, MiB"),
-    *("optimizer state, MiB", "sweeps"),
+    *("mean, ms", "optimizer state, MiB", "sweeps"),
 }
 """Headings, without what a colon adds, of the columns that a terminal leaves to --wide."""
 
@@ -103,9 +103,8 @@ def speed(row: Mapping[str, Any]) -> dict[str, str]:
         return {"verdict": _verdict(row)}
     low, high = _number(row["ratio_low"], 2), _number(row["ratio_high"], 2)
     return {
-        "model": row["model"],
+        "model, batch × length": f"{row['model']}, {row['batch_size']} × {row['seq_len']}",
         "optimizer": row["optimizer"],
-        "batch × length": f"{row['batch_size']} × {row['seq_len']}",
         "step of": row["name"] if row["m"] is None else f"{row['name']}, m = {row['m']}",
         "over full (range)": f"{_number(row['ratio_to_full'], 2)} ({low}–{high})",
         "over limit": _number(row["ratio_to_limit"], 2),

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-import transformers
-from factories import make_spec, make_strategy
+from factories import make_bert, make_spec, make_strategy
 from ranks import weights
 
 from benchmark.errors import Unsupported
@@ -25,18 +24,7 @@ def spec_of(name, **fields):
 def _train(rank, of, name, options, dtype):
     """The weights after STEPS steps on this rank's half of each batch."""
     strategy = make_strategy(spec_of(name, options=options))
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    model = transformers.BertForSequenceClassification(config)
+    model = make_bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     model = strategy.prepared(model).train().to(dtype)
     optimizer, scheduler = strategy.optimizer(model, STEPS)
     after_backward = Ranks(rank, of).averaging(optimizer, model)

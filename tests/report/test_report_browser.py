@@ -103,3 +103,5 @@ def test_a_committed_report_is_whole_on_a_phone_and_every_picture_is_drawn(folde
     assert len(boxes) == len(list((folder / "plots").iterdir()))
     for left, right, width, height, label in boxes:
         assert left >= 0 and right <= 390 and width > 300 and height > 100 and label
+    first_score = page.locator("table").first.locator("tbody td.number").first.bounding_box()
+    assert first_score["x"] + first_score["width"] <= 390, "seen without scrolling"

@@ -8,8 +8,7 @@ import copy
 
 import pytest
 import torch
-import transformers
-from factories import make_spec, make_strategy
+from factories import make_bert, make_spec, make_strategy
 
 from benchmark.errors import Unsupported, UserError
 from benchmark.matrices.foreseen import refusal
@@ -34,17 +33,7 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def model():
-    """A BERT of two blocks with 32 dimensions, for classification."""
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,  # 8 tokens and the virtual ones of prompts
-    )
-    return transformers.BertForSequenceClassification(config)
+    return make_bert()
 
 
 class Classes:
