@@ -148,7 +148,9 @@ class Pending:
 
         A record that says `interrupted` is that of a runner that was stopped, so the run is still open.
         """
-        if spec.run_id in self._started:  # the runner says when: its record need not be read at each look
+        if (
+            spec.run_id in self._started
+        ):  # the runner says when: its record need not be read at each look
             return spec.run_id in self._ended
         state = planning.state_of(spec, self.results)
         if state in self.settled:

@@ -17,7 +17,7 @@ import benchmark
 from benchmark.cache import cache_folder
 from benchmark.files import write_text
 from benchmark.memory.setting import Setting
-from benchmark.models import shapes
+from benchmark.models import registry, shapes
 
 if TYPE_CHECKING:
     from benchmark.memory.simulate import Peak
@@ -31,7 +31,7 @@ def peak(setting: Setting, device: str, simulate: Callable[[], "Peak"]) -> "Peak
     from benchmark.memory.simulate import Peak
 
     config = Path(setting.model) / "config.json"
-    if setting.model in shapes.SHAPES:
+    if setting.model in shapes.SHAPES or registry.is_twin(setting.model):
         shape = ""  # a line of this package
     elif config.is_file():
         shape = config.read_text(encoding="utf-8")

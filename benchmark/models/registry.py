@@ -78,6 +78,11 @@ class Loaded:
     initialised: list[str]
 
 
+def is_twin(name: str) -> bool:
+    """Whether the model is a twin, whose weights are made here and take a few megabytes."""
+    return name in twins.TWINS
+
+
 def source(name: str, revision: str | None = None) -> Source:
     """Resolve a model name without loading the model. A twin that is not cached is built.
 
