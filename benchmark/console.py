@@ -126,25 +126,42 @@ def _show_text(
     from rich.markup import escape
     from rich.table import Table
 
+    texts = [[name, *(_text(row[name]) for row in rows)] for name in names]
+    lengths = [[cell_len(printable(text)) for text in column] for column in texts]
+    words = [
+        max(cell_len(word) for text in column for word in ("", *printable(text).split()))
+        for column in texts
+    ]
+    widths = _widths([max(column) for column in lengths], words, width)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for name in names:
-        cells = [_text(row[name]) for row in rows]
-        words = [word for text in (name, *map(printable, cells)) for word in text.split()]
+    for column, wide in zip(texts, widths, strict=True):
+        numbers = all(map(_NUMBER.fullmatch, filter(None, column[1:])))
         table.add_column(
-            escape(printable(name)),
-            justify="right" if all(map(_NUMBER.fullmatch, filter(None, cells))) else "left",
-            min_width=max(map(cell_len, words), default=0),
-            no_wrap=width is None or not any(" " in text for text in (name, *cells)),
+            escape(printable(column[0])), justify="right" if numbers else "left", width=wide
         )
-    for row in rows:
-        table.add_row(*(escape(printable(_text(row[name]))) for name in names))
-    unbounded = Console(width=_UNBOUNDED)
-    needed = unbounded.measure(table)
-    console = Console(width=needed.maximum if width is None else max(width, needed.minimum))
+    for row in zip(*(column[1:] for column in texts), strict=True):
+        table.add_row(*(escape(printable(text)) for text in row))
     if title:
-        console.print(escape(printable(title)) + "\n", highlight=False, soft_wrap=width is None)
-    console.print(table, crop=False)
+        console = Console(width=width or _UNBOUNDED)
+        console.print(escape(printable(title)) + "\n", highlight=False)
+    Console(width=_UNBOUNDED).print(table)
 
 
+def _widths(longest: Sequence[int], words: Sequence[int], width: int | None) -> list[int]:
+    """The characters of each column, of which the texts have at most `longest` and the words at most `words`.
+
+    Lines of more than `width` characters are shortened where that breaks the fewest, and never within a word.
+    """
+    if width is None:
+        return list(longest)
+    widths = list(words)
+    for _ in range(width - sum(words) - _GAP * (len(words) - 1)):
+        tightest = max(range(len(widths)), key=lambda at: longest[at] / max(widths[at], 1))
+        widths[tightest] += widths[tightest] < longest[tightest]
+    return widths
+
+
+_GAP = 2
+"""Characters between two columns."""
 _UNBOUNDED = 10**6
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?|–")

@@ -49,9 +49,9 @@ def chosen(
     if name == Name.ray:
         from benchmark.matrices.engines import ray as tasks
 
-        return tasks.engine(at_once, of_ray, forecast.peaks)
+        return tasks.engine(at_once, of_ray, forecast.placing)
     from benchmark.matrices.engines import workers
     from benchmark.matrices.room import Room
 
     several = (at_once or 1) > 1
-    return workers.engine(at_once or 1, warm), Room(forecast.peaks) if several else None
+    return workers.engine(at_once or 1, warm), Room(forecast.placing) if several else None

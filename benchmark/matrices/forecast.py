@@ -10,6 +10,7 @@ from typing import Any
 import tasks.base
 from benchmark.errors import UserError
 from benchmark.matrices.planning import Planned
+from benchmark.models import registry
 from benchmark.records.spec import RunSpec
 from benchmark.sizes import GIB
 from tasks import own
@@ -61,6 +62,12 @@ def simulated(spec: RunSpec) -> int | None:
     """Peak bytes of the run's training step on a CUDA device; otherwise as `peaks`."""
     found = peaks(spec, "cuda")
     return None if found is None else found[0]
+
+
+def placing(spec: RunSpec, device: str) -> tuple[int, int] | None:
+    """What a run is placed by: its `peaks`, and None for a twin, whose few megabytes count for nothing beside
+    the libraries, while a simulation takes longer than its training."""
+    return None if registry.is_twin(spec.model) else peaks(spec, device)
 
 
 def peaks(spec: RunSpec, device: str) -> tuple[int, int] | None:

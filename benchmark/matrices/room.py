@@ -11,7 +11,6 @@ from typing import Protocol
 import psutil
 
 from benchmark.matrices.foreseen import Fault
-from benchmark.models import registry
 from benchmark.records.spec import RunSpec
 from benchmark.sizes import GIB, MIB, readable
 
@@ -34,7 +33,7 @@ class Need:
 @dataclass
 class Needs:
     """The needs of runs, predicted once for those of a cell. One that cannot be predicted counts with the
-    libraries alone, as one of a twin does: a prediction would take longer than its training."""
+    libraries alone."""
 
     predict: Predict
     _known: dict[tuple[str, ...], Need] = field(default_factory=dict, init=False)
@@ -48,7 +47,7 @@ class Needs:
 
     def _predicted(self, spec: RunSpec, device: str) -> Need:
         try:
-            peaks = None if registry.is_twin(spec.model) else self.predict(spec, device)
+            peaks = self.predict(spec, device)
         except (
             ValueError,
             RuntimeError,

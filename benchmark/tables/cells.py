@@ -102,10 +102,11 @@ def speed(row: Mapping[str, Any]) -> dict[str, str]:
     if "model" not in row:
         return {"verdict": _verdict(row)}
     low, high = _number(row["ratio_low"], 2), _number(row["ratio_high"], 2)
+    name = row["name"].replace(":", ", ")  # a line may break between a strategy and its options
     return {
         "model, batch × length": f"{row['model']}, {row['batch_size']} × {row['seq_len']}",
         "optimizer": row["optimizer"],
-        "step of": row["name"] if row["m"] is None else f"{row['name']}, m = {row['m']}",
+        "step of": name if row["m"] is None else f"{name}, m = {row['m']}",
         "over full (range)": f"{_number(row['ratio_to_full'], 2)} ({low}–{high})",
         "over limit": _number(row["ratio_to_limit"], 2),
         "over bare": _number(row["ratio_to_bare"], 2),

@@ -1,4 +1,8 @@
-"""The part of a record's environment that decides whether an unsupported run is tried again."""
+"""What a record says of machine and process, and whether an unsupported run is tried again."""
+
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -40,3 +44,12 @@ def test_an_environment_is_the_same_until_a_device_or_a_package_differs(machine)
     (machine / "dev").mkdir()
     (machine / "dev" / "nvidia0").touch()
     assert not environment.same(here)
+
+
+def test_the_start_of_a_process_is_not_that_of_the_second_in_which_the_machine_booted():
+    script = (
+        "import time; from benchmark.records.environment import process_started as p; print(p())"
+    )
+    before = time.time()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert before - 0.02 <= float(done.stdout) <= time.time()
