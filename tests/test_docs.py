@@ -51,6 +51,22 @@ def test_the_notebook_prints_what_it_shows(capsys, monkeypatch):
     assert "image/png" in cells[-1]["outputs"][-1]["data"]
 
 
+def test_the_costs_in_time_of_settings_are_those_on_record():
+    text = " ".join((ROOT / "docs/memory.md").read_text(encoding="utf-8").split())
+    longer = []
+    for kind in (".2", "_checkpointing"):
+        path = ROOT / f"results/speed/gpt2-12x512_adamw_4x128_m1{kind}.json"
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        ratio = {row["name"]: row["ratio_to_full"] for row in rows}
+        for name in ("hift:update=in_backward", "hift:weights=stream"):
+            longer.append(100 * (ratio[name] / ratio["hift"] - 1))
+    in_backward, stream, in_backward_recomputing, stream_recomputing = longer
+    assert f"`update=in_backward` makes HiFT's step {in_backward:.1f} % longer" in text
+    assert f"with `--checkpointing`, its step is {stream_recomputing:.1f} % longer" in text
+    assert f"beside one that does not {stream:.0f} %" in text
+    assert f"`--checkpointing` is {in_backward_recomputing:.0f} % longer" in text
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if not p.is_symlink()], ids=lambda p: p.stem)
 def test_every_command_is_one_of_readme(page):
     commands = {line for block in blocks(page, "sh") for line in block.splitlines()}

@@ -22,7 +22,7 @@ class Strong(str):
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table. The first `names` and the last `notes` columns have text (left-aligned), the others numbers."""
+    """A table. The first `names` and last `notes` columns have text (left-aligned), the others numbers."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
