@@ -1,6 +1,7 @@
 """Writes files and folders whole or not at all, and builds names that every file system accepts."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -19,6 +20,7 @@ def file_stem(*parts: str) -> str:
     return "_".join(map(_plain, parts))
 
 
+@functools.lru_cache(1 << 16)
 def _plain(part: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9.+-]+", "-", part).strip("-.")
     if plain and part.isascii():

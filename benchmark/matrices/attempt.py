@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmark.files import write_text
 from benchmark.matrices import child, planning, processes
 from benchmark.matrices.claims import Claim
 from benchmark.matrices.engines.job import BEGAN, HELD
@@ -47,7 +46,8 @@ class Attempt:
         """Start the process; `deadline` is the time.monotonic() after which it has had `limit_s`. A job's
         counts from its own start, which it tells."""
         assert self._claim is not None
-        write_text(self._spec_path, self.spec.model_dump_json())
+        # not kept through a power failure, unlike what the run writes: each try writes it anew
+        self._spec_path.write_text(self.spec.model_dump_json(), encoding="utf-8")
         self._log = open(self._log_path, "a", encoding="utf-8")  # noqa: SIM115 (release closes it)
         arguments = [str(self._spec_path), str(self.folder)]
         self._process = place.start(self.spec, arguments, self._log, self._claim)

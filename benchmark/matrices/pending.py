@@ -89,17 +89,18 @@ class Pending:
         for part in list(self._cells):
             if room is not None and room <= 0:
                 return None
-            specs = self._open(*part)
-            if not specs:
-                self._cells.remove(part)
-            for spec in specs:
+            first = None
+            for spec in self._open(*part):
+                first = first or spec
                 if spec.run_id in self._started or not fits(spec):
                     continue
                 if claim := self._claim(spec):
                     self._started.add(spec.run_id)
                     self._runs += not spec.is_trial
                     return spec, claim
-            if room is not None and specs and specs[0].is_trial:
+            if first is None:
+                self._cells.remove(part)
+            elif room is not None and first.is_trial:
                 room -= len(part[1])  # which the trials of the next cell must not take
         return None
 
@@ -124,9 +125,9 @@ class Pending:
             return None
         return claim
 
-    def _open(self, cell: Cell, own: Collection[str]) -> list[RunSpec]:
-        """The runs of the cell that can be started now, or have been and have not ended; its trials before
-        its other runs. Empty: nothing will come of it any more."""
+    def _open(self, cell: Cell, own: Collection[str]) -> Iterable[RunSpec]:
+        """The runs of the cell that can be started now, or have been and have not ended, each looked up when
+        it is reached; its trials before its other runs. Empty: nothing will come of it any more."""
         rate = None
         if cell.search:
             trials = [t for t in planning.trials(cell, self.results) if not self._has_ended(t)]
@@ -141,7 +142,7 @@ class Pending:
                 return []
             if rate is None:  # a trial was refused; its record has the reason
                 return []
-        return [s for s in cell.runs(rate) if s.run_id in own and not self._has_ended(s)]
+        return (s for s in cell.runs(rate) if s.run_id in own and not self._has_ended(s))
 
     def _has_ended(self, spec: RunSpec) -> bool:
         """Whether the run is settled, or has a record that is newer than this object.
