@@ -92,6 +92,21 @@ def test_a_table_has_80_columns_and_splits_no_id(printed):
     assert "x" * 90 in with_a_long_id, "a table is as wide as its ids"
 
 
+def test_words_that_fit_into_80_columns_stay_whole_and_within_them(printed):
+    """rich alone made this one of 88."""
+    row = {
+        "model, batch x length": "gpt2-12x512, 4 x 128",
+        "step of": "hift:update=in_backward, m = 1",
+        "over full (range)": "0.60 (0.60-0.60)",
+        "over bare": "-",
+        "verdict": "inconclusive: 0.41 to 0.55 over 4 sweeps",
+    }
+    lines = printed([row, row], Format.text).splitlines()
+    assert max(map(len, lines)) <= 80
+    shown = " ".join(lines).split()
+    assert all(shown.count(word) >= 2 for text in row.values() for word in text.split())
+
+
 def test_a_wide_table_has_every_column_and_a_line_for_each_row(printed):
     long = "words " * 40 + "end"
     out = printed(
