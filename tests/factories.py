@@ -52,7 +52,7 @@ def make_strategy(spec: RunSpec) -> Any:
     return build(spec.strategy, TrainingSettings.of(spec), spec.options)
 
 
-def make_bert(**dropout: float) -> Any:
+def make_bert(**config: Any) -> Any:
     """A BERT of two blocks with 32 dimensions, for classification; the same weights each time. It has
     positions for 8 tokens and the virtual ones of prompts."""
     import torch
@@ -61,7 +61,7 @@ def make_bert(**dropout: float) -> Any:
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64}
     layers = {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
     torch.manual_seed(0)
-    return BertForSequenceClassification(BertConfig(**sizes, **layers, **dropout))
+    return BertForSequenceClassification(BertConfig(**{**sizes, **layers, **config}))
 
 
 def make_record(

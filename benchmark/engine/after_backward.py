@@ -13,6 +13,7 @@ import torch
 
 from benchmark import rows
 from benchmark.engine.residents import Residents
+from benchmark.engine.sharded import local
 from benchmark.engine.trainables import Cut
 from benchmark.engine.turns import Turns
 from benchmark.engine.update import Update, norms, plain_rate
@@ -61,7 +62,7 @@ class AfterBackward:
         return Update(
             [trained.parameter(name) for name in gradients],
             sum(each.numel() for each in gradients.values()),
-            sum(each.nbytes for each in gradients.values()),
+            sum(local(each).nbytes for each in gradients.values()),
             rate=plain_rate(self._wrapped),
             rows=[rows.bounds(name) for name in gradients],
         )

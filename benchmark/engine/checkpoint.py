@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from benchmark.engine import sharded
 from benchmark.engine.optimizer import BlockwiseOptimizer
 from benchmark.engine.trainables import set_gradient
 from benchmark.errors import UserError
@@ -38,16 +40,29 @@ def save(
     extra: plain data and tensors of the loop itself (epoch, micro-batches done, the sampler's position),
     which `load` returns. only: names in the model's state dict that can have changed; None for all of it.
     gradients: write those accumulated so far. A loop that saves between steps needs none.
+
+    A model in shards (`sharded.py`) is saved by a call on every rank: its parts are gathered one at a time in
+    the host memory of rank 0, which writes the same checkpoint as one process.
     """
     weights = model.state_dict()
     named = model.named_parameters() if gradients else ()
+    saved: dict[str, Any] = {
+        "model": {n: t for n, t in weights.items() if only is None or n in only},
+        "gradients": {n: p.grad for n, p in named if p.grad is not None},
+    }
+    if any(map(sharded.is_sharded, model.parameters())):
+        saved = {key: sharded.gathered(tensors) for key, tensors in saved.items()}
+        state = sharded.full_state_dict(optimizer)
+        if dist.get_rank() != 0:
+            return
+    else:
+        state = optimizer.state_dict()
     write(
         path,
         {
-            "model": {n: t for n, t in weights.items() if only is None or n in only},
+            **saved,
             "left_out": [n for n in weights if only is not None and n not in only],
-            "gradients": {n: p.grad for n, p in named if p.grad is not None},
-            "optimizer": optimizer.state_dict(),
+            "optimizer": state,
             "scheduler": scheduler.state_dict() if scheduler is not None else None,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "random": random_state(),
@@ -106,15 +121,21 @@ def restore(
     for key, value in content["model"].items():
         if key not in own or own[key].shape != value.shape:
             raise UserError(f'{name}: "{key}" of another model, shape {list(value.shape)}')
-    optimizer.load_state_dict(content["optimizer"])
-    _restore_dtypes(optimizer, content["optimizer"])
-    model.load_state_dict(content["model"], strict=not left_out)
+    state = content["optimizer"]
+    if not isinstance(optimizer, BlockwiseOptimizer):
+        state = sharded.shard_state(optimizer, state)
+    optimizer.load_state_dict(state)
+    _restore_dtypes(optimizer, state)
+    parts = {name: sharded.part_like(whole, own[name]) for name, whole in content["model"].items()}
+    model.load_state_dict(parts, strict=not left_out)
     if isinstance(optimizer, BlockwiseOptimizer):  # torch wants a gradient where its parameter is
         optimizer.weights.stage(content["gradients"])
     for key, parameter in model.named_parameters():
         gradient = content["gradients"].get(key)
         parameter.grad = None
-        if gradient is not None:
+        if gradient is not None and sharded.is_sharded(parameter):
+            parameter.grad = sharded.shard_like(gradient, parameter)
+        elif gradient is not None:
             set_gradient(parameter, gradient.to(parameter.device))
     for part, saved in ((scheduler, content["scheduler"]), (scaler, content["scaler"])):
         if part is not None and saved is not None:

@@ -21,7 +21,6 @@ import torch.distributed as dist
 from torch import nn
 
 from benchmark import rows
-from benchmark.engine.contract import Blockwise
 from benchmark.errors import UserError
 
 
@@ -100,19 +99,49 @@ def settle(model: nn.Module) -> None:
             module._get_fsdp_state()._lazy_init()
 
 
-def full_state_dict(optimizer: Blockwise) -> dict[str, Any]:
-    """`state_dict()` with each shard gathered into a plain tensor on the CPU, one at a time.
+def full_state_dict(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """`state_dict()` of any optimizer with each shard gathered into a plain tensor on the CPU, one at a time.
 
     Call it on every rank: rank 0 gets the dict and the others {}. Any optimizer of the same groups
-    loads it: sharded over another number of ranks, or in one process.
+    loads it: sharded over another number of ranks, or in one process; one of torch by `shard_state`.
     """
     state = optimizer.state_dict()
-    keep = dist.get_rank() == 0
-    for _, entry in sorted(state["state"].items()):  # ranks must gather in the same order
-        for key, value in sorted(entry.items()):
-            if isinstance(value, torch.Tensor):
-                entry[key] = _gather(value, keep)
-    return state if keep else {}
+    entries = {name: gathered(entry) for name, entry in sorted(state["state"].items())}
+    return {**state, "state": entries} if dist.get_rank() == 0 else {}
+
+
+def gathered(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with each tensor whole and on the CPU, gathered one at a time.
+
+    Call it on every rank, with the same keys: rank 0 gets the dict and the others {}.
+    """
+    keep, whole = dist.get_rank() == 0, {}
+    for key, value in sorted(values.items()):  # ranks must gather in the same order
+        whole[key] = _gather(value, keep) if isinstance(value, torch.Tensor) else value
+    return whole if keep else {}
+
+
+def shard_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A `full_state_dict` with tensors cut like the parameters of an optimizer of torch, which can load it.
+
+    A state dict is by the numbers of the parameters; `BlockwiseOptimizer.load_state_dict` does it itself.
+    """
+    groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
+    pairs = [p for mine, saved in groups for p in zip(mine["params"], saved["params"], strict=True)]
+    cut = {
+        number: {
+            key: part_like(value, parameter) if isinstance(value, torch.Tensor) else value
+            for key, value in state["state"][number].items()
+        }
+        for parameter, number in pairs
+        if number in state["state"]
+    }
+    return {**state, "state": cut}
+
+
+def part_like(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`value`, cut as `like` is if that is sharded and has the same shape."""
+    return shard_like(value, like) if is_sharded(like) and value.shape == like.shape else value
 
 
 def shard_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
+from benchmark.engine.sharded import local
+
 
 @dataclass(frozen=True)
 class Update:
@@ -16,9 +18,10 @@ class Update:
 
     parameters: the tensors it writes to. numel: the numbers that are trained, which are fewer than those of
     `parameters` if a mask or a projection leaves some out. gradient_bytes: the bytes of gradients alive at
-    the same time. norms: of the gradients of `parameters`, if these are already freed. rate: the learning
-    rate where the step is that times the gradient, as SGD's; None where gradients are scaled otherwise. rows:
-    of each of `parameters` the first row that trains and the one after the last, where not all do.
+    the same time in this process. norms: of the gradients of `parameters`, if these are already freed. rate:
+    the learning rate where the step is that times the gradient, as SGD's; None where gradients are scaled
+    otherwise. rows: of each of `parameters` the first row that trains and the one after the last, where not
+    all do.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -51,7 +54,7 @@ def of_gradients(parameters: Iterable[nn.Parameter], optimizer: torch.optim.Opti
     return Update(
         [p for p, _ in gradients],
         sum(p.numel() for p, _ in gradients),
-        sum(gradient.nbytes for _, gradient in gradients),
+        sum(local(gradient).nbytes for _, gradient in gradients),
         rate=plain_rate(optimizer),
     )
 

@@ -72,13 +72,14 @@ def placing(spec: RunSpec, device: str) -> tuple[int, int] | None:
 
 def peaks(spec: RunSpec, device: str) -> tuple[int, int] | None:
     """Peak bytes of the run's training step on each `device` ("cpu" or "cuda"), and of the state that it
-    keeps in host memory for it, from `benchmark.memory.simulate`; None if nothing trains.
+    keeps in host memory for it, from `benchmark.memory.simulate`, or from `divided` if devices divide the
+    model; None if nothing trains.
 
     The prediction assumes that every text has `max_length` tokens, so it is at least the peak of a real
     batch. The exception are tasks whose rows list their own candidates: their number is not known, and one is
     counted. Raises UserError if the step cannot be simulated.
     """
-    from benchmark.memory import simulate
+    from benchmark.memory import divided, simulate
     from benchmark.memory.setting import Setting
     from benchmark.strategies import strategy_class
 
@@ -99,6 +100,8 @@ def peaks(spec: RunSpec, device: str) -> tuple[int, int] | None:
         checkpointing=spec.checkpointing,
         loss=spec.loss,
     )
+    if spec.sharded:
+        return divided.peaks(setting, spec.devices, device)
     found = simulate.peak(setting, device=device)
     return found.total, found.host
 

@@ -1,8 +1,13 @@
-"""Canary: whether every tensor that the optimizer claims to train has moved by the end of the training."""
+"""Canary: whether every tensor that the optimizer claims to train has moved by the end of the training.
+
+Of a tensor that is sharded each rank watches its own part.
+"""
 
 from collections.abc import Iterable
 
 import torch
+
+from benchmark.engine.sharded import local
 
 NEGLIGIBLE = 1e-6
 """A gradient whose norm is a smaller share of the largest is rounding. The key biases of BERT have such
@@ -87,10 +92,10 @@ class Canary:
 def _fingerprint(parameter: torch.nn.Parameter) -> tuple[int, float]:
     """Two numbers of which one changes with any value: an xor alone would not see pairs of equal changes, and
     an fp32 norm not that of the last bit of a few numbers."""
-    value = parameter.detach()
+    value = local(parameter.detach())
     norm = torch.linalg.vector_norm(value, dtype=torch.float64)
     return int(torch.hash_tensor(value).view(torch.int64)), float(norm)
 
 
-def _norm(value: torch.Tensor | None) -> torch.Tensor:
-    return torch.linalg.vector_norm(value, dtype=torch.float32)
+def _norm(value: torch.Tensor) -> torch.Tensor:
+    return torch.linalg.vector_norm(local(value.detach()), dtype=torch.float32)

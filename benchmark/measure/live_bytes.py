@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from benchmark.engine.host import is_host_memory
+from benchmark.engine.sharded import is_sharded, local
 
 
 class LiveBytes(TorchDispatchMode):
@@ -23,6 +24,9 @@ class LiveBytes(TorchDispatchMode):
     nothing themselves. A storage counts once and at its full size, however many tensors view it. Tensors on
     the meta device count nothing. What stands for host memory (`engine.host`) is counted apart: `host` is the
     bytes of its live storages that were created while this is active.
+
+    Of a tensor that is sharded the part in this process counts. Its whole weights, which FSDP gathers, are in
+    storages that are resized: they count at the size that they have.
     """
 
     def __init__(
@@ -41,6 +45,22 @@ class LiveBytes(TorchDispatchMode):
         for tensor in resident:
             self._track(tensor)
 
+    def __enter__(self) -> "LiveBytes":
+        super().__enter__()
+        self._resize = torch.UntypedStorage.resize_  # no operation of torch, so no mode sees it
+
+        def resize(storage: torch.UntypedStorage, size: int) -> Any:
+            result = self._resize(storage, size)
+            self._resized(storage)
+            return result
+
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign,assignment]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        torch.UntypedStorage.resize_ = self._resize  # type: ignore[method-assign]
+        super().__exit__(*error)
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -48,6 +68,8 @@ class LiveBytes(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
+        if any(map(is_sharded, types)):
+            return NotImplemented  # the operation on the parts comes here too
         result = func(*args, **(kwargs or {}))
         for item in tree_iter(result):
             if isinstance(item, torch.Tensor) and item.device.type != "meta":
@@ -58,7 +80,7 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def _track(self, tensor: torch.Tensor, size: int | None = None) -> None:
-        storage = tensor.untyped_storage()
+        storage = local(tensor).untyped_storage()
         key = storage._cdata
         if key in self._sizes:
             return
@@ -67,6 +89,16 @@ class LiveBytes(TorchDispatchMode):
         self.live += size
         self.peak = max(self.peak, self.live)
         weakref.finalize(storage, self._free, key).atexit = False
+
+    def _resized(self, storage: torch.UntypedStorage) -> None:
+        if storage.device.type != "meta":
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self._sizes:
+                self._sizes[key] = 0
+                weakref.finalize(storage, self._free, key).atexit = False
+            self.live += size - self._sizes[key]
+            self._sizes[key] = size
+            self.peak = max(self.peak, self.live)
 
     def _track_host(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()

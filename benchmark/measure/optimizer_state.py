@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from benchmark.engine.sharded import local
+
 
 def active_group(optimizer: torch.optim.Optimizer) -> int:
     """Index of the group that the next step updates; 0 for an optimizer without groups."""
@@ -12,7 +14,8 @@ def active_group(optimizer: torch.optim.Optimizer) -> int:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    """Every tensor of the optimizer on the device: its state and master weights."""
+    """Every tensor of the optimizer on the device: its state and master weights. Of what is sharded, the part
+    that is in this process."""
     if hasattr(optimizer, "device_tensors"):
         tensors: list[torch.Tensor] = optimizer.device_tensors()
         return tensors
@@ -23,7 +26,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     """The tensors in an entry of the state; some optimizers keep them in a list or an object, as GaLore's
     projections."""
     if isinstance(value, torch.Tensor):
-        yield value
+        yield local(value)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)

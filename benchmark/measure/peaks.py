@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from benchmark.engine.sharded import local
 from benchmark.measure.live_bytes import LiveBytes
 from benchmark.measure.optimizer_state import active_group, state_bytes, state_tensors
 from benchmark.measure.weights import device_weights, host_weights
@@ -28,7 +29,8 @@ class Peaks:
     def __init__(self, model: torch.nn.Module, device: torch.device) -> None:
         self._model, self._device = model, device
         self._cuda = device.type == "cuda"
-        self._parameters = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+        weights = [*model.parameters(), *model.buffers()]
+        self._parameters = sum(local(tensor.detach()).nbytes for tensor in weights)
         self._live = self._gradients = self._state = self._master = self._host_state = 0
         self._reserved: int | None = None
         self._step: int | None = None

@@ -34,7 +34,8 @@ TRAINING = frozenset(
     {
         *("optimizer", "optimizer_options", "fused", "lr", "weight_decay", "schedule", "warmup"),
         *("clip", "epochs", "max_steps", "batch_size", "group_by_length", "accumulate"),
-        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every", "keep", "devices"),
+        *("checkpointing", "loss", "select", "eval_every", "checkpoint_every", "keep"),
+        *("devices", "sharded"),
     }
 )
 """Fields of RunSpec that only training uses. A spec without `lr` must leave them at their defaults."""
@@ -72,6 +73,8 @@ class RunSpec(Strict):
     number of steps, minutes of training as `10min`, or `never`.
     devices: how many train together, GPUs of one machine or processes on its CPU; each has a part of every
     batch.
+    sharded: the devices divide weights, gradients and optimizer state among them (FSDP2); otherwise each has
+    them whole.
     """
 
     matrix: str
@@ -117,6 +120,7 @@ class RunSpec(Strict):
     keep: Literal["none", "last", "best"] = "none"
     checkpoint_every: Positive | Annotated[str, Field(pattern=r"^([1-9]\d*min|never)$")] = "10min"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
+    sharded: bool = False
 
     @field_validator("optimizer")
     @classmethod
@@ -140,6 +144,13 @@ class RunSpec(Strict):
         if self.devices > self.batch_size:
             raise ValueError(
                 f"devices: {self.devices} are more than the {self.batch_size} examples of a batch"
+            )
+        if self.sharded and self.devices == 1:
+            raise ValueError("sharded: the model is divided over devices: give devices: 2 or more")
+        if self.sharded and self.loss == "chunked":
+            raise ValueError(
+                "sharded: with loss: chunked the output layer is used apart from the model, which alone "
+                "gathers its weights: use loss: whole"
             )
         if self.select != "last" and not self.dev_examples:
             raise ValueError(

@@ -9,6 +9,7 @@ import lightning
 from benchmark.engine.checkpoint import random_state, set_random_state
 from benchmark.measure.training import Measure
 from benchmark.records.spec import RunSpec
+from benchmark.run.ranks import Ranks
 from benchmark.run.unfinished import Unfinished
 
 
@@ -25,6 +26,9 @@ class Checkpoints(lightning.Callback):
     It must be the last callback. A checkpoint is written between two steps, so it has no gradients; neither
     time nor memory of it count as training. The parts are what measures and evaluates; the rest is the
     engine's checkpoint and the position of Lightning's loop, with that of the sampler.
+
+    Of several ranks the first decides when and writes. It has the parts of the others too if they divide the
+    model, for then each measures and evaluates its own shards.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Checkpoints(lightning.Callback):
         trainable: Collection[str],
         measure: Measure,
         parts: Sequence[Stateful],
+        ranks: Ranks,
         *,
         refused: str | None,
         note: Callable[[str], None],
@@ -45,6 +50,7 @@ class Checkpoints(lightning.Callback):
             trainable,
         )
         self._measure, self._parts = measure, parts
+        self._ranks, self._sharded = ranks, spec.sharded
         self._refused, self._note = refused, note
         self._random: dict[str, Any] | None = None
         self._step = 0
@@ -57,7 +63,8 @@ class Checkpoints(lightning.Callback):
         if extra is None:
             return
         trainer.fit_loop.load_state_dict(extra["position"])
-        for part, state in zip(self._parts, extra["parts"], strict=True):
+        number = self._ranks.number if self._sharded else 0
+        for part, state in zip(self._parts, extra["parts"][number], strict=True):
             part.load_state_dict(state)
         self._step = trainer.global_step
         if extra["within_epoch"]:
@@ -83,10 +90,11 @@ class Checkpoints(lightning.Callback):
             self._every = "never"
             return
         with self._measure.paused():
+            parts = [part.state_dict() for part in self._parts]
             extra = {
                 "step": step,
                 "position": trainer.fit_loop.state_dict(),
-                "parts": [part.state_dict() for part in self._parts],
+                "parts": self._ranks.gather(parts) if self._sharded else [parts],
                 "within_epoch": batch_idx + 1 < trainer.num_training_batches,
             }
             self._unfinished.save(module.model, self._trainable, extra, **_loop(trainer))
@@ -97,7 +105,8 @@ class Checkpoints(lightning.Callback):
             return step % self._every == 0
         if self._every == "never":
             return False
-        return time.monotonic() - self._saved >= 60 * int(self._every.removesuffix("min"))
+        minutes = int(self._every.removesuffix("min"))
+        return self._ranks.agreed(time.monotonic() - self._saved >= 60 * minutes)
 
 
 def _loop(trainer: lightning.Trainer) -> dict[str, Any]:

@@ -48,7 +48,9 @@ class Fit:
         self._spec, self._trains = spec, strategy.trains
         self._rows, self._collate = data.train, adapter.collator(tokenizer)
         self._part = loaders.Part(ranks.number, ranks.of)
-        self._module = FineTuning(model, adapter, strategy, total, ranks, spec.seed)
+        self._module = FineTuning(
+            model, adapter, strategy, total, ranks, seed=spec.seed, sharded=spec.sharded
+        )
         self._measure = Measure(
             strategy, model, lambda row: report({"event": "step", "total": total, **row}), ranks
         )
@@ -59,6 +61,7 @@ class Fit:
             self.trainable,
             self._measure,
             (self._measure, self._validation),
+            ranks,
             refused=strategy.starts_again,
             note=lambda text: report({"event": "note", "note": text}),
         )

@@ -7,7 +7,7 @@ composite ones, such as einsum's products, while LiveBytes counts.
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import lightning
 import torch
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmark.measure.training import Diverged, examples_in
 from benchmark.models.precision import autocast
 from benchmark.run.ranks import Ranks
+from benchmark.run.shards import Shards
 from benchmark.strategies.base import TuningStrategy
 from tasks.base import Adapter
 
@@ -32,7 +33,7 @@ class FineTuning(lightning.LightningModule):
     """A model, the adapter of its task and its tuning strategy, for Lightning's Trainer on `ranks`.
 
     Lightning does gradient accumulation, clipping and mixed precision (automatic optimization). The scheduler
-    is stepped once per optimizer step.
+    is stepped once per optimizer step. With `sharded` the ranks divide the model while it trains.
     """
 
     def __init__(
@@ -43,14 +44,31 @@ class FineTuning(lightning.LightningModule):
         total_steps: int,
         ranks: Ranks,
         seed: int,
+        sharded: bool,
     ) -> None:
         super().__init__()
         self.model = model
         self.adapter = adapter
         self.tuning = strategy
         self.total_steps = total_steps
-        self.ranks, self._seed = ranks, seed
+        self.ranks, self._seed, self._sharded = ranks, seed, sharded
+        self._shards: Shards | None = None
         self._after_backward: Callable[[], None] = lambda: None
+
+    def setup(self, stage: str) -> None:
+        """Divide the model, before it moves to the device and its optimizer is built."""
+        if self._sharded:
+            device = self.trainer.strategy.root_device
+            self._shards = Shards(self.model, self.ranks.of, device)
+
+    def cpu(self) -> Self:
+        """What Lightning does when the training ends. Shards stay where they are until they are gathered."""
+        return super().cpu() if self._shards is None else self
+
+    def on_fit_end(self) -> None:
+        """Make it whole, once the callbacks have seen the end of the training."""
+        if self._shards is not None:
+            self._shards.gather()
 
     def training_step(self, batch: Mapping[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         weight = self.adapter.weight(batch) if examples_in(batch) else 0
@@ -81,8 +99,10 @@ class FineTuning(lightning.LightningModule):
 
 
 def ready(model: torch.nn.Module, device: torch.device) -> None:
-    """Move the model to the device and switch it to eval mode (no dropout)."""
-    model.to(device).eval()
+    """Move the model to the device, if it is elsewhere, and switch it to eval mode (no dropout)."""
+    if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
+        model.to(device)  # what is sharded is there, and cannot be moved once it has an optimizer
+    model.eval()
 
 
 def predict(

@@ -2,7 +2,8 @@
 
 The first rank is the process of the run. When the training begins it starts the others, each of which loads
 model and data itself, by the same code and seed. Every rank trains on its part of each batch, and the engine
-averages the gradients, so all have the same weights. The others end with the training.
+averages the gradients, so all have the same weights; or they divide the model among them (`shards.py`). The
+others end with the training.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from benchmark.engine import BlockwiseOptimizer
 from benchmark.engine.distributed import synchronise
+from benchmark.engine.sharded import is_sharded
 from benchmark.engine.sums import Sums
 from benchmark.lifetime import die_at_once, end_with
 from benchmark.measure.peaks import out_of_memory
@@ -122,6 +124,16 @@ class Ranks:
         dist.all_reduce(total)
         return total.tolist()
 
+    def agreed(self, choice: bool) -> bool:
+        """The choice of the first rank, for all."""
+        return self.sum([self.is_first and choice])[0] > 0
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """The values of all ranks, by their numbers: on the first rank, and None on the others."""
+        values: list[Any] | None = [None] * self.of if self.is_first else None
+        dist.gather_object(value, values)
+        return values
+
     def weighted(self, loss: torch.Tensor, weight: float) -> torch.Tensor:
         """The loss whose mean over the ranks is that of the whole batch. weight: of this rank's part."""
         if self.of == 1:
@@ -146,8 +158,9 @@ class Ranks:
         self, optimizer: torch.optim.Optimizer, model: torch.nn.Module
     ) -> Callable[[], None]:
         """Have gradients averaged over the ranks: by the engine within the backward pass, if the optimizer is
-        its own. Returns what is to be called after each backward pass."""
-        if self.of == 1:
+        its own. Returns what is to be called after each backward pass. A model in shards averages by itself.
+        """
+        if self.of == 1 or any(map(is_sharded, model.parameters())):
             return lambda: None
         if isinstance(optimizer, BlockwiseOptimizer):
             synchronise(optimizer, model)

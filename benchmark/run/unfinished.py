@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from benchmark.engine import checkpoint
+from benchmark.engine.sharded import is_sharded
 from benchmark.errors import UserError
 from benchmark.records import jsonfile
 from benchmark.records.record import Evaluation, Memory, Params, Train
@@ -103,9 +104,9 @@ class Unfinished:
         """Save a training between two steps. `names`: the parameters that can change.
 
         extra: "step", and whatever else `resume` shall return. If writing fails, as on a full disk, the last
-        checkpoint stays and the training goes on.
+        checkpoint stays and the training goes on. Every rank of a model in shards must call it.
         """
-        if self._folder is None or not self._writes:
+        if self._folder is None or not (self._writes or _is_sharded(model)):
             return
         try:
             checkpoint.save(
@@ -233,6 +234,11 @@ def _changing(model: torch.nn.Module, names: Collection[str]) -> set[str]:
     own = {id(p) for n, p in model.named_parameters() if n in names or p.dtype != torch.float32}
     every = model.named_parameters(remove_duplicate=False)
     return {name for name, parameter in every if id(parameter) in own}
+
+
+def _is_sharded(model: torch.nn.Module) -> bool:
+    """Whether the ranks divide the model, so that all of them have to send parts to the one that writes."""
+    return any(map(is_sharded, model.parameters()))
 
 
 def _line(error: Exception) -> str:

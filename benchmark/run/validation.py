@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from benchmark.data.examples import Data, Rows
 from benchmark.data.loaders import EvaluationOrder, batches_as_drawn
+from benchmark.engine.sharded import local
 from benchmark.measure.training import Measure
 from benchmark.records.record import Evaluation
 from benchmark.records.spec import RunSpec
@@ -39,7 +40,8 @@ class Validation(lightning.Callback):
     `select: best` ends training with the weights of the best held-out score, as MeZO does for RoBERTa.
     `select: best_loss` ends it with those of the lowest held-out loss, as MeZO does for OPT
     (arXiv 2305.17333). On a tie the earliest weights win. One copy of the trained parameters is stored on the
-    host. The evaluation split never decides which weights are chosen.
+    host, of a model in shards that of this rank's part. The evaluation split never decides which weights are
+    chosen.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Validation(lightning.Callback):
         if self._best is not None:
             parameters = dict(module.model.named_parameters())
             for name, best in self._best[1].items():
-                parameters[name].copy_(best)
+                local(parameters[name]).copy_(best)
 
     def state_dict(self) -> dict[str, Any]:
         """The evaluations so far, and the best weights (Lightning's protocol of a callback)."""
@@ -130,5 +132,6 @@ class Validation(lightning.Callback):
         goodness = -value if lower_is_better else value
         if self._best is None or goodness > self._best[0]:
             parameters = dict(module.model.named_parameters())
-            copies = {n: parameters[n].detach().to("cpu", copy=True) for n in self._trained}
+            parts = {name: local(parameters[name].detach()) for name in self._trained}
+            copies = {name: part.to("cpu", copy=True) for name, part in parts.items()}
             self._best = goodness, copies

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -56,6 +56,9 @@ class Adalora(PeftMethod):
     )
 
     Options = AdaloraOptions
+    refuses: ClassVar[Mapping[str, str]] = {
+        "sharded": "its ranks and its regularisation are of whole matrices"
+    }
     starts_again = "peft's rank allocator and the ranks that it has cut are in no state_dict"
 
     def config(self, model: PreTrainedModel) -> PeftConfig:

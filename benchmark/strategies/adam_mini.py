@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -40,6 +41,9 @@ class AdamMini(TuningStrategy):
     )
 
     Options = AdamMiniOptions
+    refuses: ClassVar[Mapping[str, str]] = {
+        "sharded": "a block of numbers with one second moment may lie on several devices"
+    }
     optimizers = ()
 
     def optimizer(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -38,6 +39,9 @@ class Compacter(Bottleneck):
     )
 
     Options = CompacterOptions
+    refuses: ClassVar[Mapping[str, str]] = {
+        "sharded": "its adapters share factors, and each block of the model is gathered by itself"
+    }
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:
         import torch

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from benchmark.optimizers import ELEMENTWISE
 from benchmark.strategies.base import TuningStrategy
 from benchmark.strategies.settings import TrainingSettings
 
@@ -16,6 +17,7 @@ FEATURES = {
     "clip": "clipping by the norm of all gradients",
     "checkpointing": "activation checkpointing",
     "data_parallel": "several devices, each with a part of the batch",
+    "sharded": "several devices that divide the weights, gradients and optimizer state too (FSDP2)",
 }
 """What a strategy may refuse (`TuningStrategy.refuses`) -> what it is."""
 PRECISIONS = ("fp32", "bf16", "fp16", "bf16_weights", "mixed", "mixed_hi")
@@ -42,12 +44,18 @@ def refusal(
         "clip": settings.clip is not None,
         "checkpointing": settings.checkpointing,
         "data_parallel": settings.devices > 1,
+        "sharded": settings.sharded,
         settings.precision: True,
         settings.optimizer: True,
     }
     for feature, reason in kind.refused(options).items():
         if asked.get(feature):
             return f"strategy {name} does not work with {feature}: {reason}"
+    if settings.sharded and settings.optimizer not in ELEMENTWISE:
+        return (
+            f"optimizer {settings.optimizer} does not work with sharded: it may need whole matrices, of which "
+            f"a device has some rows; use {', '.join(ELEMENTWISE)}"
+        )
     return None
 
 
@@ -56,8 +64,11 @@ def row(name: str, kind: type[TuningStrategy]) -> dict[str, Any]:
     if not kind.trains:
         return {"optimizers": "", "precisions": "", **dict.fromkeys(FEATURES, "")}
     optimizers = "all" if kind.optimizers is None else ", ".join(kind.optimizers) or "its own"
+    refused = dict(kind.refuses)
+    if "data_parallel" in refused:  # which sharded is too
+        refused["sharded"] = refused["data_parallel"]
     return {
         "optimizers": optimizers,
         "precisions": ", ".join(kind.precisions),
-        **{feature: kind.refuses.get(feature, "yes") for feature in FEATURES},
+        **{feature: refused.get(feature, "yes") for feature in FEATURES},
     }

@@ -37,6 +37,10 @@ STREAMED = {
     "data_parallel": "weights: stream works on one device; use weights: resident",
 }
 """What streamed weights cannot do."""
+IMPORTANCE = {
+    "sharded": "order: importance needs whole gradients, of which each device has a part; use another order",
+}
+"""What an order that gradients decide cannot do."""
 ROWS = {
     "data_parallel": "with partition: rows:N the ranks do not average the gradients of rows; use partition: "
     "modules",
@@ -104,6 +108,8 @@ class Hift(Adapted, Blockwise):
         refused = dict(cls.refuses if options.update == "step" else IN_BACKWARD)
         if options.weights == "stream":
             refused = {**STREAMED, **refused}
+        if options.order == "importance":
+            refused = {**IMPORTANCE, **refused}
         return {**ROWS, **refused} if rows.most(options.partition) else refused
 
     def __init__(self, settings: TrainingSettings, options: HiftOptions) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -41,6 +41,9 @@ class Lofit(TuningStrategy):
     )
 
     Options = LofitOptions
+    refuses: ClassVar[Mapping[str, str]] = {
+        "sharded": "heads are chosen by whole tensors of scales"
+    }
     starts_again = "which heads are chosen is in no state_dict"
 
     def prepare(self, model: PreTrainedModel) -> PreTrainedModel:

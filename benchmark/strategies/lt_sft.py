@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -34,6 +35,7 @@ class LtSft(TuningStrategy):
     )
 
     Options = LtSftOptions
+    refuses: ClassVar[Mapping[str, str]] = {"sharded": "its entries are chosen over whole matrices"}
     starts_again = "the selected entries and the weights of the beginning are in no state_dict"
     # those that treat each entry by itself, so that a vector of some entries trains as they would in place
     optimizers = ("adamw", "adam", "nadam", "radam", "sgd", "sgdm", "adagrad", "rmsprop", "lion")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -42,6 +43,9 @@ class Misa(Blockwise):
     )
 
     Options = MisaOptions
+    refuses: ClassVar[Mapping[str, str]] = {
+        "sharded": "matrices are drawn by the norms of whole gradients"
+    }
     # not bf16_weights, which makes what trains beside frozen weights fp32, and here that is most of them
     precisions = ("fp32", "bf16", "fp16", "mixed_hi")
     master_precisions = ("mixed_hi",)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -36,6 +37,7 @@ class Muon(TuningStrategy):
     )
 
     Options = MuonOptions
+    refuses: ClassVar[Mapping[str, str]] = {"sharded": "its update is of whole matrices"}
     optimizers = ()
 
     def optimizer(

@@ -26,8 +26,8 @@ class TrainingSettings:
     accumulate: micro-batches of one optimizer step. clip: the largest norm of all gradients together, or
     None. checkpointing: blocks recompute their activations in the backward pass. The loop does these three,
     but for a strategy that `recomputes`; others only say whether they work with them. devices: how many train
-    together, with the gradients averaged by the loop. seed: of the
-    strategy's random choices.
+    together, with the gradients averaged by the loop. sharded: the loop divides the prepared model over them
+    before the strategy builds its optimizer. seed: of the strategy's random choices.
 
     Raises UserError for an unknown optimizer, and for an option that it does not have.
     """
@@ -44,6 +44,7 @@ class TrainingSettings:
     clip: float | None = None
     checkpointing: bool = False
     devices: int = 1
+    sharded: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

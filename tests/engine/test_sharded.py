@@ -13,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from benchmark.engine import HiFT, lower
+from benchmark.engine.checkpoint import load, save
 from benchmark.engine.offload import IdleStore
 from benchmark.engine.sharded import full_state_dict
 
@@ -236,6 +237,35 @@ def test_resuming_mid_sweep_from_gathered_state_ends_with_the_same_bytes(ranks, 
     optimizer.load_state_dict(saved["optimizer"])
     train(model, optimizer, batches(24)[16:], accumulate=2)
     assert apart(whole, model) < 1e-6
+
+
+def _save_within_a_step(rank, path):
+    """torch's AdamW, two steps and half of the third, by the engine's checkpoint; and the whole training."""
+    data, ends = batches(8)[rank::2], []
+    for parts in ((data,), (data[:3], data[3:])):
+        for number, part in enumerate(parts):
+            model = sharded(seed=number)
+            optimizer = adamw(model.parameters())
+            if number:
+                load(path, model, optimizer)
+            for i, ids in enumerate(part, start=3 * number):
+                loss_of(model, ids).backward()
+                if i % 2:
+                    optimizer.step()
+                    optimizer.zero_grad()
+            save(path, model, optimizer)
+            dist.barrier()
+        ends.append(weights(model))
+    return ends
+
+
+def test_a_checkpoint_of_shards_with_gradients_is_one_of_one_process(ranks, tmp_path):
+    path = tmp_path / "saved.pt"
+    for whole, resumed in ranks(_save_within_a_step, path):
+        assert all(torch.equal(whole[n], resumed[n]) for n in whole)
+    model = tiny(seed=3, words=18)
+    load(path, model, adamw(model.parameters()))
+    assert all(torch.equal(resumed[n], p) for n, p in model.named_parameters())
 
 
 def _masters(rank):

@@ -52,6 +52,22 @@ def test_a_view_made_before_counts_its_whole_storage_once():
     assert counter.peak == 1024
 
 
+def test_a_storage_that_is_resized_counts_at_the_size_that_it_has():
+    a = torch.zeros(KB)
+    with LiveBytes([a]) as counter:
+        b = torch.zeros(2 * KB)
+        b.untyped_storage().resize_(0)
+        assert counter.live == 1024
+        b.untyped_storage().resize_(4096)
+        assert counter.live == 5120
+        a.untyped_storage().resize_(0)
+        del b
+        assert counter.live == 0
+    assert counter.peak == 5120
+    a.untyped_storage().resize_(1024)
+    assert counter.live == 0, "no longer counted"
+
+
 def test_in_place_makes_nothing_new():
     a = torch.zeros(KB)
     with LiveBytes([a]) as counter:

@@ -25,6 +25,8 @@ USUAL = {
     "keep": "last",
 }
 HIFT = {"strategy": "hift", "options": {"group_size": 2}}
+FULL = {"strategy": "full"}
+DIVIDED = {"sharded": True}
 
 
 def weights(record, folder):
@@ -35,11 +37,15 @@ def weights(record, folder):
 
 
 @pytest.mark.slow
-def test_two_devices_end_where_one_does(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "shared"), [(HIFT, {}), (HIFT, DIVIDED), (FULL, DIVIDED)], ids=str
+)
+def test_two_devices_end_where_one_does(tmp_path, method, shared):
     """The answers have unequal numbers of tokens, over which the loss of a whole batch is the mean."""
     ends = {}
-    for devices in (1, 2):
-        spec, rows = make_spec(**USUAL, **HIFT, devices=devices, accumulate=2), []
+    for devices, more in ((1, {}), (2, shared)):
+        spec = make_spec(**USUAL, **method, **more, devices=devices, accumulate=2, clip=0.5)
+        rows = []
         record = recipe.run(spec, tmp_path / str(devices), rows.append)
         steps = [row for row in rows if row["event"] == "step"]
         ends[devices] = record, weights(record, tmp_path / str(devices)), steps
@@ -53,12 +59,53 @@ def test_two_devices_end_where_one_does(tmp_path):
         assert [row[key] for row in pairs] == [row[key] for row in rows]
     assert two.train.examples == one.train.examples == 34 and two.params == one.params
     assert two.memory.peak_allocated < one.memory.peak_allocated
+    assert two.spec["sharded"] == bool(shared)
+    for part in ("parameters", "gradients", "optimizer_state", "host_state"):
+        share = 0.5 if shared else 1
+        assert getattr(two.memory, part) == pytest.approx(
+            share * getattr(one.memory, part), rel=0.02
+        )
 
 
 @pytest.mark.slow
-def test_a_run_on_two_devices_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"strategy": "full", "select": "best_loss", "task": "glue/sst2"},
+        {"strategy": "lora", "select": "best"},  # by the answers that it generates
+    ],
+    ids=str,
+)
+def test_what_is_seen_along_a_divided_training_is_what_one_device_sees(tmp_path, fields):
+    looks = {"dev_examples": 6, "eval_every": 2, "keep": "best", "lr": 1e-2}
+    ends = []
+    for number, more in enumerate(({}, {"devices": 2, **DIVIDED})):
+        spec = make_spec(**{**USUAL, **looks, **fields, **more})
+        record = recipe.run(spec, tmp_path / str(number))
+        ends.append((record, weights(record, tmp_path / str(number))))
+    (one, its), (two, theirs) = ends
+    assert max((its[name] - theirs[name]).abs().max() for name in its) < 2e-4
+    assert len(one.evaluations) == len(two.evaluations) > 2
+    for a, b in zip(one.evaluations, two.evaluations, strict=True):
+        for key in ("step", "dev_loss", "dev_score", "score", "tokens"):
+            assert getattr(a, key) == pytest.approx(getattr(b, key), abs=1e-3)
+    assert two.scores.main == pytest.approx(one.scores.main)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        HIFT,
+        {**HIFT, **DIVIDED},
+        {**FULL, **DIVIDED, "dev_examples": 6, "select": "best_loss", "keep": "best"},
+    ],
+    ids=str,
+)
+def test_a_run_on_two_devices_that_is_killed_goes_on_and_ends_with_the_same_bytes(tmp_path, fields):
     """With dropout: what a rank draws depends on its place in the training, not on what it drew before."""
-    spec = make_spec(**{**USUAL, **HIFT, "model": "tiny-gpt2", "checkpoint_every": 2}, devices=2)
+    usual = {**USUAL, "model": "tiny-gpt2", "checkpoint_every": 2, "devices": 2}
+    spec = make_spec(**{**usual, **fields})
     whole = recipe.run(spec, tmp_path / "whole")
     scratch = tmp_path / "scratch"
     script = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -44,6 +45,7 @@ class Projected(TuningStrategy):
     package: ClassVar[str]
     """The package on PyPI that has the optimizer."""
     optimizers = ()
+    refuses: ClassVar[Mapping[str, str]] = {"sharded": "gradients are projected whole"}
 
     def check(self) -> None:
         self.rule()
