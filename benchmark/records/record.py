@@ -141,9 +141,9 @@ class Memory:
     """Memory in bytes; peaks are of the training phase unless said otherwise.
 
     `kind` says how the peak was measured: by the allocator on a CUDA device, by counting tensor bytes on a
-    CPU. Optimizer state that HiFT moves to the host is in `host_state` and not in the peak. `eval_peak` is
-    the peak of the evaluation. `load_peak` is the peak while the model moves to the device and the optimizer
-    is built; None where nothing trains and in older records.
+    CPU. Of several devices all is that of the first. Optimizer state that HiFT moves to the host is in
+    `host_state` and not in the peak. `eval_peak` is the peak of the evaluation. `load_peak` is the peak while
+    the model moves to the device and the optimizer is built; None where nothing trains and in older records.
     """
 
     kind: Literal["cuda", "counted_cpu_tensors"]

@@ -53,8 +53,8 @@ def refusal(
             return f"strategy {name} does not work with {feature}: {reason}"
     if settings.sharded and settings.optimizer not in ELEMENTWISE:
         return (
-            f"optimizer {settings.optimizer} does not work with sharded: it may need whole matrices, of which "
-            f"a device has some rows; use {', '.join(ELEMENTWISE)}"
+            f"optimizer {settings.optimizer} does not work with sharded: it may need whole matrices, and a "
+            f"device has some rows of them; use {', '.join(ELEMENTWISE)}"
         )
     return None
 

@@ -8,6 +8,7 @@ from factories import make_bert, make_spec, make_strategy
 from ranks import weights
 
 from benchmark.errors import Unsupported
+from benchmark.measure.trained import TrainedParameters
 from benchmark.models.checkpointing import recompute_activations
 from benchmark.optimizers import ELEMENTWISE
 from benchmark.run.ranks import Ranks
@@ -33,7 +34,7 @@ def _bert():
 
 
 def _train(rank, of, name, options, dtype, **fields):
-    """The weights after STEPS steps on this rank's half of each batch."""
+    """The weights after STEPS steps on this rank's half of each batch, and what a record says has trained."""
     spec = spec_of(name, options=options, **fields)
     strategy = make_strategy(spec)
     model = _bert()
@@ -44,6 +45,8 @@ def _train(rank, of, name, options, dtype, **fields):
         Shards(model, of, torch.device("cpu"))
     optimizer, scheduler = strategy.optimizer(model, STEPS)
     after_backward = Ranks(rank, of).averaging(optimizer, model)
+    trained = TrainedParameters(model)
+    trained.begin()
     draws = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
         whole = {
@@ -54,12 +57,16 @@ def _train(rank, of, name, options, dtype, **fields):
         batch = {key: tensor[rank::of] for key, tensor in whole.items()}
         strategy.loss(model, lambda batch=batch: model(**batch).loss).backward()
         after_backward()
+        trained.add(strategy.coming_update(model, optimizer))
         if spec.clip:
             torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip)
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-    return weights(model)
+    trained.end(strategy.set_back(model))
+    params = trained.params(1)
+    counts = params.total, params.trainable_ever, params.trainable_peak_per_step, params.ratio_mean
+    return weights(model), counts
 
 
 @pytest.mark.slow
@@ -70,13 +77,13 @@ def test_two_ranks_are_one_process(ranks, name, options):
     """In 64 bits, so that nothing but the order of sums differs; two methods know 32 alone."""
     dtype, most = torch.float64, 1e-8
     try:
-        expected = _train(0, 1, name, options, dtype)
+        expected, counts = _train(0, 1, name, options, dtype)
     except RuntimeError as error:
         assert "Double" in str(error)
         dtype, most = torch.float32, 2e-5
-        expected = _train(0, 1, name, options, dtype)
-    for theirs in ranks(_train, 2, name, options, dtype):
-        assert expected.keys() == theirs.keys()
+        expected, counts = _train(0, 1, name, options, dtype)
+    for theirs, also in ranks(_train, 2, name, options, dtype):
+        assert expected.keys() == theirs.keys() and counts == also
         assert max((expected[n] - theirs[n]).abs().max().item() for n in expected) < most
 
 
@@ -97,14 +104,14 @@ def _sharded(rank, name, options, dtype, fields):
     ids=str,
 )
 def test_two_ranks_that_divide_the_model_are_one_process(ranks, name, fields):
-    """But for the biases of the keys, to which a softmax is blind: their gradients are rounding, and Lion goes
-    by the sign."""
+    """But for the biases of the keys, to which a softmax is blind: Lion takes the sign of their gradients,
+    which are rounding."""
     fields = dict(fields)
     options = fields.pop("options", {})
-    expected = _train(0, 1, name, options, torch.float64, **fields)
+    expected, counts = _train(0, 1, name, options, torch.float64, **fields)
     compared = [name for name in expected if not name.endswith("key.bias")]
-    for theirs in ranks(_sharded, name, options, torch.float64, fields):
-        assert expected.keys() == theirs.keys()
+    for theirs, also in ranks(_sharded, name, options, torch.float64, fields):
+        assert expected.keys() == theirs.keys() and counts == also
         assert max((expected[n] - theirs[n]).abs().max().item() for n in compared) < 1e-8
 
 
