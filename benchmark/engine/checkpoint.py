@@ -50,7 +50,7 @@ def save(
         "model": {n: t for n, t in weights.items() if only is None or n in only},
         "gradients": {n: p.grad for n, p in named if p.grad is not None},
     }
-    if any(map(sharded.is_sharded, model.parameters())):
+    if sharded.has_shards(model):
         saved = {key: sharded.gathered(tensors) for key, tensors in saved.items()}
         state = sharded.full_state_dict(optimizer)
         if dist.get_rank() != 0:
@@ -122,7 +122,7 @@ def restore(
         if key not in own or own[key].shape != value.shape:
             raise UserError(f'{name}: "{key}" of another model, shape {list(value.shape)}')
     state = content["optimizer"]
-    if not isinstance(optimizer, BlockwiseOptimizer):
+    if sharded.has_shards(model) and not isinstance(optimizer, BlockwiseOptimizer):
         state = sharded.shard_state(optimizer, state)
     optimizer.load_state_dict(state)
     _restore_dtypes(optimizer, state)

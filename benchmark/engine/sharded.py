@@ -29,9 +29,14 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     return hasattr(tensor, "device_mesh")
 
 
+def has_shards(model: nn.Module) -> bool:
+    """Whether fully_shard has divided weights of the model."""
+    return any(map(is_sharded, model.parameters()))
+
+
 def local(tensor: Any) -> torch.Tensor:
-    """The part of the tensor that is in this process."""
-    part: torch.Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    """The part of the tensor that is in this process, without a graph where it is sharded."""
+    part: torch.Tensor = tensor._local_tensor if is_sharded(tensor) else tensor
     return part
 
 

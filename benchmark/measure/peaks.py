@@ -30,7 +30,7 @@ class Peaks:
         self._model, self._device = model, device
         self._cuda = device.type == "cuda"
         weights = [*model.parameters(), *model.buffers()]
-        self._parameters = sum(local(tensor.detach()).nbytes for tensor in weights)
+        self._parameters = sum(local(tensor).nbytes for tensor in weights)
         self._live = self._gradients = self._state = self._master = self._host_state = 0
         self._reserved: int | None = None
         self._step: int | None = None

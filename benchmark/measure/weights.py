@@ -11,7 +11,7 @@ def device_weights(model: torch.nn.Module) -> list[torch.Tensor]:
     what is sharded, the part that is in this process."""
     stream = stream_of(model)
     host = {tensor.untyped_storage()._cdata for tensor in stream.on_host()}
-    there = [local(tensor.detach()) for tensor in (*model.parameters(), *model.buffers())]
+    there = [local(tensor) for tensor in (*model.parameters(), *model.buffers())]
     resident = [tensor for tensor in there if tensor.untyped_storage()._cdata not in host]
     return [*resident, *stream.on_device()]
 

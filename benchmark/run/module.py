@@ -13,6 +13,7 @@ import lightning
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmark.engine.sharded import has_shards
 from benchmark.measure.training import Diverged, examples_in
 from benchmark.models.precision import autocast
 from benchmark.run.ranks import Ranks
@@ -99,9 +100,9 @@ class FineTuning(lightning.LightningModule):
 
 
 def ready(model: torch.nn.Module, device: torch.device) -> None:
-    """Move the model to the device, if it is elsewhere, and switch it to eval mode (no dropout)."""
-    if any(tensor.device != device for tensor in (*model.parameters(), *model.buffers())):
-        model.to(device)  # what is sharded is there, and cannot be moved once it has an optimizer
+    """Move the model to the device and switch it to eval mode (no dropout)."""
+    if not has_shards(model):  # they are there, and cannot be moved once they have an optimizer
+        model.to(device)
     model.eval()
 
 

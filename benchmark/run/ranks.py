@@ -27,7 +27,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from benchmark.engine import BlockwiseOptimizer
 from benchmark.engine.distributed import synchronise
-from benchmark.engine.sharded import is_sharded
+from benchmark.engine.sharded import has_shards
 from benchmark.engine.sums import Sums
 from benchmark.lifetime import die_at_once, end_with
 from benchmark.measure.peaks import out_of_memory
@@ -160,7 +160,7 @@ class Ranks:
         """Have gradients averaged over the ranks: by the engine within the backward pass, if the optimizer is
         its own. Returns what is to be called after each backward pass. A model in shards averages by itself.
         """
-        if self.of == 1 or any(map(is_sharded, model.parameters())):
+        if self.of == 1 or has_shards(model):
             return lambda: None
         if isinstance(optimizer, BlockwiseOptimizer):
             synchronise(optimizer, model)

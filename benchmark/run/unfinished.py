@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmark.engine import checkpoint
-from benchmark.engine.sharded import is_sharded
+from benchmark.engine.sharded import has_shards
 from benchmark.errors import UserError
 from benchmark.records import jsonfile
 from benchmark.records.record import Evaluation, Memory, Params, Train
@@ -106,7 +106,7 @@ class Unfinished:
         extra: "step", and whatever else `resume` shall return. If writing fails, as on a full disk, the last
         checkpoint stays and the training goes on. Every rank of a model in shards must call it.
         """
-        if self._folder is None or not (self._writes or _is_sharded(model)):
+        if self._folder is None or not (self._writes or has_shards(model)):
             return
         try:
             checkpoint.save(
@@ -234,11 +234,6 @@ def _changing(model: torch.nn.Module, names: Collection[str]) -> set[str]:
     own = {id(p) for n, p in model.named_parameters() if n in names or p.dtype != torch.float32}
     every = model.named_parameters(remove_duplicate=False)
     return {name for name, parameter in every if id(parameter) in own}
-
-
-def _is_sharded(model: torch.nn.Module) -> bool:
-    """Whether the ranks divide the model, so that all of them have to send parts to the one that writes."""
-    return any(map(is_sharded, model.parameters()))
 
 
 def _line(error: Exception) -> str:

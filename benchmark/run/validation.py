@@ -132,6 +132,6 @@ class Validation(lightning.Callback):
         goodness = -value if lower_is_better else value
         if self._best is None or goodness > self._best[0]:
             parameters = dict(module.model.named_parameters())
-            parts = {name: local(parameters[name].detach()) for name in self._trained}
+            parts = {name: local(parameters[name]).detach() for name in self._trained}
             copies = {name: part.to("cpu", copy=True) for name, part in parts.items()}
             self._best = goodness, copies
