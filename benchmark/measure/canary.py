@@ -93,9 +93,12 @@ def _fingerprint(parameter: torch.nn.Parameter) -> tuple[int, float]:
     """Two numbers of which one changes with any value: an xor alone would not see pairs of equal changes, and
     an fp32 norm not that of the last bit of a few numbers."""
     value = local(parameter).detach()
+    if not value.numel():  # another rank has all of a single row
+        return 0, 0.0
     norm = torch.linalg.vector_norm(value, dtype=torch.float64)
     return int(torch.hash_tensor(value).view(torch.int64)), float(norm)
 
 
 def _norm(value: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(local(value), dtype=torch.float32)
+    wide = torch.promote_types(value.dtype, torch.float32)
+    return torch.linalg.vector_norm(local(value), dtype=wide).float()
