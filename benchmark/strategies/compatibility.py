@@ -20,6 +20,8 @@ FEATURES = {
     "sharded": "several devices that divide the weights, gradients and optimizer state too (FSDP2)",
 }
 """What a strategy may refuse (`TuningStrategy.refuses`) -> what it is."""
+SHARDED = ("fp32", "bf16")
+"""The precisions of a run whose devices divide the model."""
 PRECISIONS = ("fp32", "bf16", "fp16", "bf16_weights", "mixed", "mixed_hi")
 OWN_RULE = ("optimizer", "optimizer_options", "fused")
 """The settings of an optimizer, which a strategy with an update rule of its own does not use."""
@@ -51,6 +53,11 @@ def refusal(
     for feature, reason in kind.refused(options).items():
         if asked.get(feature):
             return f"strategy {name} does not work with {feature}: {reason}"
+    if settings.sharded and settings.precision not in SHARDED:
+        return (
+            f"precision {settings.precision} does not work with sharded: it has not been tried; use "
+            f"{' or '.join(SHARDED)}"
+        )
     if settings.sharded and settings.optimizer not in ELEMENTWISE:
         return (
             f"optimizer {settings.optimizer} does not work with sharded: it may need whole matrices, and a "

@@ -43,6 +43,8 @@ def test_sharded_is_part_of_the_hash_and_its_default_is_not():
         {"options": {"order": "importance"}},
         {"options": {"adapter": "compacter"}},
         {"optimizer": "adafactor"},
+        {"precision": "mixed_hi"},
+        {"strategy": "full", "precision": "bf16_weights"},
         {"strategy": "full", "optimizer": "muon"},
     ],
     ids=str,
