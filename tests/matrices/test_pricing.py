@@ -301,6 +301,9 @@ def test_the_simulated_step_is_the_runs(monkeypatch, task, batch, head, labels):
     )
     assert forecast.simulated(spec) == 7 and forecast.peaks(spec, "cpu") == (7, 3)
     setting, other = asked
+    assert forecast.placing(spec, "cpu") == (7, 3)
+    asked.clear()
+    assert forecast.placing(make_spec(model="tiny-bert"), "cpu") is None and not asked
     assert setting == other and setting.checkpointing
     assert (setting.batch_size, setting.head, setting.labels) == (batch, head, labels)
     assert (setting.seq_len, setting.precision, setting.optimizer) == (48, "mixed_hi", "sgdm")
