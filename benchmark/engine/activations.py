@@ -34,15 +34,10 @@ KINDS = ("active_path", "boundaries", "host", "parts")
 MARK = "active_path"
 
 
-def check_checkpointing(kind: str | None, weights: str) -> None:
-    """Raise UserError for a kind that is neither None nor one of KINDS, or that streamed weights lack."""
+def check_checkpointing(kind: str | None) -> None:
+    """Raise UserError for a kind that is neither None nor one of KINDS."""
     if kind not in (None, *KINDS):
         raise UserError(f'unknown checkpointing "{kind}"{nearest(kind, KINDS)}')
-    if kind == "parts" and weights == "stream":
-        raise UserError(
-            'checkpointing="parts": streamed blocks recompute whole; use checkpointing="host" or '
-            'weights="resident"'
-        )
 
 
 class ActivePath:
@@ -66,7 +61,9 @@ class ActivePath:
                 self._wrap(part, _OnPath(self, rank, on_host=False))
 
     def _wrap(self, module: nn.Module, wrapper: _OnPath) -> None:
-        wrap(module, MARK, wrapper)
+        if MARK in vars(module):
+            unwrap(module, MARK)
+        wrap(module, MARK, wrapper)  # outermost: what recomputes is streamed again
         self._wrapped.append(module)
 
     def follow(self, group: Group) -> None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from torch import nn
 
+OWN = "_wrapper_mark"
+"""The attribute of a wrapping class that has its mark."""
+
 
 class Wrapper:
     """What is done around a block; by default nothing."""
@@ -39,11 +42,15 @@ def wrap(block: nn.Module, mark: str, wrapper: Wrapper) -> None:
 
 
 def unwrap(block: nn.Module, mark: str) -> None:
-    """Restore the block's class, unless another wrapper lies around this one, which then does nothing."""
+    """Take this wrapper off; others stay, in their order."""
     vars(block).pop(mark)
-    cls: Any = type(block)
-    if cls is _wrapped(cls.__bases__[0], mark):
-        block.__class__ = cls.__bases__[0]
+    cls, others = type(block), []
+    while own := vars(cls).get(OWN):
+        others += [own] if own != mark else []
+        cls = cls.__bases__[0]
+    for other in reversed(others):
+        cls = _wrapped(cls, other)
+    block.__class__ = cls
 
 
 @cache
@@ -84,6 +91,7 @@ def _wrapped(cls: Any, mark: str) -> Any:
         "_load_from_state_dict": load,
         "__reduce_ex__": reduce,
         "__module__": cls.__module__,
+        OWN: mark,
     }
     subclass: Any = type(cls.__name__, (cls,), body)
     return subclass

@@ -28,7 +28,7 @@ from benchmark.engine.plan import make_plan
 from benchmark.engine.precision import Masters, check_master, make_masters
 from benchmark.engine.residents import Residents
 from benchmark.engine.schedule import Position
-from benchmark.engine.stream import WeightStream, make_weights
+from benchmark.engine.stream import make_weights
 from benchmark.engine.trainables import Trainables
 from benchmark.engine.turns import Turns
 from benchmark.engine.units import Unit, check_units, find_units
@@ -109,7 +109,7 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
         kind = master if isinstance(master, str) else "all"
         check_idle(idle, idle_master, kind)
         check_update(update, piece)
-        check_checkpointing(checkpointing, weights)
+        check_checkpointing(checkpointing)
         cls, implied = find_optimizer(optimizer)
         options = implied | options
         ownership.check_free(model)
@@ -150,8 +150,6 @@ class BlockwiseOptimizer(torch.optim.Optimizer):
 
         sharded.settle(model)
         self.weights = make_weights(model, weights)
-        if isinstance(self.weights, WeightStream):  # streamed blocks recompute by themselves
-            self.weights.inputs_on_host, checkpointing = checkpointing == "host", None
         self._path = ActivePath(model, checkpointing) if checkpointing else None
         on_device = bool(options.get("fused") or options.get("capturable"))
         store = make_store(idle, idle_master, device_scalars=on_device, tables=tables(cls))

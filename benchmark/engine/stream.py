@@ -1,10 +1,11 @@
 """Streamed weights: those of the blocks are in host memory, and a window of them is on the device.
 
-A block's weights are copied into the window before its forward pass, and once more before its backward pass,
-which computes its activations again (without a key-value cache). While one block computes, the next one in
-the direction of the pass is copied. What needs no gradient is streamed in the forward pass alone. The weights
-that a step has updated are copied back. A parameter's data is its tensor in host memory, except while its
-block computes or is updated, so a state dict has whole weights at any time. What has no home in host memory
+A block's weights are copied into the window before its forward pass, and once more for its backward pass,
+whose graph refers to them instead of keeping them (`references.py`). While one block computes, the next one
+in the direction of the pass is copied. What needs no gradient is streamed in the forward pass alone. The
+weights that a step has updated are copied back. A parameter's data is its tensor in host memory, except while
+its block computes or is updated, so a state dict has whole weights at any time. Activations are stored, or
+recomputed (`activations.py`), as those of a resident model. What has no home in host memory
 (`homes.py`) stays on the device: embeddings and head, tied or not, norms outside the blocks, weights that
 blocks share, and all buffers.
 
@@ -16,6 +17,8 @@ lowest block (from 0) that is in the graph, n if none is, and l' that of the ste
 
 The forward pass finds the h blocks that the step before left there, and the backward pass the last w.
 
+Under autocast the graph keeps a cast copy of each weight, unless its block recomputes.
+
 Without an accelerator the window is memory of its own all the same, so that what is on the device can be
 counted.
 """
@@ -23,16 +26,15 @@ counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_iter
 
-from benchmark.engine.activations import recomputed
 from benchmark.engine.blocks import Wrapper, unwrap, wrap
 from benchmark.engine.homes import Block, at, find_blocks, places_in
+from benchmark.engine.references import saved_by_reference
 from benchmark.engine.window import Window
 from benchmark.errors import UserError, nearest
 
@@ -80,8 +82,6 @@ class WeightStream(Weights, Wrapper):
         self._blocks = find_blocks(model)
         self._window = Window(self._blocks)
         self._of_module = {block.module: block for block in self._blocks}
-        self.inputs_on_host = False
-        """Whether the inputs of blocks wait in host memory for the backward pass."""
         self._of_name = {name: block for block in self._blocks for name in block.places}
         outside = (p for name, p in places_in(model).items() if name not in self._of_name)
         self._resident = next(outside, None)
@@ -138,14 +138,14 @@ class WeightStream(Weights, Wrapper):
     def forward(
         self, block: nn.Module, run: Callable[..., Any], args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        """The block's forward pass, which is computed again in the backward pass if it is in the graph."""
+        """The block's forward pass, in whose graph its weights are references if it has one."""
         own = self._of_module[block]
         own.in_graph = torch.is_grad_enabled() and _any_requires_grad(block, args, kwargs)
-        compute = partial(self._compute, own, run)
-        # transformers' own checkpointing lies around this method and calls it again
-        if not own.in_graph or (block.training and getattr(block, "gradient_checkpointing", False)):
-            return compute(*args, **kwargs)
-        return recomputed(compute, args, kwargs, on_host=self.inputs_on_host)
+        self._show(own)
+        if not own.in_graph:
+            return run(*args, **kwargs)
+        with saved_by_reference(own, self._show):
+            return run(*args, **kwargs)
 
     def expose(self, block: nn.Module) -> None:
         with torch.inference_mode(False), torch.no_grad():
@@ -159,12 +159,12 @@ class WeightStream(Weights, Wrapper):
         with torch.no_grad():
             own.settle(pinned=self.device.type == "cuda")
 
-    def _compute(self, block: Block, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _show(self, block: Block) -> None:
+        """Make the block's parameters those in the window, and begin to copy the block that computes next."""
         coming = self._next(block)
         with torch.inference_mode(False), torch.no_grad():
             self._window.load([block] if coming is None else [block, coming], self.device)
             self._window.show(block)
-        return run(*args, **kwargs)
 
     def _next(self, block: Block) -> Block | None:
         """The block that computes after this one, as far as it is known."""

@@ -32,7 +32,7 @@ def on_device(setting: Setting, state: float) -> float:
     model, options = sizes(setting), setting.options
     tokens = setting.batch_size * setting.seq_len
     weights = weight_bytes(setting) * (model.total - model.streamed * streamed(setting))
-    stored = 1 if setting.checkpointing or streamed(setting) else INSIDE
+    stored = 1 if setting.checkpointing else INSIDE
     stored *= 1 if waits_on_host(options) else model.blocks
     forward = LOW * tokens * model.hidden * stored
     forward += 2 * 4 * tokens * model.output // model.hidden if setting.loss == "whole" else 0

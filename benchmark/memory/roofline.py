@@ -143,7 +143,7 @@ def cost(setting: Setting, state: float, micro_batches: int, on: Gpu) -> Cost:
     forward = model.multiplied + model.blocks * setting.seq_len * model.hidden
     share, trained = model.way(m) / model.total, 1 / model.groups(m)
     way = share * forward
-    recomputed = way if setting.checkpointing or streams else 0
+    recomputed = way if setting.checkpointing else 0
     if setting.options.get("boundaries") == "parts":
         recomputed *= 2  # at most: the last part of a block is computed again once, as without
     flops = 2 * tokens * (forward + way + recomputed + trained * model.total)
@@ -166,7 +166,7 @@ def cost(setting: Setting, state: float, micro_batches: int, on: Gpu) -> Cost:
 
 
 def streamed(setting: Setting) -> bool:
-    """Whether blocks come from host memory; they are then recomputed too."""
+    """Whether blocks come from host memory."""
     return setting.options.get("weights") == "stream"
 
 

@@ -165,16 +165,13 @@ def _candidates(usual: Mapping[str, Any], sequences: int) -> dict[Place, Setting
 
 
 def _makes_sense(chosen: Mapping[str, Any], *, whole: bool) -> bool:
-    """Streaming recomputes anyway, and is not for devices that hold all state. An update inside the backward
-    pass takes all tokens of a step at once. The inputs of blocks wait on the host where blocks recompute, and
-    parts of resident ones may recompute apart."""
-    streamed = chosen["weights"] == "stream"
+    """Streaming is not for devices that hold all state. An update inside the backward pass takes all tokens of
+    a step at once. The inputs of blocks wait on the host, and the parts of a block recompute apart, where
+    blocks recompute."""
     return (
-        (chosen["checkpointing"] or not streamed)
-        and not (streamed and chosen["idle"] == "keep")
+        not (chosen["weights"] == "stream" and chosen["idle"] == "keep")
         and (whole or chosen["update"] == "step")
         and (chosen["checkpointing"] or chosen["boundaries"] == "device")
-        and (not streamed or chosen["boundaries"] != "parts")
         and (chosen["partition"] == PARTITIONS[0] or chosen["group_size"] == 1)
     )
 

@@ -114,22 +114,12 @@ class Hift(Adapted, Blockwise):
 
     def __init__(self, settings: TrainingSettings, options: HiftOptions) -> None:
         super().__init__(settings, options)
-        streamed = options.weights == "stream"
-        recomputed = settings.checkpointing or streamed
-        if options.boundaries in ("host", "parts") and not recomputed:
+        if options.boundaries in ("host", "parts") and not settings.checkpointing:
             raise UserError(
-                f"boundaries: {options.boundaries} is for blocks that recompute; set checkpointing: true or "
-                "weights: stream"
+                f"boundaries: {options.boundaries} is for blocks that recompute; set checkpointing: true"
             )
-        if options.boundaries == "parts" and streamed:
-            raise UserError(
-                "boundaries: parts: streamed blocks recompute whole; use boundaries: host or weights: "
-                "resident"
-            )
-        least = "host" if streamed else "parts"
-        self._boundaries = options.boundaries or (
-            least if recomputed and options.update == "in_backward" else "device"
-        )
+        least = settings.checkpointing and options.update == "in_backward"
+        self._boundaries = options.boundaries or ("parts" if least else "device")
 
     def check_layers(self, layers: Layers) -> None:
         super().check_layers(layers)

@@ -14,19 +14,21 @@ from benchmark.engine import HiFT, Unit
 from benchmark.engine.distributed import synchronise
 from benchmark.errors import UserError
 
+KINDS = (None, "active_path", "boundaries", "parts")
 CASES = [
-    (family, list(MASTERS)[place % len(MASTERS)], m, order)
+    (family, list(MASTERS)[place % 2], m, order, KINDS[place // 2 % 4])
     for place, (family, m, order) in enumerate(
         each_pair(FAMILIES, (1, 2, 3), ("bottom2up", "top2down", "random"))
     )
 ]
-"""Every two values of the four meet."""
+"""Every two values of family, m and order meet, and every master meets every kind."""
 
 
 @pytest.mark.sparse
-@pytest.mark.parametrize(("family", "master", "m", "order"), CASES)
-def test_two_sweeps_end_with_the_weights_of_the_resident_engine(family, master, m, order):
-    ends = both(lambda: with_dropout(family), group_size=m, order=order, **MASTERS[master])
+@pytest.mark.parametrize(("family", "master", "m", "order", "kind"), CASES)
+def test_two_sweeps_end_with_the_weights_of_the_resident_engine(family, master, m, order, kind):
+    settings = {"group_size": m, "order": order, "checkpointing": kind, **MASTERS[master]}
+    ends = both(lambda: with_dropout(family), **settings)
     start = copy.deepcopy(ends[0][0])
     for model, optimizer in ends:
         steps(model, optimizer, FAMILIES[family], range(2 * len(optimizer.groups)))
@@ -45,6 +47,7 @@ def test_two_sweeps_end_with_the_weights_of_the_resident_engine(family, master, 
         {"checkpointing": "active_path"},
         {"checkpointing": "boundaries"},
         {"checkpointing": "host"},
+        {"checkpointing": "parts"},
     ],
     ids=str,
 )

@@ -2,29 +2,37 @@
 
 import pytest
 import torch
-from reference import Tiny, batches, same_weights, tiny, train
+from reference import Tiny, batches, loss_of, same_weights, tiny, train
 from streams import MASTERS, both
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
 
 from benchmark.engine import HiFT, keep_on_host, stream_of
 
 
-def test_blocks_below_the_active_group_compute_once_and_the_others_twice():
+@pytest.mark.parametrize(("checkpointing", "recomputed"), [(None, 0), ("boundaries", 1)])
+def test_a_block_computes_twice_only_if_it_recomputes(checkpointing, recomputed):
     model = tiny(depth=5)
-    optimizer = HiFT(model, "sgd", lr=1e-2, weights="stream")
+    HiFT(model, "sgd", lr=1e-2, checkpointing="host")  # an earlier one, which leaves its wrappers
+    optimizer = HiFT(model, "sgd", lr=1e-2, weights="stream", checkpointing=checkpointing)
     calls: list[int] = []
     for i, block in enumerate(model.blocks):
         block.up.register_forward_hook(lambda *_, i=i: calls.append(i))
     for turn, ids in enumerate(batches(7)):
         calls.clear()
         train(model, optimizer, [ids])
-        assert [calls.count(i) for i in range(5)] == [1 + (i + 1 >= turn) for i in range(5)]
+        twice = [calls.count(i) == 2 for i in range(5)]
+        assert twice == [bool(recomputed and i + 1 >= turn) for i in range(5)]
+        assert len(calls) == 5 + sum(twice)
 
 
+@pytest.mark.parametrize("checkpointing", [None, "boundaries"])
 @pytest.mark.parametrize("m", [1, 2])
-def test_never_more_blocks_than_the_window_s_are_on_the_device(m):
+def test_never_more_blocks_than_the_window_s_are_on_the_device(m, checkpointing):
     model = tiny(depth=6, width=16)
     home = {p.untyped_storage().data_ptr() for b in model.blocks for p in b.parameters()}
-    optimizer = HiFT(model, "adamw", lr=1e-2, group_size=m, weights="stream")
+    settings = {"group_size": m, "checkpointing": checkpointing}
+    optimizer = HiFT(model, "adamw", lr=1e-2, weights="stream", **settings)
     one = sum(p.nbytes for p in model.blocks[0].parameters())
     seen: list[int] = []
 
@@ -41,6 +49,7 @@ def test_never_more_blocks_than_the_window_s_are_on_the_device(m):
 
     for block in model.blocks:
         block.down.register_forward_hook(look)
+        block.up.register_full_backward_hook(look)
     for ids in batches(14):
         train(model, optimizer, [ids], before_step=look)
         look()
@@ -52,10 +61,11 @@ def test_never_more_blocks_than_the_window_s_are_on_the_device(m):
 
 @pytest.mark.parametrize("order", ["bottom2up", "top2down", "random"])
 @pytest.mark.parametrize(("m", "depth"), [(1, 6), (2, 7)])
-@pytest.mark.parametrize("master", MASTERS)
-def test_bytes_moved_are_the_closed_form(m, depth, order, master):
+@pytest.mark.parametrize(("master", "checkpointing"), [("none", None), ("all", "host")])
+def test_bytes_moved_are_the_closed_form(m, depth, order, master, checkpointing):
     model = tiny(depth=depth)
-    settings = {"group_size": m, "order": order, **MASTERS[master]}
+    settings = {"group_size": m, "order": order, "checkpointing": checkpointing}
+    settings |= MASTERS[master]
     optimizer = HiFT(model, "adamw", lr=1e-2, weights="stream", **settings)
     block = sum(p.nbytes for p in model.blocks[0].parameters())
     names = [unit.name for unit in optimizer.units]
@@ -155,3 +165,58 @@ def test_the_stream_outlives_its_optimizer_until_the_next_one(weights):
     train(model, HiFT(model, "sgd", lr=1e-2, weights=weights), batches(8))
     train(plain, HiFT(plain, "sgd", lr=1e-2), batches(8))
     assert same_weights(model, plain) and bool(stream_of(model).on_host()) == (weights == "stream")
+
+
+def test_the_graph_holds_no_weights_that_are_streamed():
+    """Neither those in host memory nor the window's: other blocks come there before the backward pass ends.
+    The other tensors go to the hooks that were there before."""
+    ends, packed = both(lambda: tiny(depth=5)), []
+    for model, optimizer in ends:
+        seen: list[tuple[int, ...]] = []
+
+        def pack(tensor, seen=seen, model=model):
+            seen.append(tuple(tensor.shape))
+            there = {p.untyped_storage().data_ptr() for p in model.blocks.parameters()}
+            if stream_of(model).on_host():
+                assert tensor.untyped_storage().data_ptr() not in there
+            return tensor.clone() if not isinstance(tensor, torch.nn.Parameter) else tensor
+
+        with saved_tensors_hooks(pack, lambda tensor: tensor.clone()):
+            loss = loss_of(model, batches(1)[0])
+        loss.backward()
+        optimizer.step()
+        packed.append(seen)
+    weights = {(8, 16), (16, 8), (8,)}  # of the blocks, and of the norm above them
+    resident, streamed = ([s for s in seen if s not in weights] for seen in packed)
+    assert resident == streamed and len(resident) > 5 * 3
+    assert same_weights(ends[0][0], ends[1][0])
+
+
+def test_checkpoints_around_several_blocks_train_alike():
+    ends, calls = both(lambda: tiny(depth=5)), [0]
+    for model, optimizer in ends:
+        first, second = model.blocks[1], model.blocks[2]
+        second.up.register_forward_hook(lambda *_: calls.append(1))
+        del model.blocks[1:3]
+        model.blocks.insert(1, Around(first, second))
+        train(model, optimizer, batches(14))
+    assert same_weights(ends[0][0], ends[1][0])
+    assert len(calls) == 1 + 2 * (14 + 2 * 4), "the second is computed again while it or one below is active"
+
+
+class Around(torch.nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(blocks)
+
+    def forward(self, x):
+        return checkpoint(lambda y: self.blocks[1](self.blocks[0](y)), x, use_reentrant=False)
+
+
+def test_weights_that_change_before_the_backward_pass_are_an_error_as_in_torch():
+    for model, _ in both(lambda: tiny(depth=5)):
+        loss = loss_of(model, batches(1)[0])
+        with torch.no_grad():
+            model.blocks[2].up.weight.mul_(2)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation.*expected version"):
+            loss.backward()

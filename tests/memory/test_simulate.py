@@ -88,7 +88,19 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
                 {"precision": "mixed", "strategy": "full"},
                 {"precision": "mixed", "options": {"group_size": 2}},
                 {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
-                {"options": {"weights": "stream", "boundaries": "host"}, "batch_size": 9},
+                {
+                    "options": {"weights": "stream", "boundaries": "host"},
+                    "checkpointing": True,
+                    "batch_size": 9,
+                },
+                {
+                    "options": {"weights": "stream", "update": "in_backward", "piece": 1 << 13},
+                    "precision": "mixed_hi",
+                    "checkpointing": True,
+                    "loss": "chunked",
+                },
+                {"options": {"weights": "stream"}, "precision": "bf16"},
+                {"options": {"weights": "stream"}, "precision": "bf16", "checkpointing": True},
                 {
                     "options": {"weights": "stream", "update": "in_backward"},
                     "precision": "mixed_hi",

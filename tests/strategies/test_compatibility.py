@@ -150,10 +150,10 @@ def test_rows_need_an_optimizer_that_updates_each_number_by_itself():
 
 def test_inputs_of_blocks_wait_on_the_host_only_for_recomputation():
     waiting = {"boundaries": "host"}
-    with pytest.raises(UserError, match=r"boundaries: host .*checkpointing: true"):
-        make_strategy(spec_of("hift", options=waiting))
-    make_strategy(spec_of("hift", options=waiting, checkpointing=True))
-    make_strategy(spec_of("hift", options={**waiting, "weights": "stream"}))
+    for options in (waiting, {**waiting, "weights": "stream"}):
+        with pytest.raises(UserError, match=r"boundaries: host .*checkpointing: true"):
+            make_strategy(spec_of("hift", options=options))
+        make_strategy(spec_of("hift", options=options, checkpointing=True))
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
