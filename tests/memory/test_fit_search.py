@@ -164,7 +164,7 @@ def needs(monkeypatch):
         gib = 40 + 8 * case.batch_size + 4 * case.group_size + 30 * (options["idle"] == "keep")
         gib -= 20 * (options["weights"] == "stream") + 4 * (options["partition"] == "modules")
         gib = gib / 2 if case.checkpointing else gib
-        gib -= options.get("boundaries") == "host"
+        gib -= options.get("boundaries") in ("host", "parts")
         host = {"adamw": 12, "adamw8bit": 7, "adafactor": 6, "sgd": 4}[case.optimizer]
         host -= 4 * (case.precision != "mixed_hi")
         host *= options["idle"] == "cpu"
@@ -205,7 +205,7 @@ def test_most_is_trained_in_a_step_that_is_hardly_longer_than_the_shortest(needs
 def test_little_is_simulated(needs):
     tight = answers(23)[0]
     assert tight.setting.checkpointing and tight.peak.total <= 23 * 2**30
-    assert len(needs) < 20 * len(search.RECIPES)
+    assert len(needs) < 25 * len(search.RECIPES)
 
 
 def test_memory_of_either_kind_decides_where_state_and_weights_are(needs):
@@ -217,9 +217,10 @@ def test_memory_of_either_kind_decides_where_state_and_weights_are(needs):
 def test_inputs_of_blocks_wait_on_the_host_where_nothing_else_fits(needs):
     found = {budget: answers(budget)[0] for budget in (14, 13, 12)}
     assert "boundaries" not in found[14].setting.options
-    assert found[13].setting.options["boundaries"] == "host" and found[13].setting.checkpointing
-    assert 'checkpointing="host"' in found[13].call() and "boundaries=" not in found[13].call()
-    assert "--option boundaries=host" in found[13].command()
+    kind = found[13].setting.options["boundaries"]
+    assert kind in ("host", "parts") and found[13].setting.checkpointing
+    assert f'checkpointing="{kind}"' in found[13].call() and "boundaries=" not in found[13].call()
+    assert f"--option boundaries={kind}" in found[13].command()
     assert isinstance(found[12], search.Missing)
 
 
