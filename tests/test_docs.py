@@ -62,7 +62,9 @@ def test_the_costs_in_time_of_settings_are_those_on_record():
             longer.append(f"{100 * (ratio[name] / ratio['hift'] - 1):.1f} %")
     in_backward, stream, in_backward_recomputing, stream_recomputing = longer
     assert f"makes HiFT's step {in_backward} longer and `weights=stream` {stream}." in text
-    assert f"with `--checkpointing`, it is {in_backward_recomputing} and {stream_recomputing}:" in text
+    assert (
+        f"with `--checkpointing`, it is {in_backward_recomputing} and {stream_recomputing}:" in text
+    )
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if not p.is_symlink()], ids=lambda p: p.stem)

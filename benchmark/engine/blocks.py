@@ -44,7 +44,8 @@ def wrap(block: nn.Module, mark: str, wrapper: Wrapper) -> None:
 def unwrap(block: nn.Module, mark: str) -> None:
     """Take this wrapper off; others stay, in their order."""
     vars(block).pop(mark)
-    cls, others = type(block), []
+    cls: Any = type(block)
+    others: list[str] = []
     while own := vars(cls).get(OWN):
         others += [own] if own != mark else []
         cls = cls.__bases__[0]

@@ -76,4 +76,4 @@ def saved_by_reference(block: Block, show: Show) -> saved_tensors_hooks:
 
 def _start(tensor: torch.Tensor) -> int:
     """Where it begins in its storage, in bytes."""
-    return tensor.storage_offset() * tensor.itemsize
+    return int(tensor.storage_offset()) * tensor.itemsize

@@ -165,8 +165,8 @@ def _candidates(usual: Mapping[str, Any], sequences: int) -> dict[Place, Setting
 
 
 def _makes_sense(chosen: Mapping[str, Any], *, whole: bool) -> bool:
-    """Streaming is not for devices that hold all state. An update inside the backward pass takes all tokens of
-    a step at once. The inputs of blocks wait on the host, and the parts of a block recompute apart, where
+    """Streaming is not for devices that hold all state. An update inside the backward pass takes all tokens
+    of a step at once. The inputs of blocks wait on the host, and the parts of a block recompute apart, where
     blocks recompute."""
     return (
         not (chosen["weights"] == "stream" and chosen["idle"] == "keep")

@@ -201,7 +201,9 @@ def test_checkpoints_around_several_blocks_train_alike():
         model.blocks.insert(1, Around(first, second))
         train(model, optimizer, batches(14))
     assert same_weights(ends[0][0], ends[1][0])
-    assert len(calls) == 1 + 2 * (14 + 2 * 4), "the second is computed again while it or one below is active"
+    assert len(calls) == 1 + 2 * (14 + 2 * 4), (
+        "the second is computed again while it or one below is active"
+    )
 
 
 class Around(torch.nn.Module):
@@ -218,5 +220,7 @@ def test_weights_that_change_before_the_backward_pass_are_an_error_as_in_torch()
         loss = loss_of(model, batches(1)[0])
         with torch.no_grad():
             model.blocks[2].up.weight.mul_(2)
-        with pytest.raises(RuntimeError, match="modified by an inplace operation.*expected version"):
+        with pytest.raises(
+            RuntimeError, match=r"modified by an inplace operation.*expected version"
+        ):
             loss.backward()
