@@ -1,5 +1,5 @@
-"""Blocks that are wrapped: their forward pass, and every look at their weights from outside, go through a
-wrapper.
+"""Wrapped blocks: a wrapper is called for the forward pass of a block, and before its weights are read or
+written by anything else.
 
 A wrapped block is of a subclass of its own class, not a patched instance. So copies and pickles of it are of
 its own class and know nothing of the wrapper.

@@ -21,8 +21,8 @@ class Trainables:
     """The weights of all groups. parameters: those that have them, by name. names: of all groups, with rows.
     active: the names that train now, in the order in which they became active.
 
-    While a backward pass runs, the gradient of a matrix is as large as the matrix. If `Cut` is on, and only
-    some of the rows are active, its `.grad` has these rows alone afterwards, from the lowest to the highest.
+    While a backward pass runs, the gradient of a matrix is as large as the matrix. `Cut` then drops the rows
+    that are not active: `.grad` has the active ones, from the lowest to the highest.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], names: Iterable[str]) -> None:

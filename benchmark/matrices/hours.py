@@ -1,6 +1,6 @@
 """How long a matrix will take: the pace of each cell, from records of this machine or a few steps of it.
 
-A trial has a pace of its own: it may be scored by its loss, where the run generates text.
+Trials and runs of a cell are timed apart: a trial may be scored by its loss, where the run generates text.
 """
 
 import statistics

@@ -24,7 +24,7 @@ RETRIED = ("done", "unsupported")
 RESULTS = ("oom", "diverged")
 """States of runs that gave no scores, which is a result: it is repeated only where a user asks for it."""
 SETTLED = (*RETRIED, *RESULTS)
-"""States in which a run is left alone."""
+"""States of runs that `run` does not repeat."""
 
 UNDECIDED = ("missing", "stale", "refused", "interrupted", "timeout")
 """States of a trial that say nothing about its learning rate."""

@@ -7,9 +7,9 @@ from benchmark.optimizers import find
 LOW = 2
 """Bytes of an activation in bf16; those of fp32 are not counted as more."""
 INSIDE = 10
-"""Activations of a block that are stored, in inputs of the block, at least."""
+"""What a block stores of its activations takes at least as much as so many of its inputs."""
 EXACT = 0.99
-"""State is an estimate to less than this share."""
+"""Of the estimate of state, the share that is certain."""
 
 
 def state_bytes(setting: Setting) -> int:

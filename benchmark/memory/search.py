@@ -1,11 +1,11 @@
 """Settings of HiFT that fit device and host memory, the best first.
 
-A recipe is precision and optimizer; a knob says what a step holds and costs. Of each recipe the search finds
-the shortest step that fits. Among the settings whose step is at most SLACK times as long it then takes the
-one that trains the most weights a step, because a step of a small group is a little shorter but teaches less.
-Of steps that take as long, within a factor of SAME, those that need less device memory come first.
-What cannot fit by a bound from below is not simulated, and neither is what needs more in every knob than
-something that did not fit.
+A recipe is a precision and an optimizer. A knob is a setting that trades device memory for time. For each
+recipe the search finds the shortest step that fits. Among the settings whose step is at most SLACK times as
+long it then takes the one that trains the most weights a step, because a step of a small group is a little
+shorter but teaches less. Of steps that take as long, within a factor of SAME, those that need less device
+memory come first. Two kinds of settings are not simulated: those of which a lower bound is above the budget,
+and those that hold as much as one that did not fit, or more, by each of their knobs.
 """
 
 import math

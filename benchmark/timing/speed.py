@@ -143,7 +143,8 @@ def measure(
 
 
 def _row(cell: _Cell, cells: Mapping[str, _Cell], sweep: int) -> dict[str, Any]:
-    """sweep: the steps of a sweep with a step per group. Of a cell with its own sweep, whole ones count."""
+    """sweep: the steps of a sweep of one step per group. A cell whose sweep is another one is measured over
+    whole ones of its own, if it has made any."""
     if cell.sweep and cell.sweep <= len(cell.ms):
         sweep = cell.sweep
     start = len(cell.ms) % sweep
