@@ -36,8 +36,8 @@ class Schedule:
     order: bottom2up, top2down, random (shuffled once, then kept: HiFT), reshuffle (a new permutation each
     sweep: BAdam), sample (a group drawn anew each turn), importance (each sweep from the group with the
     largest gradients to the one with the smallest; the first is bottom2up), a sequence of group indices, or a
-    `Draw` of several groups that train together. A sweep of draws is the number of turns in which n_groups
-    groups train.
+    `Draw` of several groups that train together. A sweep of draws is the number of turns that train as many
+    groups, or weights, as there are.
     smoothing: of the average of gradient norms that an order by importance follows (`turns.Importance`).
     """
 
