@@ -18,7 +18,8 @@ ACCUMULATE = 3
 KINDS = {
     "ordinary": {},
     "in_backward": {"update": "in_backward"},
-    "streamed": {"update": "in_backward", "weights": "stream", "checkpointing": "host"},
+    "streamed": {"weights": "stream"},
+    "least memory": {"update": "in_backward", "weights": "stream", "checkpointing": "parts"},
 }
 
 

@@ -46,7 +46,10 @@ def _equal(a, b) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "kills"), [("ordinary", 20), ("in_backward", 8), ("streamed", 8)])
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("ordinary", 20), ("in_backward", 8), ("streamed", 6), ("least memory", 6)],
+)
 def test_a_run_killed_many_times_ends_with_the_same_bytes(tmp_path, kind, kills):
     steps = 5 * kills
     whole, broken = tmp_path / "whole", tmp_path / "broken"
