@@ -67,6 +67,14 @@ def test_the_costs_in_time_of_settings_are_those_on_record():
     )
 
 
+def test_the_least_memory_of_a_7b_model_is_that_of_the_page():
+    text = " ".join((ROOT / "docs/memory.md").read_text(encoding="utf-8").split())
+    rows = (ROOT / "reports/fit/index.md").read_text(encoding="utf-8").splitlines()
+    for weights in ("resident", "streamed"):
+        row = next(row for row in rows if f"llama-7b, 1 x 1,024, weights {weights}" in row)
+        assert f"takes {row.split(' | ')[5]} GB" in text
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if not p.is_symlink()], ids=lambda p: p.stem)
 def test_every_command_is_one_of_readme(page):
     commands = {line for block in blocks(page, "sh") for line in block.splitlines()}

@@ -22,7 +22,7 @@ WHOLE = 7
 _WIDE = {
     *("published by", "#Trainable, M", "#Para, MB", "Residual, GB", "trainable ratio, peak"),
     *("checkpointing", "measured, MiB", "over limit", "saved activations, MiB"),
-    *("mean, ms", "optimizer state, MiB", "sweeps"),
+    *("mean, ms", "optimizer state, MiB", "sweeps", "model, batch × length"),
 }
 """Headings, without what a colon adds, of the columns that a terminal leaves to --wide."""
 
@@ -104,6 +104,7 @@ def speed(row: Mapping[str, Any]) -> dict[str, str]:
     low, high = _number(row["ratio_low"], 2), _number(row["ratio_high"], 2)
     name = row["name"].replace(":", ", ")  # a line may break between a strategy and its options
     return {
+        "timing": str(row["timing"]),
         "model, batch × length": f"{row['model']}, {row['batch_size']} × {row['seq_len']}",
         "optimizer": row["optimizer"],
         "step of": name if row["m"] is None else f"{name}, m = {row['m']}",

@@ -24,23 +24,28 @@ def rows(results: Path) -> list[dict[str, Any]]:
     timings = speed_record.read_all(results / Folder.speed)
     if not timings:
         return [{"verdict": "not run", "why": "no step times on record: hift-bench speed --save"}]
-    return [_row(timed, row) for timed in timings for row in timed.rows]
+    return [
+        _row(number, timed, row)
+        for number, timed in enumerate(timings, start=1)
+        for row in timed.rows
+    ]
 
 
 def notices(results: Path) -> Sequence[str]:
-    """A sentence about each timing: its settings, machine, load, code and date."""
+    """A sentence about each timing, by its number in `rows`: its settings, machine, load, code and date."""
     sentences = (
-        f"{one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}{_recomputed(one)}: "
+        f"Timing {number}: {one.model}, {one.optimizer}, {one.batch_size} × {one.seq_len}{_recomputed(one)}; "
         f"{one.environment['cpu']}, {one.environment['device']}, {one.environment['threads']} threads; "
         f"{_load(one)} on {one.environment['cores']} cores; code {_code(one)}; {one.started[:10]}."
-        for one in speed_record.read_all(results / Folder.speed)
+        for number, one in enumerate(speed_record.read_all(results / Folder.speed), start=1)
     )
     return list(sentences)
 
 
-def _row(timed: Timed, row: Row) -> dict[str, Any]:
+def _row(number: int, timed: Timed, row: Row) -> dict[str, Any]:
     why = speed_record.noise(timed, row)
     return {
+        "timing": number,
         "model": timed.model,
         "optimizer": timed.optimizer,
         "batch_size": timed.batch_size,

@@ -80,11 +80,16 @@ def test_the_table_shows_ratio_range_machine_and_code(tmp_path):
     put(tmp_path)
     made = table(tmp_path)
     shown = made.shown[1]
+    assert (shown["timing"], shown["model, batch × length"]) == ("1", "a<b, 8 × 128")
     assert (shown["step of"], shown["over full (range)"]) == ("hift, m = 2", "1.20 (1.19–1.21)")
     assert shown["verdict"] == "no published value"
     for format in ("md", "html", "tex"):
         text = made.text(format)
-        assert "made up, cpu, 1 threads" in text and "load 0.1 on 2 cores" in text
+        assert (
+            "Timing 1: " in text
+            and "made up, cpu, 1 threads" in text
+            and "load 0.1 on 2 cores" in text
+        )
         assert "abc1234" in text
     assert "a&lt;b" in made.text("html")
 
