@@ -146,12 +146,14 @@ def _streamed(**settings):
     return model.cuda(), HiFT(model, "adamw", lr=1e-3, weights="stream", **settings)
 
 
+@pytest.mark.parametrize("checkpointing", [None, "parts"])
 @pytest.mark.parametrize("update", ["step", "in_backward"])
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("precision", SETTINGS)
-def test_streaming_gives_the_same_weights(precision, m, update):
+def test_streaming_gives_the_same_weights(precision, m, update, checkpointing):
     model, optimizer, data = _start("cpu", group_size=m, **SETTINGS[precision])
-    streamed, other = _streamed(group_size=m, update=update, **SETTINGS[precision])
+    settings = {"group_size": m, "update": update, "checkpointing": checkpointing}
+    streamed, other = _streamed(**settings, **SETTINGS[precision])
     for ids in data:
         _step(model, optimizer, ids)
         _step(streamed, other, ids)
