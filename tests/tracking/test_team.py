@@ -130,7 +130,13 @@ def test_the_page_gives_two_users_a_server(cluster, tmp_path):
         assert list((tmp_path / "server/artifacts").rglob("record/*.json"))
 
         done = shell(later(everyone).replace("ann", "bob"), tmp_path / "ann")
-        assert done.returncode == 1 and "MLflow failed" in done.stderr, "he may not write to hers"
+        assert done.returncode == 0 and "the other 1 were there" in done.stdout, "he reads hers"
+        theirs = tmp_path / "theirs"
+        theirs.mkdir()
+        (theirs / "mine.yaml").write_text(MATRIX.format(name="of_ann"))
+        for command, code in ((everyone, 0), (later(everyone), 1)):  # a run of his own for hers
+            done = shell(command.replace("ann", "bob"), theirs)
+            assert done.returncode == code and "MLflow failed" in done.stderr, "he may not write"
     finally:
         serving.terminate()
         serving.wait(60)
