@@ -31,6 +31,7 @@ CASES = {
 OPTIONS = {("lora", "gpt_neo"): {"targets": ["q_proj", "v_proj"]}}  # peft knows none for it
 
 
+WAITING = {"weights": "stream", "boundaries": "host"}
 ON_ALL = ("hift", "hift streamed", "full", "lora")
 
 
@@ -88,11 +89,7 @@ def test_equals_the_counted_bytes_of_the_real_step(family, name, checkpointing):
                 {"precision": "mixed", "strategy": "full"},
                 {"precision": "mixed", "options": {"group_size": 2}},
                 {"options": {"weights": "stream", "idle": "keep"}, "optimizer": "sgdm"},
-                {
-                    "options": {"weights": "stream", "boundaries": "host"},
-                    "checkpointing": True,
-                    "batch_size": 9,
-                },
+                {"options": WAITING, "checkpointing": True, "batch_size": 9},
                 {
                     "options": {"weights": "stream", "update": "in_backward", "piece": 1 << 13},
                     "precision": "mixed_hi",
