@@ -81,24 +81,21 @@ class LiveBytes(TorchDispatchMode):
 
     def _track(self, tensor: torch.Tensor, size: int | None = None) -> None:
         storage = local(tensor).untyped_storage()
-        key = storage._cdata
-        if key in self._sizes:
-            return
-        size = storage.nbytes() if size is None else size
-        self._sizes[key] = size
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._free, key).atexit = False
+        if storage._cdata not in self._sizes:
+            self._count(storage, storage.nbytes() if size is None else size)
 
     def _resized(self, storage: torch.UntypedStorage) -> None:
         if storage.device.type != "meta":
-            key, size = storage._cdata, storage.nbytes()
-            if key not in self._sizes:
-                self._sizes[key] = 0
-                weakref.finalize(storage, self._free, key).atexit = False
-            self.live += size - self._sizes[key]
-            self._sizes[key] = size
-            self.peak = max(self.peak, self.live)
+            self._count(storage, storage.nbytes())
+
+    def _count(self, storage: torch.UntypedStorage, size: int) -> None:
+        """Let the storage count `size` bytes from now on, until it is freed."""
+        key = storage._cdata
+        if key not in self._sizes:
+            weakref.finalize(storage, self._free, key).atexit = False
+        self.live += size - self._sizes.get(key, 0)
+        self._sizes[key] = size
+        self.peak = max(self.peak, self.live)
 
     def _track_host(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
